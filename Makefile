@@ -1,0 +1,32 @@
+# One command each. Every target sets up .venv first, once; a second run starts at once.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+TEST_WORKERS ?= 2
+
+.PHONY: setup demo test check bench
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml setup.py $(wildcard src/cutaway/quant/kernels/*.cpp src/cutaway/quant/kernels/*.h)
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+		|| { echo "found $$($(PYTHON) --version); expected Python 3.11 or 3.12; run make PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+demo: setup
+	$(BIN)/cutaway tour
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python bench/start.py
+	$(BIN)/python bench/load.py

@@ -1,0 +1,36 @@
+"""cutaway runs any decoder language model and shows everything it does.
+
+Public names only; each is imported when it is first used, so that `import cutaway` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cutaway.lm import LM, load
+    from cutaway.sample.generation import Generation
+    from cutaway.sample.step import Step
+    from cutaway.text.pieces import Tokens
+    from cutaway.trace.trace import Trace
+
+__all__ = ["LM", "Generation", "Step", "Tokens", "Trace", "load"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load": "cutaway.lm",
+    "LM": "cutaway.lm",
+    "Generation": "cutaway.sample.generation",
+    "Step": "cutaway.sample.step",
+    "Tokens": "cutaway.text.pieces",
+    "Trace": "cutaway.trace.trace",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cutaway' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

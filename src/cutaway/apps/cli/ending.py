@@ -1,0 +1,125 @@
+"""How a command ends: every error as one line on stderr and an exit code, and never a traceback unless asked for.
+
+It does not know which verb ran, nor what it was about.
+"""
+
+import errno
+import io
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+
+import typer
+
+from cutaway.ground.errors import CutawayError
+
+BAD_INPUT, BUG, INTERRUPTED = 2, 1, 130
+# typer gives this class no public name: a command line that no verb understands
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def guarded(work: Callable[[], int], *, debug: bool) -> int:
+    """The exit code of `work`, or of what stopped it."""
+    _write_anything()
+    try:
+        code = work()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a full disk can still be reported
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        _trace(debug)
+    except BrokenPipeError:  # the reader had enough, which is no fault of anyone
+        code = 0
+        _trace(debug)
+    except SystemExit as end:  # rich's answer to a closed pipe
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        code = 0
+    except Exception as error:
+        line, code = sentence(error)
+        _trace(debug)
+        with suppress(OSError):
+            print("cutaway: " + " ".join(line.splitlines()), file=sys.stderr)
+    _let_go()
+    return code
+
+
+def sentence(error: Exception) -> tuple[str, int]:
+    """An error in one sentence, with its exit code."""
+    if isinstance(error, CutawayError):
+        return str(error), BAD_INPUT
+    if isinstance(error, USAGE_ERROR):
+        return _usage(error), BAD_INPUT
+    if isinstance(error, OSError):
+        return _refusal(error), BAD_INPUT
+    if _out_of_memory(error):
+        do = "choose a smaller model, a shorter text, or --dtype bfloat16"
+        return _said("too little memory for this run", "room for the weights and the values", do), BAD_INPUT
+    first = next(iter(str(error).splitlines()), "no message")
+    return f"a bug: {type(error).__name__}: {first}; run it again with --debug, and report what it prints.", BUG
+
+
+def _said(found: str, expected: str, do: str) -> str:
+    return str(CutawayError(found, expected, do))
+
+
+def _usage(error: Exception) -> str:
+    """What typer says of a command line, in our order: found, expected, do this."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "cutaway"
+    message = getattr(error, "format_message", error.__str__)().strip().rstrip(".")
+    expected = "a command line that it understands"
+    verbs = getattr(context.command, "commands", None) if context is not None else None
+    if verbs:
+        expected = f"one of the verbs {', '.join(verbs)}"
+    do = f"see {path} --help"
+    wrong = re.fullmatch(r"Invalid value for '(\S+)': Input should be ([^,]+).*", message)  # typer of a number
+    if wrong:
+        message, expected = f"a wrong value for {wrong[1]}", wrong[2]
+    option = str(getattr(error, "option_name", ""))
+    if option.startswith("-") and not option.startswith("--"):
+        do += ", and put -- before a text that begins with a dash"
+    return _said(message[:1].lower() + message[1:], expected, do)
+
+
+def _refusal(error: OSError) -> str:
+    """What the system would not do."""
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return _said(f"a full disk{where}", "room to write", "free some space and run it again")
+    what = error.strerror or str(error) or type(error).__name__
+    do = f"look at {error.filename}" if error.filename else "look at where the output goes"
+    return _said(f"{what[:1].lower()}{what[1:]}{where}", "to be allowed to read or write there", do)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch's own class is known by its name only, as torch may not be loaded; on a CPU it has none
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _trace(debug: bool) -> None:
+    if debug:
+        with suppress(OSError):
+            traceback.print_exc()
+
+
+def _write_anything() -> None:
+    """On a terminal that knows only some characters, the others are written as their code, not as a crash."""
+    for stream in (sys.stdout, sys.stderr):
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        if encoding.lower().replace("-", "") != "utf8" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _let_go() -> None:
+    """What can no longer be written is dropped: Python would try again at exit, fail, and complain."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed before we began
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

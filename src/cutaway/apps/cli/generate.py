@@ -1,0 +1,157 @@
+"""`cutaway generate`: the text that follows, written as it comes, and how each token was chosen.
+
+It prints steps; it does not know how a token is chosen.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize, Texts
+from cutaway.apps.cli.running import busy, is_terminal, note, open_model, print_json, read_texts
+
+if TYPE_CHECKING:
+    from cutaway.lm import LM
+    from cutaway.sample.step import Step
+
+NewTokens = Annotated[int | None, typer.Option(help="Tokens to add to each text; 50 if no length is given.")]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens of text and answer together.")]
+DoSample = Annotated[bool, typer.Option("--do-sample", "--sample", help="Draw; without it, the highest logit wins.")]
+Temperature = Annotated[float | None, typer.Option(help="Divides the logits; 1 leaves them.")]
+TopK = Annotated[int | None, typer.Option(help="Keep the k highest; 0 keeps all, 50 without it.")]
+TopP = Annotated[float | None, typer.Option(help="Keep the fewest tokens that sum to it; 1 keeps all.")]
+MinP = Annotated[float | None, typer.Option(help="Keep tokens at least so many times as probable as the first.")]
+Penalty = Annotated[
+    float | None, typer.Option(help="Above 1, tokens already in the text lose; works without drawing too.")
+]
+Seed = Annotated[int | None, typer.Option(help="Of the draws, so that a run can be repeated; a fresh one without it.")]
+Stop = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", help="Stop once the new text holds it; may be repeated.")
+]
+Steps = Annotated[bool, typer.Option("--steps", help="Show afterwards how each token was chosen.")]
+DRAWING = ("temperature", "top_k", "top_p", "min_p", "seed")  # of no effect where nothing is drawn
+# What a terminal would obey instead of showing: ␛ for an escape. Newlines and tabs stay.
+CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+CONTROLS |= dict.fromkeys(range(0x7F, 0xA0), 0xFFFD)
+
+
+def generate(
+    texts: Texts,
+    max_new_tokens: NewTokens = None,
+    max_length: MaxLength = None,
+    do_sample: DoSample = False,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: Penalty = None,
+    seed: Seed = None,
+    stop_strings: Stop = None,
+    steps: Steps = False,
+    model: Model = None,
+    quantize: Quantize = "int8",
+    dtype: Dtype = None,
+    device: Device = None,
+    offline: Offline = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write what follows a text, token by token.
+
+    The names of the settings are those of transformers, and so is their meaning.
+    """
+    asked = {
+        "max_new_tokens": max_new_tokens, "max_length": max_length, "temperature": temperature, "top_k": top_k,
+        "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty, "seed": seed,
+        "stop_strings": tuple(stop_strings or ()), "do_sample": do_sample,
+    }  # fmt: skip
+    settings = {name: value for name, value in asked.items() if value is not None}
+    prompts = read_texts(texts)
+    with busy("starting") as report:
+        _check(settings)  # a wrong number is told before anything is fetched
+        lm = open_model(model, quantize=quantize, dtype=dtype, device=device, offline=offline, report=report)
+        coming = lm.stream(prompts, **settings)  # checks the texts' lengths
+    _note_unused(settings)
+    if as_json:
+        done = list(coming)
+        print_json(_data(lm, prompts, done))
+    else:
+        done = list(_written(prompts[0], coming) if len(prompts) == 1 else _written_one_by_one(prompts, coming))
+    _note_context(lm, done[-1])
+    if steps and not as_json:
+        _print_steps(done)
+
+
+def _check(settings: dict[str, Any]) -> None:
+    from cutaway.sample.settings import Sampling
+
+    Sampling(**settings)
+
+
+def _note_unused(settings: dict[str, Any]) -> None:
+    unused = [f"--{name.replace('_', '-')}" for name in DRAWING if name in settings]
+    if unused and not settings["do_sample"]:
+        note(f"{', '.join(unused)} without --do-sample: no effect, the highest logit wins.")
+
+
+def _written(prompt: str, coming: "Iterator[Step]") -> "Iterator[Step]":
+    """The steps of one text, each printed as it comes. Whatever ends them, the line ends."""
+    print(_faint(_shown(prompt)), end="", flush=True)
+    try:
+        for step in coming:
+            print(_shown(step.text[0]), end="", flush=True)
+            yield step
+    finally:
+        print(flush=True)
+
+
+def _written_one_by_one(prompts: list[str], coming: "Iterator[Step]") -> "Iterator[Step]":
+    """The steps of several texts, in whose order each is printed once it and those before it are over."""
+    texts, printed = [""] * len(prompts), 0
+    for step in coming:
+        texts = [text + new for text, new in zip(texts, step.text, strict=True)]
+        while printed < len(prompts) and step.ended[printed]:
+            print(("\n" if printed else "") + _faint(_shown(prompts[printed])) + _shown(texts[printed]), flush=True)
+            printed += 1
+        yield step
+
+
+def _print_steps(steps: "list[Step]") -> None:
+    for step in steps:
+        for row, over in enumerate(step.was_over.tolist()):
+            if not over:
+                print("\n" + step.table(row=row))
+
+
+def _note_context(lm: "LM", last: "Step") -> None:
+    """The end of the context is the one end that nobody asked for and nobody sees."""
+    for row, reason in enumerate(last.ended):
+        if reason == "context":
+            which = "the text" if len(last.ended) == 1 else f"text {row + 1}"
+            note(f"{which} ends here because it fills the model's context of {lm.config.n_positions} tokens.")
+
+
+def _data(lm: "LM", prompts: list[str], steps: "list[Step]") -> dict[str, Any]:
+    from cutaway.sample.generation import new_ids_of
+
+    texts = [
+        {"prompt": prompt, "text": "".join(step.text[row] for step in steps), "ids": list(ids), "ended": ended}
+        for row, (prompt, ids, ended) in enumerate(
+            zip(prompts, new_ids_of(steps, len(prompts)), steps[-1].ended, strict=True)
+        )
+    ]
+    settings = steps[0].settings.as_data()  # with the seed that was drawn, so that the run can be repeated
+    return {"model": lm.name, "settings": settings, "texts": texts, "steps": [step.as_data() for step in steps]}
+
+
+def _shown(text: str) -> str:
+    """The text as it is; on a terminal, with nothing in it that the terminal would obey."""
+    return text.translate(CONTROLS) if is_terminal(sys.stdout) else text
+
+
+def _faint(text: str) -> str:
+    """What was given, told apart from what is new by a terminal that can."""
+    return f"\x1b[2m{text}\x1b[0m" if is_terminal(sys.stdout) and not os.environ.get("NO_COLOR") else text

@@ -1,0 +1,57 @@
+"""`cutaway tokens`: what a text becomes before it is numbers, and the numbers.
+
+It reads the tokenizer's files and config.json only, and does not know the weights.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from cutaway.apps.cli.options import Debug, Json, Model, Offline, Texts, Unread
+from cutaway.apps.cli.running import busy, facts_of, find, print_json, read_texts, require_known
+
+if TYPE_CHECKING:
+    from cutaway.text.tokenizer import Tokenizer
+
+Side = Annotated[str, typer.Option(metavar="SIDE", help="right or left: where shorter texts are padded.")]
+
+
+def tokens(
+    texts: Texts,
+    padding_side: Side = "right",
+    model: Model = None,
+    offline: Offline = False,
+    as_json: Json = False,
+    debug: Debug = False,
+    quantize: Unread = None,
+    dtype: Unread = None,
+    device: Unread = None,
+) -> None:
+    """Cut texts into pieces: ids, mask, positions.
+
+    Several texts are padded to the longest. The model's weights are not read.
+    """
+    require_known(quantize)
+    read = read_texts(texts)
+    with busy("reading the tokenizer") as report:
+        path = find(model, offline=offline, report=report)
+        tokenizer, context = _open(path)
+        side = cast(Literal["right", "left"], padding_side)  # the tokenizer refuses another, in a sentence
+        cut = tokenizer.tokenize(read, padding_side=side, context=context)
+    if as_json:
+        print_json(cut.as_data())
+    else:
+        print(cut.table())
+
+
+def _open(path: Path) -> "tuple[Tokenizer, int | None]":
+    """The tokenizer, and the most tokens that its model takes (None where no config.json says)."""
+    from cutaway.text.tokenizer import Tokenizer
+    from cutaway.weights.load import open_checkpoint
+
+    if path.suffix == ".gguf":
+        checkpoint = open_checkpoint(path)
+        return Tokenizer.from_gguf(checkpoint.gguf_metadata or {}), checkpoint.facts.n_positions
+    context = facts_of(path).n_positions if (path / "config.json").is_file() else None
+    return Tokenizer.from_folder(path), context

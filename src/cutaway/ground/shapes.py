@@ -1,0 +1,41 @@
+"""The letters of shapes, and the types that carry them in public signatures.
+
+B texts, T positions, S positions attended to, D model width, H heads, G key/value heads, K head width,
+F MLP width, V vocabulary, E embedding width. A variable of the model ends in its shape: resid_BTD.
+This file knows no model and no value: it only names axes. Annotations are checked in the tests, by beartype.
+"""
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+AXES = {
+    "B": "texts",
+    "T": "positions",
+    "S": "positions attended to",
+    "D": "model width",
+    "H": "heads",
+    "G": "key/value heads",
+    "K": "head width",
+    "F": "MLP width",
+    "V": "vocabulary",
+    "E": "embedding width",
+}
+
+
+@runtime_checkable
+class TokenBatch(Protocol):
+    """What the decoder reads: numbers only, no text.
+
+    ids, mask and positions are integer tensors [B, T]; mask is 1 on real tokens and 0 on padding; positions
+    count the real tokens of a row from 0 and are -1 on padding. `padded` says whether any mask is 0.
+    """
+
+    @property
+    def ids(self) -> Tensor: ...
+    @property
+    def mask(self) -> Tensor: ...
+    @property
+    def positions(self) -> Tensor: ...
+    @property
+    def padded(self) -> bool: ...

@@ -1,0 +1,139 @@
+"""What a decoder is made of: its modules with shapes, parameters and bytes, as rows and as a printed table.
+
+It reads sizes and dtypes only; it does not compute a value, and does not know how a row is coloured.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from cutaway.ground.config import DecoderConfig
+from cutaway.model.decoder import Decoder
+
+NAME = 21  # columns of a printed table that a module's name may take
+
+
+@dataclass(frozen=True)
+class Row:
+    """One module with weights of its own.
+
+    count: how many blocks have it (their rows are alike, so one stands for all); parameters and bytes are those of
+    one of them. A module whose weight belongs to another (a tied head) counts none and names it.
+    """
+
+    name: str
+    shape: str
+    dtype: str
+    parameters: int
+    bytes: int
+    count: int = 1
+    note: str = ""
+
+
+def rows(decoder: Decoder) -> list[Row]:
+    """The modules in the order in which the data meets them, the blocks once for all."""
+    counted: set[int] = set()
+    table = []
+    for name, module in decoder.named_modules():
+        block = re.match(r"blocks\.(\d+)\.", name)
+        if block and block[1] != "0":
+            continue
+        tensors = {leaf: t for leaf, t in module.state_dict().items() if "." not in leaf}
+        if not tensors:
+            continue
+        own = [t for t in tensors.values() if t.data_ptr() not in counted]
+        counted.update(t.data_ptr() for t in own)
+        tied = name == "unembed.head" and decoder.config.tied_head
+        weights = [t for leaf, t in tensors.items() if leaf in ("weight", "codes", "bias")]
+        table.append(
+            Row(
+                name="blocks.*." + name[block.end() :] if block else name,
+                shape=" + ".join("×".join(map(str, t.shape)) for t in weights),
+                dtype=str(weights[0].dtype).removeprefix("torch."),
+                parameters=0 if tied else sum(t.numel() for t in weights),
+                bytes=sum(t.nbytes for t in own),
+                count=decoder.config.n_layers if block else 1,
+                note=_note(name, module, decoder.config),
+            )
+        )
+    return table
+
+
+def parameters(decoder: Decoder) -> int:
+    """Parameters of the whole model, a tied head counted once."""
+    return sum(row.parameters * row.count for row in rows(decoder))
+
+
+def nbytes(decoder: Decoder) -> int:
+    """Bytes of all weights."""
+    return sum(row.bytes * row.count for row in rows(decoder))
+
+
+def facts(config: DecoderConfig) -> str:
+    """The model in one line."""
+    shared = f" sharing {config.n_kv_heads} keys" if config.n_kv_heads != config.n_heads else ""
+    gated = "gated " if config.gated else ""
+    where = "rotary" if config.rope else "learned"
+    return (
+        f"{config.n_layers} blocks · width {config.d_model} · {config.n_heads} heads of {config.d_head}{shared}"
+        f" · {gated}MLP {config.d_mlp} ({config.activation}) · {where} positions, {config.n_positions:,} at most"
+        f" · {config.vocab_size:,} tokens"
+    )
+
+
+def size(count: int | float) -> str:
+    """Bytes for people: 1.3 GB, 540.2 MB, 2.1 kB."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def table(decoder: Decoder) -> str:
+    """The architecture as text, at most 80 columns: the blocks as one tree, notes on lines of their own."""
+    return "\n".join([*_wrapped(facts(decoder.config)), "", *tree(rows(decoder))])
+
+
+def tree(modules: Sequence[Row]) -> list[str]:
+    """Lines of at most 80 columns: a head, the modules with those of a block as branches, and the sums."""
+    lines = [_line("module", "shape", "dtype", "parameters", "bytes")]
+    for place, row in enumerate(modules):
+        in_block, opened = row.name.startswith("blocks.*."), place and modules[place - 1].name.startswith("blocks.*.")
+        if in_block and not opened:
+            lines.append(f"blocks.*  ×{row.count}, all alike; the numbers are those of all")
+        last = not any(later.name.startswith("blocks.*.") for later in modules[place + 1 :])
+        branch, trunk = ("└─ " if last else "├─ ", "   " if last else "│  ") if in_block else ("", "")
+        name = branch + row.name.removeprefix("blocks.*.")
+        lines.append(_line(name, row.shape, row.dtype, f"{row.parameters * row.count:,}", size(row.bytes * row.count)))
+        if row.note:
+            lines.append(f"{trunk:<{NAME}}{row.note}")
+    counts = (sum(getattr(row, what) * row.count for row in modules) for what in ("parameters", "bytes"))
+    lines.append(_line("all", "", "", f"{next(counts):,}", size(next(counts))))
+    return lines
+
+
+def _line(name: str, shape: str, dtype: str, parameters: str, size: str) -> str:
+    return f"{name:<{NAME}}{shape:<20}{dtype:<9}{parameters:>16}{size:>12}".rstrip()
+
+
+def _wrapped(facts: str) -> list[str]:
+    """The facts in lines of at most 80 columns, broken between two of them."""
+    lines = [""]
+    for fact in facts.split(" · "):
+        joined = f"{lines[-1]} · {fact}" if lines[-1] else fact
+        lines = [*lines[:-1], joined] if len(joined) <= 80 else [*lines, fact]
+    return lines
+
+
+def _note(name: str, module: nn.Module, config: DecoderConfig) -> str:
+    """What the rows of a joined matrix are, and whose numbers a tied head has."""
+    if name == "unembed.head" and config.tied_head:
+        return "the embedding's table again" + (", in 8 bits" if hasattr(module, "codes") else "")
+    if name.endswith("attn.qkv"):
+        q, kv = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
+        return f"rows: q {q}, k {kv}, v {kv}"
+    if name.endswith("mlp.up") and config.gated:
+        return f"rows: gate {config.d_mlp}, up {config.d_mlp}"
+    return ""

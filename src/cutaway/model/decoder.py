@@ -1,0 +1,215 @@
+"""The decoder: the whole forward pass from ids to logits, in the order in which the data meets it.
+
+B texts, T positions, S positions attended to, D model width, H heads, G key/value heads, K head width, F MLP width,
+V vocabulary, E embedding width. Every value with a name passes `tap(name, value)`. This file knows no tokenizer,
+no checkpoint, no model family and no quantization: facts come in a DecoderConfig, and whoever loads the weights may
+put another layer of the same call in the place of a Linear.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cutaway.ground.config import DecoderConfig
+from cutaway.ground.shapes import TokenBatch
+from cutaway.model.attend import Place, attend_explicit, window
+from cutaway.model.cache import Cache
+from cutaway.model.positions import Rotary
+from cutaway.model.steps import ACTIVATIONS, Steps, plain
+from cutaway.model.tap import Tap, untapped
+
+
+class Embed(nn.Module):
+    """ids → vectors: a row of the embedding table for each id, and where positions are learned, one for each place."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.offset = config.position_offset
+        self.token = nn.Embedding(config.vocab_size, config.d_embed)
+        self.project_in = nn.Linear(config.d_embed, config.d_model, bias=False) if config.projected else None
+        rows = config.n_positions + config.position_offset
+        self.position = nn.Embedding(rows, config.d_model) if config.rope is None else None
+
+    def forward(self, tokens: TokenBatch, tap: Tap) -> Float[Tensor, "B T D"]:
+        resid = tap("embed.token", self.token(tokens.ids))
+        if self.project_in is not None:
+            resid = tap("embed.projected", self.project_in(resid))
+        if self.position is None:
+            return resid
+        rows_BT = (tokens.positions + self.offset).clamp(min=0)  # padding has position -1
+        return resid + tap("embed.position", self.position(rows_BT))
+
+
+class Norm(nn.Module):
+    """Each vector brought to unit size, then a learned gain: LayerNorm (centered, with a bias) or RMSNorm."""
+
+    steps: Steps = plain
+
+    def __init__(self, config: DecoderConfig, site: str) -> None:
+        super().__init__()
+        self.site, self.eps, self.centered = site, config.norm_eps, config.norm == "layer"
+        self.weight = nn.Parameter(torch.empty(config.d_model))
+        self.bias = nn.Parameter(torch.empty(config.d_model)) if config.norm_bias else None
+
+    def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
+        if tap.wants(self.site + ".scale") or tap.wants(self.site + ".normalized"):
+            return tap(self.site + ".out", self.explicit(x_BTD, tap))
+        return tap(self.site + ".out", self.steps.norm(x_BTD, self.weight, self.bias, self.eps))
+
+    def explicit(self, x_BTD: Tensor, tap: Tap) -> Tensor:
+        """The same in named steps, in float32 or better."""
+        wide_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
+        if self.centered:
+            wide_BTD = wide_BTD - wide_BTD.mean(-1, keepdim=True)
+        scale_BT1 = tap(self.site + ".scale", (wide_BTD.square().mean(-1, keepdim=True) + self.eps).sqrt())
+        normalized_BTD = tap(self.site + ".normalized", (wide_BTD / scale_BT1).to(x_BTD.dtype))
+        out_BTD = normalized_BTD * self.weight
+        return out_BTD if self.bias is None else out_BTD + self.bias
+
+
+class Attention(nn.Module):
+    """Vectors, mixed across positions: each head looks at earlier places and brings back what it finds."""
+
+    steps: Steps = plain
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.site, self.d_head = layer, f"blocks.{layer}.attn.", config.d_head
+        self.inside = [self.site + name for name in ("q", "k", "v", "rot_q", "rot_k", "scores", "pattern")]
+        self.heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)
+        width = config.n_heads * config.d_head
+        # The rows of query, key and value stand in one matrix: one product instead of three.
+        self.qkv = nn.Linear(config.d_model, sum(self.heads) * config.d_head, bias=config.qkv_bias)
+        self.out = nn.Linear(width, config.d_model, bias=config.out_bias)
+
+    def forward(
+        self, x_BTD: Float[Tensor, "B T D"], place: Place, cache: Cache | None, tap: Tap
+    ) -> Float[Tensor, "B T D"]:
+        qkv_BTX = self.qkv(x_BTD)
+        if any(map(tap.wants, self.inside)):
+            z_BTHK = self.explicit(qkv_BTX, place, cache, tap)
+        else:
+            z_BTHK = self.steps.attention(qkv_BTX, self.heads, place, cache, self.layer)
+        return self.out(tap(self.site + "z", z_BTHK).flatten(-2))
+
+    def explicit(self, qkv_BTX: Tensor, place: Place, cache: Cache | None, tap: Tap) -> Tensor:
+        """All between the two products, in named steps → z [B, T, H, K]."""
+        site = self.site
+        q_BTHK, k_BTGK, v_BTGK = qkv_BTX.unflatten(-1, (-1, self.d_head)).split(self.heads, 2)
+        q_BTHK, k_BTGK, v_BTGK = tap(site + "q", q_BTHK), tap(site + "k", k_BTGK), tap(site + "v", v_BTGK)
+        if place.turn is not None:
+            q_BTHK = tap(site + "rot_q", self.steps.rotate(q_BTHK, place.turn))
+            k_BTGK = tap(site + "rot_k", self.steps.rotate(k_BTGK, place.turn))
+        k_BSGK, v_BSGK = (k_BTGK, v_BTGK) if cache is None else cache.extend(self.layer, k_BTGK, v_BTGK)
+        if tap.wants(site + "scores") or tap.wants(site + "pattern"):
+            return attend_explicit(q_BTHK, k_BSGK, v_BSGK, place.window, site, tap)
+        return self.steps.attend(q_BTHK, k_BSGK, v_BSGK, place.window)
+
+
+class MLP(nn.Module):
+    """Each vector changed by itself: wide, through a nonlinearity, and back."""
+
+    steps: Steps = plain
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        super().__init__()
+        self.site, self.gated = f"blocks.{layer}.mlp.", config.gated
+        self.activation = config.activation
+        # Where gated, the gate's rows stand before the other branch's in one matrix.
+        rows = config.d_mlp * (2 if config.gated else 1)
+        self.up = nn.Linear(config.d_model, rows, bias=config.mlp_bias)
+        self.down = nn.Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
+
+    def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
+        site, act = self.site, ACTIVATIONS[self.activation]
+        if not self.gated:
+            post_BTF = act(tap(site + "pre", self.up(x_BTD)))
+        elif tap.wants(site + "pre") or tap.wants(site + "pre_linear"):
+            gate_BTF, linear_BTF = self.up(x_BTD).chunk(2, -1)
+            gate_BTF, linear_BTF = tap(site + "pre", gate_BTF), tap(site + "pre_linear", linear_BTF)
+            post_BTF = act(gate_BTF) * linear_BTF
+        else:
+            post_BTF = self.steps.gated(self.up, x_BTD, self.activation)
+        return self.down(tap(site + "post", post_BTF))
+
+
+class Block(nn.Module):
+    """One layer: attention adds to the residual stream, then the MLP does. The norm stands before each, or after."""
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        super().__init__()
+        self.site, self.post_norm = f"blocks.{layer}.", config.post_norm
+        self.ln1 = Norm(config, self.site + "ln1")
+        self.attn = Attention(config, layer)
+        self.ln2 = Norm(config, self.site + "ln2")
+        self.mlp = MLP(config, layer)
+
+    def forward(
+        self, resid_BTD: Float[Tensor, "B T D"], place: Place, cache: Cache | None, tap: Tap
+    ) -> Float[Tensor, "B T D"]:
+        site = self.site
+        resid_BTD = tap(site + "resid_pre", resid_BTD)
+        read_BTD = resid_BTD if self.post_norm else self.ln1(resid_BTD, tap)
+        attn_BTD = tap(site + "attn_out", self.attn(read_BTD, place, cache, tap))
+        mid_BTD = tap(site + "resid_mid", resid_BTD + attn_BTD)
+        if self.post_norm:
+            mid_BTD = self.ln1(mid_BTD, tap)
+        read_BTD = mid_BTD if self.post_norm else self.ln2(mid_BTD, tap)
+        post_BTD = tap(site + "resid_post", mid_BTD + tap(site + "mlp_out", self.mlp(read_BTD, tap)))
+        return self.ln2(post_BTD, tap) if self.post_norm else post_BTD
+
+
+class Unembed(nn.Module):
+    """Vectors → logits: the last norm, and the likeness of what is left to every token's row."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.ln_final = Norm(config, "ln_final") if config.final_norm else None
+        self.project_out = nn.Linear(config.d_model, config.d_embed, bias=False) if config.projected else None
+        self.head = nn.Linear(config.d_embed, config.vocab_size, bias=False)
+
+    def forward(self, resid_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T V"]:
+        if self.ln_final is not None:
+            resid_BTD = self.ln_final(resid_BTD, tap)
+        out_BTE = resid_BTD if self.project_out is None else self.project_out(resid_BTD)
+        return tap("logits", self.head(out_BTE))
+
+
+class Decoder(nn.Module):
+    """The whole model. Weights arrive empty: weights/load.py fills them.
+
+    forward(tokens, cache, tap, last) → logits [B, T, V] of the tokens given, those in the cache read but not repeated.
+    `last` [B] chooses one place a text to unembed, and the logits are then [B, 1, V]: a vocabulary is wide.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = Embed(config)
+        self.rotary = Rotary(config.rope) if config.rope is not None else None
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.unembed = Unembed(config)
+
+    def use(self, steps: Steps) -> None:
+        """Take the small steps this way from now on."""
+        for module in self.modules():
+            if isinstance(module, Norm | Attention | MLP):
+                module.steps = steps
+
+    def forward(
+        self,
+        tokens: TokenBatch,
+        cache: Cache | None = None,
+        tap: Tap = untapped,
+        last: Int[Tensor, "B"] | None = None,
+    ) -> Float[Tensor, "B T V"]:
+        if cache is not None:
+            cache.admit(tokens)
+        resid_BTD = self.embed(tokens, tap)
+        turn = None if self.rotary is None else self.rotary(tokens.positions, resid_BTD.dtype)
+        place = Place(window(tokens, cache), turn)
+        for block in self.blocks:
+            resid_BTD = block(resid_BTD, place, cache, tap)
+        if last is not None:
+            resid_BTD = resid_BTD[torch.arange(len(last), device=last.device), last][:, None]
+        return self.unembed(resid_BTD, tap)

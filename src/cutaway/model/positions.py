@@ -1,0 +1,78 @@
+"""Rotary positions: how far each pair of a head's components turns at a position, and the turning itself.
+
+It knows frequencies and angles; it does not know attention. Learned positions are a table in decoder.py.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cutaway.ground.config import RopeConfig
+
+
+class Rotary(nn.Module):
+    """Turns queries and keys so that their product depends on how far apart they are (Su et al. 2021).
+
+    The component i of the first half is paired with component i of the second half (Hugging Face's layout).
+    """
+
+    frequency: Tensor
+
+    def __init__(self, config: RopeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("frequency", frequencies(config), persistent=False)
+
+    def forward(self, positions_BT: Int[Tensor, "B T"], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """cos and sin of every pair's angle, each [B, T, 1, K/2]. Angles are taken in float32 or better."""
+        wide = torch.promote_types(dtype, torch.float32)
+        angle = positions_BT[:, :, None, None].to(wide) * self.frequency.to(wide)
+        strength = self.config.attention_factor
+        return (angle.cos() * strength).to(dtype), (angle.sin() * strength).to(dtype)
+
+
+def rotate(x_BTHK: Float[Tensor, "B T H K"], turn: tuple[Tensor, Tensor]) -> Float[Tensor, "B T H K"]:
+    """Turn each pair (first half, second half) of the rotated components by its angle; the rest stays."""
+    cos, sin = turn
+    pairs = cos.shape[-1]
+    first, second, rest = x_BTHK.split((pairs, pairs, x_BTHK.shape[-1] - 2 * pairs), -1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), -1)
+
+
+def frequencies(config: RopeConfig) -> Tensor:
+    """Radians per position of each pair, float64 [dims / 2], fastest first."""
+    pairs = torch.arange(0, config.dims, 2, dtype=torch.float64, device="cpu")  # also while the model is on meta
+    plain = config.theta ** -(pairs / config.dims)
+    if config.kind == "linear":
+        return plain / config.factor
+    if config.kind == "llama3":
+        return _llama3(plain, config)
+    if config.kind == "yarn":
+        return _yarn(plain, config)
+    return plain
+
+
+def _llama3(plain: Tensor, config: RopeConfig) -> Tensor:
+    """Waves shorter than the context keep their speed, long ones are slowed, those between are blended."""
+    low, high = config.low_freq_factor, config.high_freq_factor
+    turns = config.original_context * plain / (2 * math.pi)  # over the original context
+    keep = ((turns - low) / (high - low)).clamp(0, 1)
+    return keep * plain + (1 - keep) * plain / config.factor
+
+
+def _yarn(plain: Tensor, config: RopeConfig) -> Tensor:
+    """Pairs that turn often keep their speed, those that turn little are slowed: a ramp between two pairs."""
+
+    def pair_with(turns: float) -> float:
+        wave = config.original_context / (turns * 2 * math.pi)
+        return config.dims * math.log(wave) / (2 * math.log(config.theta))
+
+    low, high = pair_with(config.beta_fast), pair_with(config.beta_slow)
+    if config.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, config.dims - 1)
+    width = max(high - low, 0.001)  # a ramp of no width would divide by zero
+    slowed = ((torch.arange(len(plain), dtype=torch.float64, device=plain.device) - low) / width).clamp(0, 1)
+    return (1 - slowed) * plain + slowed * plain / config.factor

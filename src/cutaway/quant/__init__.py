@@ -1,0 +1,1 @@
+"""Eight bits: the arithmetic and the layers that use it."""

@@ -1,0 +1,53 @@
+"""Who multiplies the codes, where the native kernel does not: torch's own int8 products, each exact.
+
+Every engine gives the product that quant/int8.py asks for. It does not know scales, outliers, biases or modules.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cutaway.quant.int8 import Product, exact_product
+
+
+def engine_for(codes_NK: Tensor) -> tuple[str, Product]:
+    """The fastest exact product that torch has where these codes are, by name."""
+    if codes_NK.is_cuda:
+        return "torch _int_mm", cuda_product
+    if codes_NK.is_cpu and onednn_is_exact():
+        return "torch onednn", onednn_product(codes_NK)
+    return "torch float64", exact_product
+
+
+def onednn_is_exact() -> bool:
+    """Whether torch was built with oneDNN and the processor has VNNI: without it, sums of two products saturate."""
+    return torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
+
+
+def onednn_product(codes_NK: Tensor) -> Product:
+    """oneDNN's product for one weight, of which it keeps a copy in its own layout."""
+    n = len(codes_NK)
+    packed = torch.ops.onednn.qlinear_prepack(codes_NK.contiguous(), None)
+    ones, zeros = torch.ones(n), torch.zeros(n, dtype=torch.long)
+
+    def product(codes_MK: Tensor, codes_NK: Tensor) -> Tensor:
+        unsigned_MK = (codes_MK.short() + 128).to(torch.uint8)
+        # scale 1 and zero point 128 for the activation, no bias, no output scale, float32 out, nothing after it
+        return torch.ops.onednn.qlinear_pointwise(
+            unsigned_MK, 1.0, 128, packed, ones, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+
+    return product
+
+
+def cuda_product(codes_MK: Tensor, codes_NK: Tensor) -> Tensor:
+    """torch._int_mm, which wants more than 16 rows and multiples of 8: padded with zeros to that, and cut back."""
+    (m, k), n = codes_MK.shape, len(codes_NK)
+    rows, width, columns = max(24, _eights(m)), _eights(k), _eights(n)
+    left = F.pad(codes_MK, (0, width - k, 0, rows - m))
+    right = F.pad(codes_NK, (0, width - k, 0, columns - n))
+    return torch._int_mm(left, right.T)[:m, :n].float()  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _eights(count: int) -> int:
+    return -(-count // 8) * 8

@@ -1,0 +1,186 @@
+"""The inside of an 8-bit layer: codes, scales, outliers and what they cost, from the layer and an input it has met.
+
+Every part is a formula of quant/int8.py; together they are the layer's own output. It does not know how the input was
+recorded, nor who computes the layer.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int, Int8
+from torch import Tensor
+
+from cutaway.ground.config import DecoderConfig
+from cutaway.ground.errors import BadArgument
+from cutaway.ground.sites import block_exit
+from cutaway.model.decoder import Decoder
+from cutaway.quant.int8 import Mode, dequantize, exact_product, quantize_activation
+from cutaway.quant.linear import Int8Linear
+
+HEAD = "unembed.head"
+
+
+@dataclass(frozen=True)
+class Output:
+    """One number of a layer's result, taken apart.
+
+    value = inlier + outlier + bias, and inlier = product · weight_scale · activation_scale / 127². "int8-weight" has
+    no activation codes; its inlier is the whole product in float.
+    """
+
+    weight_codes: Int8[Tensor, "K"]
+    weight_scale: float
+    activation_codes: Int8[Tensor, "K"] | None
+    activation_scale: float | None
+    product: int | None  # the sum of code · code: a whole number
+    outlier_columns: tuple[int, ...]  # of this token
+    inlier: float
+    outlier: float
+    bias: float
+
+    @property
+    def value(self) -> float:
+        return self.inlier + self.outlier + self.bias
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A layer in 8 bits at work on one call's input x [..., K] → [..., N]. What is wide is computed when it is asked.
+
+    A value is its code x its scale / 127. original: the weight before it was quantized, where it is at hand.
+    """
+
+    mode: Mode
+    x: Float[Tensor, "... K"]
+    weight_codes: Int8[Tensor, "N K"]
+    weight_scale: Float[Tensor, "N"]
+    bias: Float[Tensor, "N"] | None
+    activation_codes: Int8[Tensor, "... K"] | None  # None: "int8-weight" leaves the activation as it is
+    activation_scale: Float[Tensor, "..."] | None
+    outlier: Bool[Tensor, "... K"]  # what is multiplied in float, apart
+    original: Float[Tensor, "N K"] | None = None
+
+    @property
+    def outlier_columns(self) -> Int[Tensor, "C"]:
+        """The union over the tokens, ascending."""
+        return self.outlier.flatten(0, -2).any(0).nonzero()[:, 0]
+
+    @cached_property
+    def dequantized(self) -> Float[Tensor, "N K"]:
+        """The weight that the codes stand for."""
+        return dequantize(self.weight_codes, self.weight_scale)
+
+    @cached_property
+    def inlier_part(self) -> Float[Tensor, "... N"]:
+        """What the codes give: whole numbers, then the scales."""
+        if self.activation_codes is None or self.activation_scale is None:
+            return self.x.float() @ self.dequantized.T
+        product_MN = exact_product(self.activation_codes.flatten(0, -2), self.weight_codes)
+        scale_MN = self.activation_scale.flatten()[:, None] * (self.weight_scale / 127**2)
+        return (product_MN * scale_MN).unflatten(0, self.x.shape[:-1])
+
+    @cached_property
+    def outlier_part(self) -> Float[Tensor, "... N"]:
+        """What the outliers give, in float, against their columns of the dequantized weight."""
+        columns = self.outlier_columns
+        apart = torch.where(self.outlier, self.x.float(), 0.0)[..., columns]
+        return apart @ dequantize(self.weight_codes[:, columns], self.weight_scale).T
+
+    @property
+    def result(self) -> Float[Tensor, "... N"]:
+        """The layer's output: the two parts and the bias, in x's dtype."""
+        whole = self.inlier_part + self.outlier_part
+        return (whole if self.bias is None else whole + self.bias).to(self.x.dtype)
+
+    @property
+    def outlier_share(self) -> Float[Tensor, "..."]:
+        """Of each token: the norm of the outliers' part over the norm of the result. 0 where there is no outlier."""
+        part, whole = self.outlier_part.norm(dim=-1), self.result.float().norm(dim=-1)
+        return torch.where(part == 0, 0.0, part / whole)
+
+    @property
+    def error(self) -> Float[Tensor, "..."] | None:
+        """Of each token: |result - full| / |full|, full being the layer with its original weight."""
+        if self.original is None:
+            return None
+        full = self.x.float() @ self.original.float().T
+        full = full if self.bias is None else full + self.bias
+        return (self.result.float() - full).norm(dim=-1) / full.norm(dim=-1)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the codes and their scales."""
+        return self.weight_codes.nbytes + self.weight_scale.nbytes
+
+    @property
+    def bytes_saved(self) -> dict[str, int]:
+        """Against the same weight in full precision, by its dtype."""
+        sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
+        return {name: self.weight_codes.numel() * size - self.bytes for name, size in sizes.items()}
+
+    def output(self, at: tuple[int, ...], row: int) -> Output:
+        """One number of the result: that of the token x[at] and of one output."""
+        outlier_K, codes_K = self.outlier[at], self.weight_codes[row]
+        weight_scale = self.weight_scale[row]
+        weight_K = dequantize(codes_K[None], weight_scale[None])[0]
+        x_K = self.x[at].float()
+        product, scale, inlier = None, None, (x_K * weight_K).sum()
+        if self.activation_codes is not None and self.activation_scale is not None:
+            product = int((self.activation_codes[at].long() * codes_K.long()).sum())
+            scale = self.activation_scale[at]
+            inlier = product * (scale * (weight_scale / 127**2))
+        return Output(
+            weight_codes=codes_K,
+            weight_scale=float(weight_scale),
+            activation_codes=None if self.activation_codes is None else self.activation_codes[at],
+            activation_scale=None if scale is None else float(scale),
+            product=product,
+            outlier_columns=tuple(outlier_K.nonzero()[:, 0].tolist()),
+            inlier=float(inlier),
+            outlier=float((torch.where(outlier_K, x_K, 0.0) * weight_K).sum()),
+            bias=0.0 if self.bias is None else float(self.bias[row]),
+        )
+
+
+def explain(layer: Int8Linear, x: Float[Tensor, "... K"], original: Float[Tensor, "N K"] | None = None) -> Explained:
+    """The layer on the input of one call, whole: "int8-pooled" looks at all its tokens.
+
+    original: the weight before it was quantized. Raises BadArgument for an input or a weight that is not this layer's.
+    """
+    shape = list(layer.codes.shape)
+    if x.ndim < 2 or x.shape[-1] != layer.in_features:
+        raise BadArgument(f"an input {list(x.shape)}", f"[..., {layer.in_features}]", "pass what this layer has read")
+    if original is not None and list(original.shape) != shape:
+        raise BadArgument(f"a weight {list(original.shape)}", f"{shape}", "pass the weight that this layer had")
+    codes = scale = None
+    outlier = torch.zeros_like(x, dtype=torch.bool)
+    if layer.mode != "int8-weight":
+        parts = quantize_activation(x.flatten(0, -2), pooled=layer.mode == "int8-pooled")
+        codes, scale, outlier = (part.unflatten(0, x.shape[:-1]) for part in parts)
+    return Explained(layer.mode, x, layer.codes, layer.scale, layer.bias, codes, scale, outlier, original)
+
+
+def int8_layers(decoder: Decoder) -> dict[str, Int8Linear]:
+    """The layers that are in 8 bits, in the order in which the data meets them."""
+    return {name: module for name, module in decoder.named_modules() if isinstance(module, Int8Linear)}
+
+
+def layer_input_sites(config: DecoderConfig) -> dict[str, str]:
+    """Which recorded value each linear layer reads, by the layer's name; see `layer_input` for how it reads it."""
+    attention, mlp = ("resid_pre", "ln1.out") if config.post_norm else ("ln1.out", "ln2.out")
+    table = {}
+    for block in (f"blocks.{layer}." for layer in range(config.n_layers)):
+        table |= {f"{block}attn.qkv": block + attention, f"{block}attn.out": f"{block}attn.z"}
+        table |= {f"{block}mlp.up": block + mlp, f"{block}mlp.down": f"{block}mlp.post"}
+    return table | {HEAD: "ln_final.out" if config.final_norm else block_exit(config, config.n_layers - 1)}
+
+
+def layer_input(decoder: Decoder, layer: str, value: Tensor) -> Float[Tensor, "B T K"]:
+    """The value of a layer's input site as the layer reads it: heads joined, and projected out before the head."""
+    x = value.flatten(2)
+    project = decoder.unembed.project_out if layer == HEAD else None
+    if project is None:
+        return x
+    with torch.inference_mode():
+        return project(x)

@@ -1,0 +1,36 @@
+"""The native library: the int8 layer and the small steps of a decoder, in C++, for the instructions of this machine."""
+
+from cutaway.quant.kernels.layer import DTYPES, EPILOGUES, MAX_WIDTH, NativeLayer
+from cutaway.quant.kernels.library import LIBRARY, MISSING, force, path, paths
+from cutaway.quant.kernels.steps import (
+    StepShape,
+    attend_one,
+    attention_step,
+    layer_norm,
+    rms_norm,
+    rotate,
+    silu_mul,
+    step_shape,
+)
+
+available = LIBRARY is not None
+
+__all__ = [
+    "DTYPES",
+    "EPILOGUES",
+    "MAX_WIDTH",
+    "MISSING",
+    "NativeLayer",
+    "StepShape",
+    "attend_one",
+    "attention_step",
+    "available",
+    "force",
+    "layer_norm",
+    "path",
+    "paths",
+    "rms_norm",
+    "rotate",
+    "silu_mul",
+    "step_shape",
+]

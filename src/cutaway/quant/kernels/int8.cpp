@@ -1,0 +1,238 @@
+// The quantized linear layer, from activations to results: blocks of tokens, groups of weight rows, threads.
+// It does not know which instructions multiply (the paths do), nor Python or torch: this is a plain C interface.
+
+#include "paths.h"
+#include "threads.h"
+
+#include <cmath>
+#include <cstring>
+#include <omp.h>
+#include <vector>
+
+namespace {
+
+constexpr int64_t BLOCK_BYTES = 1024 * 1024;  // codes of the tokens of one block: a second-level cache
+constexpr int64_t SMALL = 1 << 15;           // below so many products a second thread costs more than it brings
+
+thread_local Scratch activations_memory, results_memory;
+
+int64_t padded(int64_t width) { return (width + 63) / 64 * 64; }
+
+// ---- activations ----------------------------------------------------------------------------------------------
+
+Tokens make_tokens(const Layer& layer, int64_t count) {
+    int64_t stride = padded(layer.width);
+    using S = Scratch;
+    activations_memory.reserve(S::room<uint8_t>(count * stride) + S::room<Token>(count) +
+                               S::room<int32_t>(layer.width) + S::room<int32_t>(count * layer.width) +
+                               S::room<float>(count * layer.width));
+    Tokens tokens = {};
+    tokens.stride = stride;
+    tokens.codes = activations_memory.take<uint8_t>(count * stride);
+    tokens.rows = activations_memory.take<Token>(count);
+    tokens.columns = activations_memory.take<int32_t>(layer.width);
+    int32_t* slots = activations_memory.take<int32_t>(count * layer.width);
+    float* values = activations_memory.take<float>(count * layer.width);
+    for (int64_t t = 0; t < count; ++t) {
+        tokens.rows[t].slots = slots + t * layer.width;
+        tokens.rows[t].values = values + t * layer.width;
+    }
+    return tokens;
+}
+
+// The row in float32. room: a row of floats, used where it must be converted.
+const float* row_of(const Path& path, const Call& call, int64_t token, float* room) {
+    int64_t at = token * call.layer->width;
+    if (call.dtype == FLOAT32) return (const float*)call.x + at;
+    path.widen((const uint16_t*)call.x + at, room, call.layer->width);
+    return room;
+}
+
+// The nearest float16, as a float: what bitsandbytes sees of an activation. Past float16's range x is an outlier,
+// or not finite, all the same.
+float through_half(float x) {
+    float size = std::fabs(x);
+    if (!(size < 65504.0f)) return x;
+    if (size < 6.103515625e-05f) return std::copysign(size + 0.75f - 0.75f, x);  // steps of 2^-24, as near 0.75
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0xfff + ((bits >> 13) & 1)) & ~0x1fffu;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+void quantize_row(const Path& path, const Call& call, const Tokens& tokens, int64_t t, const uint8_t* pooled,
+                  float* room) {
+    const Layer& layer = *call.layer;
+    const float *x = row_of(path, call, tokens.first + t, room), *seen = x;
+    if (pooled) {
+        float* half = room + layer.width;
+        for (int64_t k = 0; k < layer.width; ++k) half[k] = through_half(x[k]);
+        seen = half;
+    }
+    path.quantize(seen, x, layer.width, tokens.stride, pooled, tokens.codes + t * tokens.stride, tokens.rows[t]);
+}
+
+// Which columns hold an outlier in any token of the call.
+void pool_columns(const Path& path, const Call& call, uint8_t* pooled, float* room) {
+    int64_t width = call.layer->width;
+    memset(pooled, 0, size_t(width));
+    for (int64_t t = 0; t < call.tokens; ++t) {
+        const float* x = row_of(path, call, t, room);
+        for (int64_t k = 0; k < width; ++k) pooled[k] |= std::fabs(through_half(x[k])) >= 6.0f;
+    }
+}
+
+// One token's outliers are its columns; several share a list, so that a weight is fetched once for all of them.
+void list_columns(const Layer& layer, Tokens& tokens, int32_t* place) {
+    tokens.n_columns = 0;
+    bool any = false;
+    for (int64_t t = 0; t < tokens.count; ++t) any = any || tokens.rows[t].outliers;
+    if (!any) return;
+    memset(place, -1, size_t(layer.width) * sizeof *place);
+    for (int64_t t = 0; t < tokens.count; ++t) {
+        Token& token = tokens.rows[t];
+        for (int32_t j = 0; j < token.outliers; ++j) {
+            int32_t column = token.slots[j];
+            if (place[column] < 0) {
+                place[column] = tokens.n_columns;
+                tokens.columns[tokens.n_columns++] = column;
+            }
+            token.slots[j] = place[column];
+        }
+    }
+}
+
+// ---- products -------------------------------------------------------------------------------------------------
+
+struct Room {
+    int32_t* dots[2];  // the group's, and where gated its other half's
+    float* columns[2];
+    int8_t* panel;
+};
+
+Room make_room(const Layer& layer, int64_t tokens) {
+    using S = Scratch;
+    int64_t panel = padded(layer.width) * GROUP;
+    results_memory.reserve(2 * (S::room<int32_t>(tokens * GROUP) + S::room<float>(layer.width * GROUP)) +
+                           S::room<int8_t>(panel));
+    Room room;
+    room.panel = results_memory.take<int8_t>(panel);
+    for (int side = 0; side < 2; ++side) {
+        room.dots[side] = results_memory.take<int32_t>(tokens * GROUP);
+        room.columns[side] = results_memory.take<float>(layer.width * GROUP);
+    }
+    return room;
+}
+
+Part multiply(const Path& path, const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, const Room& room,
+              int side) {
+    path.dots({tokens.codes, tokens.stride, tokens.count, layer.codes + row * layer.width, layer.width, rows,
+               room.dots[side], room.panel});
+    if (tokens.n_columns) path.gather(layer, tokens, row, rows, room.columns[side]);
+    return {row, rows, room.dots[side], room.columns[side]};
+}
+
+// The results of one thread's groups for one block of tokens.
+void run_groups(const Path& path, const Call& call, const Tokens& tokens, Share groups, const Room& room) {
+    for (int64_t group = groups.from; group < groups.to; ++group) {
+        int64_t row = group * GROUP, left = call.columns - row;
+        int32_t rows = int32_t(left < GROUP ? left : GROUP);
+        Part part = multiply(path, *call.layer, tokens, row, rows, room, 0), up = {};
+        bool gated = call.epilogue == GATED_SILU;
+        if (gated) up = multiply(path, *call.layer, tokens, call.columns + row, rows, room, 1);
+        path.finish(call, tokens, part, gated ? &up : nullptr);
+    }
+}
+
+int64_t groups_of(const Call& call) { return (call.columns + GROUP - 1) / GROUP; }
+
+void prefetch_start(const Call& call, Share groups) {  // weights come while the activation is quantized
+    const int8_t* w = call.layer->codes + groups.from * GROUP * call.layer->width;
+    int64_t bytes = (groups.to - groups.from) * GROUP * call.layer->width;
+    for (int64_t i = 0; i < (bytes < 8192 ? bytes : 8192); i += 64) __builtin_prefetch(w + i);
+}
+
+// One token: every thread quantizes it for itself, which is cheaper than waiting for another to do it.
+void run_one(const Path& path, const Call& call, int threads) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Share groups = share(groups_of(call), omp_get_thread_num(), omp_get_num_threads());
+        prefetch_start(call, groups);
+        Tokens tokens = make_tokens(*call.layer, 1);
+        tokens.count = 1;
+        Room room = make_room(*call.layer, 1);
+        quantize_row(path, call, tokens, 0, nullptr, room.columns[0]);  // which is not needed for columns yet
+        tokens.n_columns = tokens.rows[0].outliers;
+        memcpy(tokens.columns, tokens.rows[0].slots, size_t(tokens.n_columns) * sizeof(int32_t));
+        for (int32_t j = 0; j < tokens.n_columns; ++j) tokens.rows[0].slots[j] = j;
+        run_groups(path, call, tokens, groups, room);
+    }
+}
+
+void quantize_block(const Path& path, const Call& call, Tokens& tokens, const uint8_t* pooled, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && tokens.count > 8)
+    for (int64_t t = 0; t < tokens.count; ++t)
+        quantize_row(path, call, tokens, t, pooled, make_room(*call.layer, 1).columns[0]);
+    list_columns(*call.layer, tokens, (int32_t*)make_room(*call.layer, 1).columns[0]);
+}
+
+void multiply_block(const Path& path, const Call& call, const Tokens& tokens, int threads) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    run_groups(path, call, tokens, share(groups_of(call), omp_get_thread_num(), omp_get_num_threads()),
+               make_room(*call.layer, tokens.count));
+}
+
+// Many tokens: block after block is quantized by all threads together, then each takes its own weight rows.
+void run_many(const Path& path, const Call& call, int threads) {
+    const Layer& layer = *call.layer;
+    int64_t block = BLOCK_BYTES / padded(layer.width) / 8 * 8;
+    block = block < 16 ? 16 : block > 256 ? 256 : block;
+    block = block < call.tokens ? block : call.tokens;
+    std::vector<uint8_t> pooled(size_t(layer.pooled ? layer.width : 0));
+    if (layer.pooled) pool_columns(path, call, pooled.data(), make_room(layer, 1).columns[0]);
+    Tokens tokens = make_tokens(layer, block);
+    for (; tokens.first < call.tokens; tokens.first += block) {
+        tokens.count = call.tokens - tokens.first < block ? call.tokens - tokens.first : block;
+        quantize_block(path, call, tokens, layer.pooled ? pooled.data() : nullptr, threads);
+        multiply_block(path, call, tokens, threads);
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+// out [tokens, columns] = the layer of x [tokens, width], with its epilogue. `out` may be `residual`.
+EXPORT void cutaway_linear(const Layer* layer, const void* x, void* out, int64_t tokens, const void* residual,
+                           int32_t epilogue, int32_t dtype, int32_t threads) {
+    int64_t columns = epilogue == GATED_SILU ? layer->rows / 2 : layer->rows;
+    if (!tokens || !columns) return;
+    Call call = {layer, x, out, residual, tokens, columns, Epilogue(epilogue), Dtype(dtype)};
+    if (tokens * layer->rows * layer->width < SMALL) threads = 1;
+    if (tokens == 1 && !layer->pooled) run_one(chosen_path(), call, threads);
+    else run_many(chosen_path(), call, threads);
+}
+
+// How many threads a call with `threads` really has.
+EXPORT int32_t cutaway_team(int32_t threads) {
+    int32_t team = 0;
+#pragma omp parallel num_threads(threads)
+#pragma omp single
+    team = omp_get_num_threads();
+    return team;
+}
+
+// shift [rows] = ZERO_POINT · the sum of each row's codes: the product with a token of ones.
+EXPORT void cutaway_shift(const int8_t* codes, int64_t rows, int64_t width, int32_t* shift, int32_t threads) {
+    const Path& path = chosen_path();
+    std::vector<uint8_t> ones(size_t(padded(width)), 1);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t row = 0; row < rows; row += GROUP) {
+        int32_t count = int32_t(rows - row < GROUP ? rows - row : GROUP), sums[GROUP];
+        path.dots({ones.data(), padded(width), 1, codes + row * width, width, count, sums, nullptr});
+        for (int32_t r = 0; r < count; ++r) shift[row + r] = ZERO_POINT * sums[r];
+    }
+}
+
+}  // extern "C"

@@ -1,0 +1,88 @@
+"""NativeLayer: one quantized layer as the native library wants it, and the call that runs it.
+
+It does not know modules, gradients or other engines, and it checks only what would make the library read wildly.
+"""
+
+import ctypes
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, get_num_threads
+
+from cutaway.ground.errors import BadArgument
+from cutaway.quant.kernels.library import LIBRARY
+
+GROUP = 16  # weight rows that the library finishes together
+MAX_WIDTH = 65536  # wider sums would not fit in 32 bits
+EPILOGUES = {"none": 0, "relu": 1, "residual": 2, "gated-silu": 3}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+
+
+class _Layer(ctypes.Structure):
+    """paths.h holds the same struct: change both together."""
+
+    _fields_ = (
+        ("codes", ctypes.c_void_p),
+        ("shift", ctypes.c_void_p),
+        ("factor", ctypes.c_void_p),
+        ("outlier_factor", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("pooled", ctypes.c_int32),
+    )
+
+
+class NativeLayer:
+    """codes int8 [N, K] are used where they lie (a mapped file too) and never written; scale float32 [N].
+
+    Sums of the codes are taken once, here: codes that change need a new NativeLayer.
+    """
+
+    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None, pooled: bool = False) -> None:
+        assert LIBRARY is not None
+        rows, self.width = codes.shape
+        self.rows, self.codes = rows, codes.contiguous()
+        shift = torch.zeros(rows, dtype=torch.int32)
+        LIBRARY.cutaway_shift(self.codes.data_ptr(), rows, self.width, shift.data_ptr(), get_num_threads())
+        scale = scale.float()
+        arrays = [shift, scale / 127**2, scale / 127, *([] if bias is None else [bias.float()])]
+        # A group that starts at any row may be read whole.
+        self.arrays = [F.pad(array, (0, GROUP)) for array in arrays]
+        pointers = [array.data_ptr() for array in self.arrays] + ([None] if bias is None else [])
+        self.struct = _Layer(self.codes.data_ptr(), *pointers, rows, self.width, pooled)
+        self.address = ctypes.addressof(self.struct)
+        self.run = LIBRARY.cutaway_linear
+
+    def __call__(self, x: Tensor, epilogue: str = "none", residual: Tensor | None = None) -> Tensor:
+        """x [..., K] float32 or bfloat16 → [..., N] in its dtype, in float32 inside; [..., N/2] for "gated-silu".
+
+        "relu"; "residual": residual + result; "gated-silu": silu(first half of the outputs) · second half.
+        Raises BadArgument for a width, dtype or residual that does not fit.
+        """
+        *leading, width = x.shape
+        dtype = DTYPES.get(x.dtype)
+        if width != self.width or dtype is None or not x.is_cpu:
+            found = f"an input {list(x.shape)} of {x.dtype} on {x.device}"
+            raise BadArgument(found, f"[..., {self.width}] of float32 or bfloat16 on the CPU", "convert it first")
+        columns, add = self.rows, None
+        if epilogue != "none" or residual is not None:
+            self._check(x, epilogue, residual)
+            columns = columns // 2 if epilogue == "gated-silu" else columns
+            residual = None if residual is None else residual.contiguous()
+            add = None if residual is None else residual.data_ptr()
+        x = x.contiguous()
+        out = x.new_empty(*leading, columns)  # sizes one by one: a tuple of them costs half a microsecond more
+        tokens = x.numel() // width
+        self.run(self.address, x.data_ptr(), out.data_ptr(), tokens, add, EPILOGUES[epilogue], dtype, get_num_threads())
+        return out
+
+    def _check(self, x: Tensor, epilogue: str, residual: Tensor | None) -> None:
+        if epilogue not in EPILOGUES or (epilogue == "gated-silu" and self.rows % 2):
+            found = f"the epilogue {epilogue!r} for {self.rows} outputs"
+            raise BadArgument(found, f"one of {', '.join(EPILOGUES)} (gated-silu for an even number)", "pass one")
+        fits = (*x.shape[:-1], self.rows)
+        given = residual is not None and residual.shape == fits and residual.dtype == x.dtype
+        if (epilogue == "residual") != given:
+            found = f"a residual {None if residual is None else list(residual.shape)} with epilogue {epilogue!r}"
+            raise BadArgument(found, f"{list(fits)} of {x.dtype} with 'residual'", "pass the value to add to")

@@ -1,0 +1,136 @@
+// The float half of the layer: quantize a row of activations, and finish a group of exact dot products.
+// Included once by each path, inside its namespace, after vectors.h. It does not know threads, nor how dots are made.
+
+constexpr uint32_t SIX = 0x40c00000;       // the bits of 6.0f: from here on |x| is an outlier
+constexpr uint32_t INFINITE = 0x7f800000;  // from here on x is infinity or NaN
+
+INLINE uint32_t magnitude(float x) {  // bits that order as |x| does, with NaN above infinity
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits & 0x7fffffff;
+}
+
+INLINE float from_bits(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+TARGET static void widen(const uint16_t* bfloat16, float* out, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) out[i] = from_bits(uint32_t(bfloat16[i]) << 16);
+}
+
+TARGET static void append(Token& token, int64_t column, float x) {
+    token.slots[token.outliers] = int32_t(column);
+    token.values[token.outliers++] = x;
+}
+
+INLINE u16 magnitudes(const float* x, int64_t count) { return (u16)load(x, count) & 0x7fffffff; }
+
+INLINE u16 larger(u16 a, u16 b) { return a > b ? a : b; }
+
+INLINE uint32_t largest_of(u16 v) {
+    uint32_t largest = 0;
+    for (int i = 0; i < 16; ++i) largest = v[i] > largest ? v[i] : largest;
+    return largest;
+}
+
+TARGET static void list_outliers(const float* x, int64_t width, Token& token) {
+    constexpr int64_t RUN_LENGTH = 32;  // outliers are rare: most runs are passed over as a whole
+    for (int64_t start = 0; start < width; start += RUN_LENGTH) {
+        int64_t stop = start + RUN_LENGTH < width ? start + RUN_LENGTH : width;
+        u16 largest = {};
+        for (int64_t k = start; k < stop; k += 16) largest = larger(largest, magnitudes(x + k, stop - k));
+        if (largest_of(largest) < SIX) continue;
+        for (int64_t k = start; k < stop; ++k)
+            if (magnitude(x[k]) >= SIX) append(token, k, x[k]);
+    }
+}
+
+TARGET static void encode(const float* seen, int64_t width, float scale, uint8_t* codes) {
+    float inverse = 1.0f / scale * 127.0f;  // in this order, as the reference and bitsandbytes
+    if (!(inverse < from_bits(INFINITE))) inverse = 0;  // a row of zeros, or too small for its inverse to be a float
+    for (int64_t k = 0; k < width; ++k) {
+        float inlier = magnitude(seen[k]) < SIX ? seen[k] * inverse : 0.0f;
+        // 1.5 · 2^23 + 128: the sum is rounded half to even, and its lowest byte is code + 128.
+        float shifted = inlier + 12583040.0f;
+        uint32_t bits;
+        memcpy(&bits, &shifted, sizeof bits);
+        codes[k] = uint8_t(bits);
+    }
+}
+
+// seen: the values that decide scale, codes and outliers; x: the values by which outliers are multiplied.
+// They differ only for pooled calls, where bitsandbytes looks at the row in float16.
+TARGET static void quantize(const float* seen, const float* x, int64_t width, int64_t padded, const uint8_t* pooled,
+                            uint8_t* codes, Token& token) {
+    u16 sizes = {}, inside = {};
+    for (int64_t k = 0; k < width; k += 16) {
+        u16 size = magnitudes(seen + k, width - k);
+        sizes = larger(sizes, size);
+        inside = larger(inside, size < SIX ? size : u16{});
+    }
+    uint32_t largest = largest_of(sizes), inlier = largest_of(inside);
+    token.outliers = 0;
+    memset(codes + width, ZERO_POINT, size_t(padded - width));
+    if (largest >= INFINITE) {
+        token.scale = NAN;
+        memset(codes, ZERO_POINT, size_t(width));
+        return;
+    }
+    token.scale = from_bits(inlier);
+    encode(seen, width, token.scale, codes);
+    if (!pooled) {
+        if (largest >= SIX) list_outliers(x, width, token);
+        return;
+    }
+    for (int64_t k = 0; k < width; ++k) {
+        if (!pooled[k]) continue;
+        codes[k] = ZERO_POINT;
+        append(token, k, x[k]);
+    }
+}
+
+// The weights' codes in the outlier columns, while their rows are in cache.
+TARGET static void gather(const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, float* columns) {
+    const int8_t* w = layer.codes + row * layer.width;
+    for (int32_t c = 0; c < tokens.n_columns; ++c)
+        for (int32_t r = 0; r < GROUP; ++r)
+            columns[c * GROUP + r] = r < rows ? w[r * layer.width + tokens.columns[c]] : 0.0f;
+}
+
+// Always in this order of float operations, so that a row's result does not depend on its batch or on threads.
+INLINE v16 value(const Layer& layer, const Token& token, const Part& part, int64_t at) {
+    i16 exact = load_ints(part.dots + at * GROUP) - load_ints(layer.shift + part.row);
+    v16 y = __builtin_convertvector(exact, v16) * (token.scale * load(layer.factor + part.row));
+    if (token.outliers) {
+        v16 apart = {};
+        for (int32_t j = 0; j < token.outliers; ++j)
+            apart = apart + token.values[j] * load(part.columns + int64_t(token.slots[j]) * GROUP);
+        y = y + apart * load(layer.outlier_factor + part.row);
+    }
+    return layer.bias ? y + load(layer.bias + part.row) : y;
+}
+
+INLINE v16 load_as(Dtype dtype, const void* p, int64_t at, int64_t count) {
+    if (dtype == FLOAT32) return load((const float*)p + at, count);
+    return load_half((const uint16_t*)p + at, count);
+}
+
+INLINE void store_as(Dtype dtype, void* p, int64_t at, v16 v, int64_t count) {
+    if (dtype == FLOAT32) return store((float*)p + at, v, count);
+    store_half((uint16_t*)p + at, v, count);
+}
+
+// Scales, outliers, bias and epilogue of one group for all tokens of a block. up: the other half, where gated.
+TARGET static void finish(const Call& call, const Tokens& tokens, const Part& part, const Part* up) {
+    for (int64_t t = 0; t < tokens.count; ++t) {
+        const Token& token = tokens.rows[t];
+        int64_t at = (tokens.first + t) * call.columns + part.row;
+        v16 y = value(*call.layer, token, part, t);
+        if (up) y = silu(y) * value(*call.layer, token, *up, t);
+        if (call.epilogue == RELU) y = y < 0.0f ? v16{} : y;  // NaN stays
+        if (call.epilogue == RESIDUAL) y = load_as(call.dtype, call.residual, at, part.rows) + y;
+        store_as(call.dtype, call.out, at, y, part.rows);
+    }
+}

@@ -1,0 +1,106 @@
+// What the linear layer and the instruction paths say to each other: plain data and a table of functions.
+// It does not know Python, torch, threads, nor how any path computes.
+#pragma once
+
+#include <cstdint>
+
+#define EXPORT __attribute__((visibility("default")))
+
+constexpr int GROUP = 16;            // weight rows that are finished together: one vector of results
+constexpr int64_t MAX_WIDTH = 65536; // 255 · 127 · width must fit in 32 bits
+constexpr int ZERO_POINT = 128;      // activation codes are stored as unsigned bytes: code + 128
+
+// One quantized linear layer. The arrays beside the codes are padded to a multiple of GROUP rows.
+// kernels/layer.py holds the same struct: change both together.
+struct Layer {
+    const int8_t* codes;          // [rows, width], as they lie on disk
+    const int32_t* shift;         // ZERO_POINT · (sum of the row's codes): what the zero point adds to a dot product
+    const float* factor;          // scale / 127²
+    const float* outlier_factor;  // scale / 127
+    const float* bias;            // or null
+    int64_t rows, width;
+    int32_t pooled;               // outlier columns are shared by all tokens of a call
+};
+
+enum Epilogue : int32_t { PLAIN = 0, RELU = 1, RESIDUAL = 2, GATED_SILU = 3 };
+enum Dtype : int32_t { FLOAT32 = 0, BFLOAT16 = 1 };
+
+// One call of a layer. With GATED_SILU the first half of the rows is the gate and the output half as wide.
+struct Call {
+    const Layer* layer;
+    const void* x;         // [tokens, width]
+    void* out;             // [tokens, columns]
+    const void* residual;  // as out, or null
+    int64_t tokens, columns;
+    Epilogue epilogue;
+    Dtype dtype;
+};
+
+// One quantized activation row. Its outliers are in the order of their columns.
+struct Token {
+    float scale;  // NaN where the row holds NaN or infinity: so does the whole result
+    int32_t outliers;
+    int32_t* slots;  // first the outliers' columns, later their places in Tokens::columns
+    float* values;
+};
+
+// A block of quantized rows, and the columns in which any of them has an outlier.
+struct Tokens {
+    uint8_t* codes;  // [count, stride], padded with code 0
+    int64_t stride, first, count;
+    Token* rows;
+    int32_t* columns;
+    int32_t n_columns;
+};
+
+// Up to GROUP weight rows times a block of tokens. A path may rearrange the rows in `panel`: [width, GROUP] bytes, with
+// the width rounded up to 64, aligned to 64 bytes.
+struct Dots {
+    const uint8_t* x;
+    int64_t stride, tokens;
+    const int8_t* w;
+    int64_t width;
+    int32_t rows;
+    int32_t* out;  // [tokens, GROUP]
+    int8_t* panel;
+};
+
+// Results of one group before they are finished.
+struct Part {
+    int64_t row;           // the first weight row
+    int32_t rows;          // how many of the GROUP are real
+    const int32_t* dots;   // [tokens, GROUP]
+    const float* columns;  // [n_columns, GROUP]: the weights' codes in the outlier columns
+};
+
+// One new token's attention over the places of one key/value head.
+struct Attention {
+    const float *q, *keys, *values;  // q [heads, width]; a key or value row every `stride` floats
+    const uint8_t* mask;             // first byte of a 0/1 element every mask_step bytes, or null
+    int64_t heads, width, places, stride, mask_step;
+    float* scores;  // scratch [heads, places rounded up to 16]
+    float* z;       // [heads, width]
+};
+
+struct Path {
+    const char* name;
+    bool (*available)();
+    void (*dots)(const Dots&);
+    void (*widen)(const uint16_t* bfloat16, float* out, int64_t count);
+    void (*quantize)(const float* seen, const float* x, int64_t width, int64_t padded, const uint8_t* pooled,
+                     uint8_t* codes, Token& token);
+    void (*gather)(const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, float* columns);
+    void (*finish)(const Call& call, const Tokens& tokens, const Part& part, const Part* up);
+    void (*rms_norm)(const float* x, const float* w, float eps, int64_t width, float* out);
+    void (*layer_norm)(const float* x, const float* w, const float* b, float eps, int64_t width, float* out);
+    void (*rotate)(const float* x, const float* cos, const float* sin, int64_t pairs, int64_t width, float* out);
+    void (*silu_mul)(const float* gate, const float* up, int64_t width, float* out);
+    void (*attend)(const Attention& a);
+};
+
+extern const Path PORTABLE_PATH;
+#if defined(__x86_64__)
+extern const Path AVX2_PATH, AVX512_PATH;
+#endif
+
+const Path& chosen_path();  // the fastest that this machine has, or the one that was forced

@@ -1,0 +1,45 @@
+// Who does which part, and memory that is kept between calls. It does not know what is computed.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+struct Share {
+    int64_t from, to;
+};
+
+// Part `index` of `parts` of `count` things: contiguous, and as even as whole things allow.
+inline Share share(int64_t count, int index, int parts) { return {count * index / parts, count * (index + 1) / parts}; }
+
+// Memory that grows to the largest request and is never given back while its thread lives.
+class Scratch {
+  public:
+    ~Scratch() { free(memory_); }
+
+    void reserve(size_t bytes) {
+        bytes = (bytes + 63) / 64 * 64;
+        used_ = 0;
+        if (bytes <= size_) return;
+        free(memory_);
+        memory_ = (char*)aligned_alloc(64, bytes);
+        size_ = memory_ ? bytes : 0;
+        if (!memory_) throw std::bad_alloc();
+    }
+
+    template <class T>
+    T* take(int64_t count) {  // 64-byte aligned; room(count) bytes of what was reserved
+        T* place = (T*)(memory_ + used_);
+        used_ += room<T>(count);
+        return place;
+    }
+
+    template <class T>
+    static size_t room(int64_t count) {
+        return (size_t(count) * sizeof(T) + 63) / 64 * 64;
+    }
+
+  private:
+    char* memory_ = nullptr;
+    size_t size_ = 0, used_ = 0;
+};

@@ -1,0 +1,175 @@
+"""Int8Linear: takes the place of nn.Linear, with the weight in 8 bits. Same call, same shapes; gradients flow to x.
+
+It chooses who computes, and says so. It does not know files, models, or which layers are worth quantizing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cutaway.ground.errors import BadArgument
+from cutaway.quant import kernels
+from cutaway.quant.engines import engine_for
+from cutaway.quant.int8 import Mode, check_mode, dequantize, linear, quantize_weight
+
+Run = Callable[[Tensor, str, Tensor | None], Tensor]  # x, epilogue, residual → result
+
+
+class Int8Linear(nn.Module):
+    """x [..., in_features] → [..., out_features] in x's dtype.
+
+    codes int8 [N, K] may lie in a read-only mapped file: they run as they lie. Codes, scale and bias are buffers,
+    replaced but never written in place (sums of the codes are kept beside them). mode: see quant/int8.py.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None = None, mode: Mode = "int8") -> None:
+        super().__init__()
+        check_mode(mode)
+        _check_parts(codes, scale, bias)
+        self.out_features, self.in_features = codes.shape
+        self.mode: Mode = mode
+        self.register_buffer("codes", codes)
+        self.register_buffer("scale", scale.float())
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
+        self._prepared: _Prepared | None = None
+
+    @classmethod
+    def from_parts(cls, codes: Tensor, scale: Tensor, bias: Tensor | None = None, mode: Mode = "int8") -> "Int8Linear":
+        """From codes int8 [N, K], scale [N] and bias [N] as they were saved."""
+        return cls(codes, scale, bias, mode)
+
+    @classmethod
+    def from_linear(cls, layer: nn.Linear, mode: Mode = "int8") -> "Int8Linear":
+        """The same layer, its weight quantized. Raises NotFinite where a weight is NaN or infinite."""
+        codes, scale = quantize_weight(layer.weight.detach())
+        return cls(codes, scale, layer.bias, mode)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight that the codes stand for, float32 [N, K], made anew each time."""
+        return dequantize(self.codes, self.scale)
+
+    @property
+    def engine(self) -> str:
+        """Who computes this layer: "native avx512-vnni", "torch onednn", "torch _int_mm", "torch float64"..."""
+        return self._ready().engine()
+
+    def forward(self, x: Tensor, epilogue: str = "none", residual: Tensor | None = None) -> Tensor:
+        """The layer, and what follows it in the same pass over memory.
+
+        epilogue: "none"; "relu"; "residual": residual + result; "gated-silu": silu(first half of the outputs) ·
+        second half, [..., N/2]. Raises BadArgument for a width, epilogue or residual that does not fit.
+        """
+        if torch.is_grad_enabled() and (x.requires_grad or (residual is not None and residual.requires_grad)):
+            return finish(_Through.apply(x, self), epilogue, residual)
+        return self._ready().run(x, epilogue, residual)
+
+    def extra_repr(self) -> str:
+        has_bias = self.bias is not None
+        return f"{self.in_features}, {self.out_features}, bias={has_bias}, mode={self.mode}, engine={self.engine}"
+
+    def _ready(self) -> "_Prepared":
+        """What the engine keeps beside the buffers, made again when one of them was replaced."""
+        ready, buffers = self._prepared, self._buffers
+        if ready is None or not ready.is_of(buffers["codes"], buffers["scale"], buffers["bias"], self.mode):
+            ready = self._prepared = _Prepared(self.codes, self.scale, self.bias, self.mode)
+        return ready
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Linear":
+        """A model moved to a 16-bit dtype keeps its scales and biases in float32: the arithmetic is defined so."""
+        scale, bias = self.scale, self.bias
+        super()._apply(fn, recurse)
+        self.scale = scale.to(self.scale.device)
+        self.bias = None if bias is None else bias.to(self.scale.device)
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._prepared = None  # loading writes into the buffers
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_prepared": None}  # pointers do not survive a copy
+
+
+class _Prepared:
+    """An engine, chosen and made ready for one set of buffers."""
+
+    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None, mode: Mode) -> None:
+        self.made_of = (codes, scale, bias, mode)
+        self.native: kernels.NativeLayer | None = None
+        self.name = "torch float32"
+        self.run: Run = self._plain
+        self.product = None
+        if mode == "int8-weight":
+            return
+        if codes.is_cpu and kernels.available and codes.shape[1] <= kernels.MAX_WIDTH:
+            self.native = kernels.NativeLayer(codes, scale, bias, mode == "int8-pooled")
+            self.run = self._native
+        else:
+            self.name, self.product = engine_for(codes)
+
+    def is_of(self, codes: Tensor | None, scale: Tensor | None, bias: Tensor | None, mode: Mode) -> bool:
+        mine = self.made_of
+        return mine[0] is codes and mine[1] is scale and mine[2] is bias and mine[3] == mode
+
+    def engine(self) -> str:
+        return self.name if self.native is None else f"native {kernels.path()}"
+
+    def _native(self, x: Tensor, epilogue: str, residual: Tensor | None) -> Tensor:
+        assert self.native is not None
+        if x.dtype in kernels.DTYPES:
+            return self.native(x, epilogue, residual)
+        wide = None if residual is None else residual.float()
+        return self.native(x.float(), epilogue, wide).to(x.dtype)
+
+    def _plain(self, x: Tensor, epilogue: str, residual: Tensor | None) -> Tensor:
+        codes, scale, bias, mode = self.made_of
+        if x.shape[-1] != codes.shape[1]:
+            found = f"an input {list(x.shape)}"
+            raise BadArgument(found, f"[..., {codes.shape[1]}]", "pass what the layer before gives")
+        more = {} if self.product is None else {"product": self.product}
+        return finish(linear(x, codes, scale, bias, mode, **more), epilogue, residual)
+
+
+def finish(out: Tensor, epilogue: str, residual: Tensor | None = None) -> Tensor:
+    """What follows a layer, in plain torch: see Int8Linear.forward."""
+    if epilogue == "relu":
+        return F.relu(out)
+    if epilogue == "gated-silu":
+        gate, up = out.chunk(2, -1)
+        return F.silu(gate) * up
+    if epilogue == "residual" and residual is not None:
+        return residual + out
+    if epilogue == "none" and residual is None:
+        return out
+    found = f"the epilogue {epilogue!r} {'without' if residual is None else 'with'} a residual"
+    raise BadArgument(found, "none, relu, gated-silu, or residual with one", "pass one of these")
+
+
+class _Through(torch.autograd.Function):
+    """The int8 layer forward; backward as if it were x @ weight.T: rounding the activation counts as the identity."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: Int8Linear) -> Tensor:
+        ctx.layer, ctx.dtype = layer, x.dtype
+        return layer._ready().run(x, "none", None)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return (grads[0].float() @ ctx.layer.weight).to(ctx.dtype), None
+
+
+def _check_parts(codes: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+    rows = codes.shape[:1]
+    if codes.ndim == 2 and codes.dtype == torch.int8 and scale.shape == rows and (bias is None or bias.shape == rows):
+        return
+    found = f"codes {list(codes.shape)} of {codes.dtype} with scale {list(scale.shape)}"
+    found += "" if bias is None else f" and bias {list(bias.shape)}"
+    raise BadArgument(found, "codes int8 [N, K], scale [N] and bias [N] or none", "pass the parts of one layer")

@@ -1,0 +1,70 @@
+"""The decoder's small steps by the native library, for float32 on the CPU; anything else takes the plain way.
+
+It does not know blocks or names of values: it answers to the same calls as model/steps.py.
+"""
+
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.model.attend import Place, Window
+from cutaway.model.cache import Cache
+from cutaway.model.decoder import Decoder
+from cutaway.model.steps import Steps
+from cutaway.quant import kernels
+from cutaway.quant.linear import Int8Linear
+
+
+class NativeSteps(Steps):
+    """The same values within float32 rounding (tested), in one pass over memory each. No gradients flow here."""
+
+    def __init__(self) -> None:
+        self.shapes: WeakKeyDictionary[Cache, kernels.StepShape] = WeakKeyDictionary()
+
+    def norm(self, x_BTD: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+        if _differentiable(x_BTD):
+            return super().norm(x_BTD, weight, bias, eps)
+        if bias is None:
+            return kernels.rms_norm(x_BTD, weight, eps)
+        return kernels.layer_norm(x_BTD, weight, bias, eps)
+
+    def rotate(self, x_BTHK: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+        return super().rotate(x_BTHK, turn) if _differentiable(x_BTHK) else kernels.rotate(x_BTHK, turn)
+
+    def attend(self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, seen: Window) -> Tensor:
+        if q_BTHK.shape[1] > 1 or _differentiable(q_BTHK):
+            return super().attend(q_BTHK, k_BSGK, v_BSGK, seen)
+        mask_BS = None if seen.visible_BTS is None else seen.visible_BTS[:, 0]
+        z_BHK = kernels.attend_one(q_BTHK[:, 0], k_BSGK.transpose(1, 2), v_BSGK.transpose(1, 2), mask_BS)
+        return z_BHK[:, None]
+
+    def attention(
+        self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int
+    ) -> Tensor:
+        keys_BSGK, values_BSGK = (None, None) if cache is None else cache.slots(layer)
+        one_new_place = qkv_BTX.shape[1] == 1 and qkv_BTX.dtype == torch.float32 and not _differentiable(qkv_BTX)
+        if cache is None or keys_BSGK is None or values_BSGK is None or not one_new_place:
+            return super().attention(qkv_BTX, heads, place, cache, layer)
+        shape = self.shapes.get(cache)
+        if shape is None:
+            pairs = 0 if place.turn is None else place.turn[0].shape[-1]
+            shape = self.shapes[cache] = kernels.step_shape(keys_BSGK, heads[0], pairs)
+        visible = place.window.visible_BTS
+        mask_BS = None if visible is None else visible[:, 0]
+        return kernels.attention_step(shape, qkv_BTX, place.turn, keys_BSGK, values_BSGK, cache.length, mask_BS)
+
+    def gated(self, up: nn.Module, x_BTD: Tensor, activation: str) -> Tensor:
+        if activation == "silu" and isinstance(up, Int8Linear):
+            return up(x_BTD, "gated-silu")
+        return super().gated(up, x_BTD, activation)
+
+
+def use_native_steps(decoder: Decoder) -> None:
+    """Give the decoder the native steps where the library is there and the weights are on the CPU."""
+    if kernels.available and decoder.embed.token.weight.is_cpu:
+        decoder.use(NativeSteps())
+
+
+def _differentiable(x: Tensor) -> bool:
+    return x.requires_grad and torch.is_grad_enabled()

@@ -1,0 +1,1 @@
+"""From logits to the next token: filters, the draw, the loop."""

@@ -1,0 +1,73 @@
+"""The choice: probabilities in, one token id a text out: the highest, or a draw.
+
+It does not know where the probabilities come from. In the picture of a draw, tokens lie side by side on the line from
+0 to 1, each as wide as its probability, the most probable first and equal ones by id; u is the point that falls on it.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def greedy(logits_BV: Float[Tensor, "B V"]) -> Int[Tensor, "B"]:
+    """Id of the highest logit of each text; the lowest id where several tie."""
+    return logits_BV.argmax(-1)
+
+
+def draw(probs_BV: Float[Tensor, "B V"], u_B: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
+    """Id on which u falls, for each text: the first whose cumulative probability exceeds u (inverse transform).
+
+    Tokens in descending probability, equal ones by id; sums in float64. Never a token of probability 0: where
+    rounding leaves the sum at or below u, the last token that has any. u lies in [0, 1).
+    """
+    chosen = [_fall(probs_V, u) for probs_V, u in zip(probs_BV, u_B.tolist(), strict=True)]
+    return torch.stack(chosen)
+
+
+def interval(probs_V: Float[Tensor, "V"], token: int) -> tuple[float, float]:
+    """Where a token lies on the line of the draw: [start, end). The last token's end takes in the rounding: 1."""
+    probs_V = probs_V.double()
+    ids_V = torch.arange(len(probs_V), device=probs_V.device)
+    first_V = (probs_V > probs_V[token]) | ((probs_V == probs_V[token]) & (ids_V < token))
+    start, width = float(probs_V[first_V].sum()), float(probs_V[token])
+    last = int(first_V.sum()) + 1 == int((probs_V > 0).sum())
+    return start, 1.0 if last else start + width
+
+
+def dice(seed: int, batch: int) -> Iterator[Float[Tensor, "B"]]:
+    """Numbers u in [0, 1), float64, on the CPU: one a text, step after step.
+
+    Row b has a generator of its own, seeded from (seed, b): what a row draws depends neither on the other rows of
+    its batch nor on when they end. The two are hashed together, so that neighbouring seeds share nothing.
+    """
+    own = [torch.Generator().manual_seed(_seed_of(seed, row)) for row in range(batch)]
+    while True:
+        yield torch.stack([torch.rand((), generator=generator, dtype=torch.float64) for generator in own])
+
+
+def _seed_of(seed: int, row: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{row}".encode(), digest_size=4).digest(), "little")
+
+
+def _fall(probs_V: Tensor, u: float) -> Tensor:
+    """Most draws fall on a token near the top, so the best few are tried before everything is sorted."""
+    for count in (64, 1024):
+        if count < len(probs_V):
+            probs_N, ids_N = _line(probs_V, probs_V.topk(count).indices)
+            place = int((probs_N.cumsum(0) <= u).sum())
+            # Of the tokens that tie with the last of these, some may be missing: none of them is taken here.
+            if place < count and probs_N[place] > probs_N[-1]:
+                return ids_N[place]
+    probs_N, ids_N = _line(probs_V, probs_V.nonzero()[:, 0])
+    place = int((probs_N.cumsum(0) <= u).sum())
+    return ids_N[min(place, len(ids_N) - 1)]
+
+
+def _line(probs_V: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor]:
+    """These tokens in the order of the draw: their probabilities in float64, and their ids."""
+    ids_N = ids_N.sort().values
+    probs_N, order_N = probs_V[ids_N].double().sort(descending=True, stable=True)
+    return probs_N, ids_N[order_N]

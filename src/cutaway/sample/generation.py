@@ -1,0 +1,67 @@
+"""Generation: what came of a run: the prompt, the steps, the text.
+
+It only holds results: it does not run the loop, and knows neither a tokenizer nor what a trace is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cutaway.sample.ending import Decode, Reason
+from cutaway.sample.settings import Sampling
+from cutaway.sample.step import Step
+from cutaway.text.pieces import Tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """The result of `generate`.
+
+    prompt [B, T]. steps: one a token, the longest text's number of them. new_ids: of each text, eos and stop string
+    with it, without the padding after its end. text: the new text alone, a string for one text and a list for a list.
+    ended: why each text is over, None where the run was stopped from outside. prompt_text: as text is. trace: what
+    was recorded in the same pass, if anything was.
+    """
+
+    prompt: Tokens
+    steps: tuple[Step, ...]
+    new_ids: tuple[tuple[int, ...], ...]
+    ended: tuple[Reason | None, ...]
+    text: str | list[str]
+    prompt_text: str | list[str] | None = None
+    trace: Any = None
+
+    @property
+    def settings(self) -> Sampling | None:
+        """The settings with the seed that was used, so that the run can be repeated; None for a run without a step."""
+        return self.steps[0].settings if self.steps else None
+
+    def __str__(self) -> str:
+        """Prompt and new text as one, where the prompt's text is known; texts are separated by an empty line."""
+        texts = [self.text] if isinstance(self.text, str) else self.text
+        prompts = [self.prompt_text] if isinstance(self.prompt_text, str) else self.prompt_text
+        if prompts is None:
+            return "\n\n".join(texts)
+        return "\n\n".join(prompt + text for prompt, text in zip(prompts, texts, strict=True))
+
+
+def collect(
+    prompt: Tokens,
+    steps: Sequence[Step],
+    decode: Decode,
+    *,
+    prompt_text: str | list[str] | None = None,
+    single: bool = False,
+    trace: Any = None,
+) -> Generation:
+    """A Generation of the steps of one run. single: the text of the only row as a string instead of a list."""
+    new_ids = new_ids_of(steps, len(prompt.ids))
+    ended = steps[-1].ended if steps else (None,) * len(prompt.ids)
+    texts = [decode(list(ids)) for ids in new_ids]
+    return Generation(prompt, tuple(steps), new_ids, ended, texts[0] if single else texts, prompt_text, trace)
+
+
+def new_ids_of(steps: Sequence[Step], batch: int) -> tuple[tuple[int, ...], ...]:
+    """The ids that each text of a batch got, without the padding after its end."""
+    rows = [(step.ids.tolist(), step.was_over.tolist()) for step in steps]
+    return tuple(tuple(ids[row] for ids, over in rows if not over[row]) for row in range(batch))

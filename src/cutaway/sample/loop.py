@@ -1,0 +1,129 @@
+"""The loop: prefill once, then one token a step, each step handed out as it happens.
+
+It prints nothing, streams nothing and knows no tokenizer: callers look at the steps. It does not know who taps.
+"""
+
+import math
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from cutaway.ground.errors import NotFinite
+from cutaway.model.cache import Cache
+from cutaway.model.decoder import Decoder
+from cutaway.model.tap import Tap, untapped
+from cutaway.sample.choose import dice, draw, greedy
+from cutaway.sample.ending import Decode, Endings
+from cutaway.sample.filters import stages
+from cutaway.sample.settings import Sampling
+from cutaway.sample.step import Step
+from cutaway.text.pieces import Tokens
+
+LAST_SITES = ("ln_final.scale", "ln_final.normalized", "ln_final.out", "logits")
+
+
+def generate(
+    decoder: Decoder,
+    tokens: Tokens,
+    settings: Sampling,
+    *,
+    eos_ids: frozenset[int] = frozenset(),
+    pad_id: int = 0,
+    decode: Decode | None = None,
+    tap: Tap = untapped,
+    cache: Cache | None = None,
+    show: Callable[[int], str] | None = None,
+    use_cache: bool = True,
+) -> Generator[Step, None, None]:
+    """Steps of a batch of texts, until each is over: at an eos id, a stop string, its length or the context's end.
+
+    tokens [B, T], padded on either side. pad_id: what a text that is over carries while others go on. decode: new
+    ids → text, for stop strings. cache: an empty one to use; None makes one of the size needed. use_cache=False reads
+    the whole text again at each step: slow, and the reference of the cached way. The seed of the draws, where none
+    was given, is in every step's settings. Closing the generator (or Ctrl-C) leaves nothing behind.
+
+    Raises, before the first step, BadText for a prompt that is empty or longer than the context, and BadArgument for
+    a max_length that the prompt fills or stop strings without decode; while running, NotFinite for logits that name
+    no token. Source of the meaning of every argument: transformers 5.23, GenerationMixin.generate.
+    """
+    endings = Endings(tokens, settings, decoder.config.n_positions, eos_ids, decode)
+    if use_cache and cache is None:
+        batch, width = tokens.ids.shape
+        cache = Cache(decoder.config.n_layers, batch, width + endings.most - 1)  # the last token is not read
+    return _steps(decoder, tokens, settings.seeded(), endings, pad_id, tap, cache if use_cache else None, show)
+
+
+def _steps(
+    decoder: Decoder,
+    seen: Tokens,
+    settings: Sampling,
+    endings: Endings,
+    pad_id: int,
+    tap: Tap,
+    cache: Cache | None,
+    show: Callable[[int], str] | None,
+) -> Generator[Step, None, None]:
+    rolls = dice(settings.seed or 0, len(endings.over))
+    read = seen
+    for index in count():
+        with torch.inference_mode():  # not around the yield: what the caller does with a step is the caller's
+            logits_BV = _read(decoder, read, cache, tap)
+            was_over_B = torch.tensor(endings.over, device=logits_BV.device)
+            u_B = next(rolls) if settings.do_sample else None
+            ids_B = _choose(logits_BV, settings, seen, u_B, index, endings.over)
+            ids_B = torch.where(was_over_B, pad_id, ids_B)
+            endings.add(ids_B.tolist())
+            penalized = (seen.ids, seen.mask) if settings.repetition_penalty != 1 else (None, None)
+            ended = tuple(endings.reasons)
+            column = _column(ids_B, endings.positions())
+            seen = _beside(seen, column)
+            read = column if cache is not None else seen
+        yield Step(index, logits_BV, settings, ids_B, u_B, ended, was_over_B, *penalized, show)
+        if all(endings.over):
+            return
+
+
+def _read(decoder: Decoder, tokens: Tokens, cache: Cache | None, tap: Tap) -> Tensor:
+    """Logits [B, V] of each text's last token; of the others too, where someone watches the end of the pass."""
+    if tokens.ids.shape[1] == 1:
+        return decoder(tokens, cache, tap)[:, 0]
+    if not any(tap.wants(site) for site in LAST_SITES):
+        return decoder(tokens, cache, tap, tokens.last)[:, 0]
+    rows_B = torch.arange(len(tokens.last), device=tokens.ids.device)
+    return decoder(tokens, cache, tap)[rows_B, tokens.last]  # a copy: a step does not hold on to all T
+
+
+def _choose(
+    logits_BV: Tensor, settings: Sampling, seen: Tokens, u_B: Tensor | None, index: int, over: list[bool]
+) -> Tensor:
+    """Ids [B]: filter, then draw or take the highest."""
+    _require_numbers(logits_BV, f"in the logits of step {index}", over, "look for the first such value with a trace")
+    filtered_BV = stages(logits_BV, settings, seen.ids, seen.mask)[-1][1]
+    where = f"in the logits of step {index} after {settings}"
+    _require_numbers(filtered_BV, where, over, "use a temperature and a repetition_penalty nearer to 1")
+    return greedy(filtered_BV) if u_B is None else draw(filtered_BV.softmax(-1), u_B)
+
+
+def _require_numbers(logits_BV: Tensor, where: str, over: list[bool], do: str) -> None:
+    """The highest logit of a text is a number, unless there is NaN, +inf, or nothing but -inf."""
+    for row, highest in enumerate(logits_BV.amax(-1).tolist()):
+        if not math.isfinite(highest) and not over[row]:
+            found = "nothing but -inf" if highest == -math.inf else "NaN" if math.isnan(highest) else "+inf"
+            raise NotFinite(f"{found} {where}, text {row}", "numbers, at least one above -inf", do)
+
+
+def _column(ids_B: Tensor, positions: list[int]) -> Tokens:
+    """The newest token of each text, as tokens [B, 1]. A text that is over has a real token too: nobody reads it."""
+    ids_B1 = ids_B[:, None]
+    positions_B1 = torch.tensor(positions, device=ids_B.device)[:, None]
+    return Tokens(ids_B1, torch.ones_like(ids_B1), positions_B1)
+
+
+def _beside(seen: Tokens, column: Tokens) -> Tokens:
+    ids, mask, positions = (
+        torch.cat([getattr(seen, name), getattr(column, name)], dim=1) for name in ("ids", "mask", "positions")
+    )
+    return replace(seen, ids=ids, mask=mask, positions=positions, pieces=None)

@@ -1,0 +1,152 @@
+"""Step: everything that chose one token of each text, kept so that it can be looked at again.
+
+It keeps the logits once and recomputes each filter when asked. It does not know the decoder that gave them, nor a
+tokenizer: `show` gives a token's text.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cutaway.ground.errors import BadArgument
+from cutaway.sample.choose import interval
+from cutaway.sample.ending import Reason
+from cutaway.sample.filters import REMOVED, stages
+from cutaway.sample.settings import Sampling
+from cutaway.sample.table import Candidate, table
+
+CUTTING = ("top_k", "top_p", "min_p")  # filters that remove; the others only move logits
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One token of each text of a batch: the logits, the settings, the draw, the choice.
+
+    index: 0 for the first new token. logits [B, V] as the model gave them. ids [B] chosen; a text that was over before
+    carries padding. u [B]: the draw, None where the highest logit was taken. ended: why each text is over, as of this
+    step. was_over [B]: texts that had ended before it. seen_ids and seen_mask [B, S]: what the repetition penalty
+    reads, kept only where there is one. show: a token's text. text: what each text gained that can be shown, where
+    whoever streams filled it in.
+    """
+
+    index: int
+    logits: Float[Tensor, "B V"]
+    settings: Sampling
+    ids: Int[Tensor, "B"]
+    u: Float[Tensor, "B"] | None
+    ended: tuple[Reason | None, ...]
+    was_over: Bool[Tensor, "B"]
+    seen_ids: Int[Tensor, "B S"] | None = None
+    seen_mask: Int[Tensor, "B S"] | None = None
+    show: Callable[[int], str] | None = None
+    text: tuple[str, ...] = ()
+
+    def stages(self) -> list[tuple[str, Float[Tensor, "B V"]]]:
+        """Logits after each filter that is on, in order, as (name, logits); the first is the model's own in float32."""
+        return stages(self.logits, self.settings, self.seen_ids, self.seen_mask)
+
+    @property
+    def probs(self) -> Float[Tensor, "B V"]:
+        """What the draw used: softmax of the filtered logits, float32."""
+        return self.stages()[-1][1].softmax(-1)
+
+    def top(self, k: int = 10, row: int = 0) -> list[Candidate]:
+        """The k first tokens of a text in the order of the draw, and behind them the chosen one if it is not there.
+
+        Removed tokens stand behind those that stayed, in the same order. Raises BadArgument for k below 1 or a text
+        that is not in the batch.
+        """
+        _check_place(k, row, len(self.ended))
+        done = self._row_stages(row)
+        chosen = int(self.ids[row])
+        scaled_V = next(logits for name, logits in reversed(done) if name not in CUTTING)
+        probs = [logits_V.softmax(-1) for logits_V in (done[0][1], scaled_V, done[-1][1])]
+        first = _first(scaled_V, k)
+        ranks = dict(zip(first, range(len(first)), strict=True))
+        if chosen not in ranks:
+            ranks[chosen] = _rank(scaled_V, chosen)
+        return [self._candidate(token, rank, done, probs, chosen) for token, rank in ranks.items()]
+
+    def interval(self, row: int = 0) -> tuple[float, float]:
+        """Where the chosen token of a text lies on the line of the draw, [start, end): see choose.py."""
+        return interval(self._row_stages(row)[-1][1].softmax(-1), int(self.ids[row]))
+
+    def table(self, k: int = 10, row: int = 0) -> str:
+        """The choice as plain text, at most 80 columns: the k first tokens, what removed which, and the draw."""
+        title = f"step {self.index}, text {row}"
+        if 0 <= row < len(self.ended) and bool(self.was_over[row]):
+            return f"{title}: over before ({self.ended[row]}); it carries padding"
+        return table(f"{title}: {self.settings}", self.top(k, row), self._choice(row))
+
+    def as_data(self, k: int = 10) -> dict[str, object]:
+        """The step as JSON-able data: for each text the choice, the draw and the k first candidates.
+
+        A logit of -inf becomes None, as JSON has no infinity.
+        """
+        texts = [self._text_data(k, row) for row in range(len(self.ended))]
+        return {"index": self.index, "settings": self.settings.as_data(), "texts": texts}
+
+    def text_of(self, token: int) -> str | None:
+        """A token's text, None where nothing shows it."""
+        return None if self.show is None else self.show(token)
+
+    def _choice(self, row: int) -> str:
+        """The choice as a sentence: "u = 0.4137 falls in [0.3951, 0.4822): token 262 ' the'"."""
+        token, reason = int(self.ids[row]), self.ended[row]
+        text = self.text_of(token)
+        name = f"token {token}" + ("" if text is None else f" {text!r}")
+        over = f"; the text is over: {reason}" if reason else ""
+        if self.u is None:
+            return f"the highest logit: {name}{over}"
+        start, end = self.interval(row)
+        return f"u = {float(self.u[row]):.4f} falls in [{start:.4f}, {end:.4f}): {name}{over}"
+
+    def _row_stages(self, row: int) -> list[tuple[str, Tensor]]:
+        one = slice(row, row + 1)
+        ids = None if self.seen_ids is None else self.seen_ids[one]
+        mask = None if self.seen_mask is None else self.seen_mask[one]
+        return [(name, logits[0]) for name, logits in stages(self.logits[one], self.settings, ids, mask)]
+
+    def _candidate(
+        self, token: int, rank: int, done: list[tuple[str, Tensor]], probs: list[Tensor], chosen: int
+    ) -> Candidate:
+        removed_by = next((name for name, logits in done if logits[token] == REMOVED), None)
+        logit, model, scaled, final = (float(values[token]) for values in (done[0][1], *probs))
+        text, mark = self.text_of(token), token == chosen
+        return Candidate(token, text, rank, logit, model, scaled, removed_by, final, mark)
+
+    def _text_data(self, k: int, row: int) -> dict[str, object]:
+        token = int(self.ids[row])
+        data = {"id": token, "text": self.text_of(token), "ended": self.ended[row]}
+        if bool(self.was_over[row]):
+            return data | {"was_over": True, "u": None, "interval": None, "top": []}
+        u = None if self.u is None else float(self.u[row])
+        top = [_candidate_data(candidate) for candidate in self.top(k, row)]
+        return data | {"was_over": False, "u": u, "interval": list(self.interval(row)), "top": top}
+
+
+def _first(scaled_V: Tensor, k: int) -> list[int]:
+    """The k first ids by logit, equal ones by id; sorts only those that may be among them."""
+    least = scaled_V.topk(min(k, len(scaled_V))).values[-1]
+    ids_N = (scaled_V >= least).nonzero()[:, 0]
+    return ids_N[scaled_V[ids_N].sort(descending=True, stable=True).indices][:k].tolist()
+
+
+def _rank(scaled_V: Tensor, token: int) -> int:
+    """How many tokens stand before this one in the same order."""
+    higher, equal = scaled_V > scaled_V[token], scaled_V == scaled_V[token]
+    return int(higher.sum()) + int(equal[:token].sum())
+
+
+def _candidate_data(candidate: Candidate) -> dict[str, object]:
+    return {name: None if value == -math.inf else value for name, value in vars(candidate).items()}
+
+
+def _check_place(k: int, row: int, batch: int) -> None:
+    if k < 1:
+        raise BadArgument(f"k={k}", "at least 1 candidate", "pass for example k=10")
+    if not 0 <= row < batch:
+        raise BadArgument(f"row={row}", f"a text of this step, 0 to {batch - 1}", "pass another row")

@@ -1,0 +1,94 @@
+"""Eight bits on a line: what they save, and one number of a layer's result as the codes and scales that made it.
+
+Made as data first, then drawn from the data alone. It does not know which view asks for it.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from cutaway.model.decoder import Decoder
+from cutaway.quant.explain import HEAD, Explained, Output, int8_layers
+
+WIDTH = 80
+FIRST = 24  # codes that the data carries
+DRAWN = 8  # codes that a line of 80 columns has room for
+
+
+def saving(decoder: Decoder) -> dict[str, Any]:
+    """Which layers are in 8 bits, their bytes, and what the same parameters take in float32.
+
+    A tied head has no parameters of its own: its codes are bytes added to those of the embedding's table.
+    """
+    layers = int8_layers(decoder)
+    tied = decoder.config.tied_head
+    weights = {name: [t for t in (layer.codes, layer.bias) if t is not None] for name, layer in layers.items()}
+    full = sum(4 * t.numel() for name, parts in weights.items() if not (tied and name == HEAD) for t in parts)
+    held = sum(t.nbytes for name, parts in weights.items() for t in (*parts, layers[name].scale))
+    return {"layers": list(layers), "bytes": held, "bytes_float32": full, "bytes_saved": full - held}
+
+
+def one_output(explained: Explained, at: tuple[int, ...], row: int) -> dict[str, Any]:
+    """The first codes of a weight row and of a token's activation, their scales, and the number that they make.
+
+    at: the token's place in x, such as (text, position). row: which output.
+    """
+    output = explained.output(at, row)
+    return {
+        "mode": explained.mode, "row": row, "rows": len(explained.weight_codes),
+        "weight": {"codes": output.weight_codes[:FIRST].tolist(), "scale": output.weight_scale},
+        "activation": _activation(output), "outlier_columns": list(output.outlier_columns),
+        "product": output.product, "inlier": output.inlier, "outlier": output.outlier, "bias": output.bias,
+        "value": output.value,
+    }  # fmt: skip
+
+
+def _activation(output: Output) -> dict[str, Any] | None:
+    if output.activation_codes is None:
+        return None
+    return {"codes": output.activation_codes[:FIRST].tolist(), "scale": output.activation_scale}
+
+
+def draw_codes(data: dict[str, Any], token: str) -> Iterable[Text]:
+    """The data of `one_output`, no line over 80 columns. token: a word for whose activation it is, 14 columns."""
+    yield _line(f"weight row {data['row']}", data["weight"])
+    if data["activation"] is None:
+        yield Text(f"activation of {token}: not quantized; the product is one of floats", style="dim")
+    else:
+        yield _line(f"at {token}", data["activation"])
+    yield from map(Text, _wrapped(_terms(data)))
+    columns = data["outlier_columns"]
+    if columns:
+        yield Text(f"outliers here, in float: columns {_some(columns)}", style="dim")
+
+
+def _line(label: str, part: dict[str, Any]) -> Text:
+    codes = "".join(f"{code:>5}" for code in part["codes"][:DRAWN])
+    return Text.assemble((f"{label:<17}", "bold"), f"{codes} …", (f"  scale {part['scale']:.5g}", "dim"))
+
+
+def _terms(data: dict[str, Any]) -> list[str]:
+    """The parts of the number, in the order of the formula; those that are absent left out."""
+    if data["activation"] is None:
+        terms = [f"Σ x·w {data['inlier']:.5g}"]
+    else:
+        scales = f"{data['weight']['scale']:.4g} · {data['activation']['scale']:.4g}"
+        terms = [f"Σ code·code {data['product']:,} · {scales} / 127²"]
+    terms += [f"+ outliers {data['outlier']:.4g}"] if data["outlier_columns"] else []
+    terms += [f"+ bias {data['bias']:.4g}"] if data["bias"] else []
+    return [*terms, f"= {data['value']:.5g}"]
+
+
+def _wrapped(terms: Sequence[str]) -> list[str]:
+    """The terms in lines of at most 80 columns, broken between two of them."""
+    lines = [terms[0]]
+    for term in terms[1:]:
+        joined = f"{lines[-1]} {term}"
+        lines = [*lines[:-1], joined] if len(joined) <= WIDTH else [*lines, f"  {term}"]
+    return lines
+
+
+def _some(columns: Sequence[int]) -> str:
+    shown = ", ".join(map(str, columns[:5]))
+    return f"{shown} and {len(columns) - 5} more" if len(columns) > 5 else shown

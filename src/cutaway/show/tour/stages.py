@@ -1,0 +1,234 @@
+"""The tour's stages as data: every number of every stage, taken from the one run that writes the text.
+
+It does not know how a stage is drawn (draw.py), nor whether it becomes text or JSON.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from cutaway.analysis.logit_lens import logit_lens, stream_sites
+from cutaway.ground.errors import BadArgument
+from cutaway.lm import LM
+from cutaway.model import architecture
+from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
+from cutaway.sample.step import Step
+from cutaway.show.codes import one_output, saving
+from cutaway.trace.record import Recorder
+from cutaway.trace.trace import Trace
+
+FIRST = 24  # how many of a vector's values a stage carries: a line of a terminal
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stop of the tour: where it happens in the code, what it means in a sentence, and its numbers."""
+
+    number: int
+    title: str
+    file: str
+    says: str
+    data: dict[str, Any]
+
+
+class Tour:
+    """One run of a model over one text or several, looked at on its way.
+
+    `stages()` are the stops 1 to 7, in order; `steps()` then writes the text, token by token. Several texts run as
+    one padded batch, and the stages 3 to 8 look at one of them. Raises BadArgument for a block or head that is not
+    there, and the errors of lm.stream.
+    """
+
+    def __init__(self, lm: LM, texts: Sequence[str], *, block: int, head: int, **settings: Any) -> None:
+        config = lm.config
+        _require("block", block, config.n_layers)
+        _require("head", head, config.n_heads)
+        self.lm, self.block, self.head, self.row = lm, block, head, 0
+        self.tokens = lm.tokens(list(texts))
+        self.texts = list(texts)
+        inner = ("attn.q", "attn.k", "attn.v", "attn.rot_q", "attn_out", "mlp_out", "resid_pre", "attn.pattern")
+        self.qkv = f"blocks.{block}.attn.qkv"
+        asked = {f"blocks.{block}.{name}" for name in inner} | {"embed.token", "embed.position"}
+        asked |= {layer_input_sites(config)[self.qkv]}
+        recorder = Recorder((asked | set(stream_sites(config))) & set(lm.sites))
+        self._steps = lm.stream(self.tokens, tap=recorder, **settings)
+        self.first: Step = next(self._steps)  # the prompt's pass, recorded, and the first choice
+        values = {site: parts[0] for site, parts in recorder.parts.items()}
+        recorder.rest()
+        self.trace = Trace(values, self.tokens, config, "explicit", lm.name)
+
+    def stages(self) -> Iterator[Stage]:
+        """The stops 1 to 7."""
+        yield self.tokens_stage()
+        yield self.model_stage()
+        yield self.embedding_stage()
+        yield self.positions_stage()
+        yield self.attention_stage()
+        yield self.stream_stage()
+        yield self.logits_stage()
+
+    def steps(self) -> Iterator[Step]:
+        """The steps of the text as it is written, the first one (stage 7) with them."""
+        yield self.first
+        yield from self._steps
+
+    def tokens_stage(self) -> Stage:
+        says = "The text is cut into pieces of the vocabulary; each piece has a number, its id."
+        if self.tokens.padded:
+            says += " Shorter texts are padded to the longest, and the mask is 0 there."
+        return Stage(1, "Tokens", "text/tokenizer.py", says, {"tokens": self.tokens.as_data()})
+
+    def model_stage(self) -> Stage:
+        decoder = self.lm.decoder
+        says = "The ids pass through these modules from top to bottom; all blocks are built alike."
+        data = {
+            "name": self.lm.name,
+            "facts": architecture.facts(self.lm.config),
+            "modules": [vars(row) for row in architecture.rows(decoder)],
+            "parameters": architecture.parameters(decoder),
+            "bytes": architecture.nbytes(decoder),
+            "int8": saving(decoder),
+        }
+        return Stage(2, "The model", "model/decoder.py", says, data)
+
+    def embedding_stage(self) -> Stage:
+        config = self.lm.config
+        says = f"Each id picks its row of the embedding table: {config.d_embed} numbers that stand for the piece."
+        return Stage(3, "The embedding", "model/decoder.py: Embed", says, self._vectors("embed.token"))
+
+    def positions_stage(self) -> Stage:
+        where, says = "model/positions.py", "Order comes from turning: pairs of numbers in q and k turn by an angle"
+        if self.lm.config.rope is None:
+            says = "Each place has a learned vector of its own, which is added to the piece's."
+            data = {"kind": "learned"} | self._vectors("embed.position")
+            return Stage(4, "The positions", "model/decoder.py: Embed", says, data)
+        says += " that grows with the position, some pairs fast, some slowly."
+        return Stage(4, "The positions", where, says, {"kind": "rotary"} | self._angles())
+
+    def attention_stage(self) -> Stage:
+        site = f"blocks.{self.block}."
+        group = self.head * self.lm.config.n_kv_heads // self.lm.config.n_heads
+        heads = {"q": self.head, "k": group, "v": group}
+        last = self._last()
+        vectors = {
+            name: {"shape": self._shape(f"{site}attn.{name}"), "head": head,
+                   "first": _floats(self._value(f"{site}attn.{name}")[last, head])}
+            for name, head in heads.items()
+        }  # fmt: skip
+        real = self._real()
+        pattern = self._value(f"{site}attn.pattern")[self.head][real][:, real]
+        sizes = {name: float(self._value(site + name)[last].norm()) for name in ("resid_pre", "attn_out", "mlp_out")}
+        says = (
+            "A head compares the query q of each word with the keys k of the words before it; "
+            "the likest give most of their value v. The row of a word says where it looks; each row sums to 100 %."
+        )
+        data = {
+            "block": self.block, "head": self.head, "at": self._pieces()[-1], "vectors": vectors,
+            "pieces": self._pieces(), "pattern": pattern.tolist(), "sizes": sizes, "codes": self._codes(),
+        }  # fmt: skip
+        return Stage(5, f"Inside block {self.block}: head {self.head}", "model/attend.py", says, data)
+
+    def _codes(self) -> dict[str, Any] | None:
+        """The codes behind the first number of the head's q at the last word; None in full precision."""
+        layer = int8_layers(self.lm.decoder).get(self.qkv)
+        if layer is None:
+            return None
+        site = layer_input_sites(self.lm.config)[self.qkv]
+        explained = explain(layer, layer_input(self.lm.decoder, self.qkv, self.trace[site]))
+        first_row = self.head * self.lm.config.d_head
+        return {"layer": self.qkv, "site": site} | one_output(explained, (self.row, self._last()), first_row)
+
+    def stream_stage(self) -> Stage:
+        sites = stream_sites(self.lm.config)
+        logits_LBV = logit_lens(self.trace, self.lm.decoder, self.tokens.last)
+        probs_LV = logits_LBV[:, self.row].float().softmax(-1)
+        last, rows = self._last(), []
+        for site, probs_V in zip(sites, probs_LV, strict=True):
+            top = probs_V.topk(3)
+            says = [
+                {"id": i, "text": self._text(i), "prob": p}
+                for i, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+            ]
+            rows.append({"site": site, "size": float(self._value(site)[last].norm()), "top": says})
+        says = (
+            "Every block adds to one vector, the residual stream. Read after each block as if it were the last, "
+            "it shows the answer taking shape (logit lens)."
+        )
+        data = {"at": self._pieces()[-1], "rows": rows}
+        return Stage(6, "The residual stream", "analysis/logit_lens.py", says, data)
+
+    def logits_stage(self) -> Stage:
+        says = (
+            "The last vector is compared with every token's row: a logit each, and softmax makes them probabilities. "
+            "Temperature sharpens them; top-k and top-p take the unlikely ones out."
+        )
+        names = [name for name, _ in self.first.stages()]
+        data = self.first.as_data(10)["texts"][self.row]  # type: ignore[index]
+        return Stage(7, "The logits", "sample/filters.py", says, data | {"filters": names})
+
+    def draw_stage(self, steps: Sequence[Step]) -> Stage:
+        """Stage 8, when the text is written: every draw, and the text."""
+        says = "A number u between 0 and 1 is drawn; the token on which it falls is written, and all begins again."
+        if self.first.u is None:
+            says = "The token with the highest logit is written, and all begins again."
+        written = ["".join(step.text[row] for step in steps) for row in range(len(self.texts))]
+        data = {
+            "texts": [{"prompt": p, "text": t} for p, t in zip(self.texts, written, strict=True)],
+            "ended": list(steps[-1].ended),
+            "steps": [step.as_data(5) for step in steps],
+        }
+        return Stage(8, "The draw, and the text", "sample/choose.py", says, data)
+
+    def _value(self, site: str) -> Tensor:
+        return self.trace[site][self.row]
+
+    def _shape(self, site: str) -> list[int]:
+        return list(self.trace[site].shape)
+
+    def _last(self) -> int:
+        return int(self.tokens.last[self.row])
+
+    def _real(self) -> slice:
+        """The places of the text's own tokens: one run, wherever the padding stands."""
+        last = self._last()
+        return slice(last + 1 - int(self.tokens.lengths[self.row]), last + 1)
+
+    def _pieces(self) -> list[str]:
+        return [piece.visible for piece in (self.tokens.pieces or ())[self.row] if not piece.padding]
+
+    def _text(self, token: int) -> str:
+        return self.lm.tokenizer.pieces([token])[0].visible
+
+    def _vectors(self, site: str) -> dict[str, Any]:
+        vectors = self._value(site)[self._real()]
+        rows = [
+            {"piece": piece, "first": _floats(vector), "size": float(vector.float().norm())}
+            for piece, vector in zip(self._pieces(), vectors, strict=True)
+        ]
+        return {"site": site, "shape": self._shape(site), "rows": rows}
+
+    def _angles(self) -> dict[str, Any]:
+        """Degrees by which a few pairs turn at each position, read from the cos and sin that the pass used."""
+        rotary = self.lm.decoder.rotary
+        assert rotary is not None, "only rotary models get here"
+        cos, sin = rotary(self.tokens.positions, self.trace["embed.token"].dtype)
+        degrees_TK = sin.atan2(cos).rad2deg()[self.row, self._real(), 0] % 360
+        count = degrees_TK.shape[-1]
+        pairs = sorted({0, count // 8, count // 4, count // 2, count - 1})
+        rows = [
+            {"piece": piece, "position": place, "degrees": row[pairs].tolist()}
+            for place, (piece, row) in enumerate(zip(self._pieces(), degrees_TK, strict=True))
+        ]
+        period = [float(2 * 3.141592653589793 / rotary.frequency[pair]) for pair in pairs]
+        return {"pairs": pairs, "of": count, "tokens_per_turn": period, "rows": rows}
+
+
+def _floats(vector: Tensor) -> list[float]:
+    return vector[:FIRST].float().tolist()
+
+
+def _require(name: str, value: int, count: int) -> None:
+    if not 0 <= value < count:
+        raise BadArgument(f"--{name} {value}", f"0 to {count - 1}", f"choose a {name} that this model has")

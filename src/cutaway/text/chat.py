@@ -1,0 +1,80 @@
+"""Messages to one prompt, by the model's own chat template.
+
+It does not know the ids of a prompt. A template is code from a stranger: it runs in Jinja's sandbox, as transformers
+runs it.
+"""
+
+import json
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from cutaway.ground.errors import BadArgument, NoTokenizer
+from cutaway.text.tokenizer import Tokenizer
+
+
+def chat_prompt(tokenizer: Tokenizer, messages: list[dict[str, Any]]) -> str:
+    """The prompt that asks for the next message, as transformers' apply_chat_template(add_generation_prompt=True).
+
+    messages: [{"role": "user", "content": "Hello"}, ...]. The special tokens are in the prompt: tokenize it with
+    add_special_tokens=False. Raises NoTokenizer without a template, BadArgument where the template refuses.
+    """
+    if not tokenizer.chat_template:
+        do = "pass the text itself, or use an instruction-tuned model"
+        raise NoTokenizer("a model without a chat template", "one in its tokenizer files", do)
+    if not messages or not all(isinstance(message, dict) for message in messages):
+        found = "no messages" if not messages else "a message that is no dict"
+        do = 'pass for example [{"role": "user", "content": "Hello"}]'
+        raise BadArgument(found, "a list of messages with role and content", do)
+    from jinja2.exceptions import TemplateError
+
+    try:
+        template = _compiled(tokenizer.chat_template)
+        known = {**tokenizer.names, "messages": messages, "tools": None, "documents": None}
+        return template.render(**known, add_generation_prompt=True)
+    except (TemplateError, TypeError) as error:  # TypeError: a template that joins a string and a missing content
+        found = f"messages that the model's chat template refuses ({str(error).rstrip('.')})"
+        raise BadArgument(found, "messages as the template takes them", "change the roles or contents") from error
+
+
+@lru_cache(maxsize=8)
+def _compiled(source: str) -> Any:
+    from jinja2 import nodes
+    from jinja2.exceptions import SecurityError, TemplateError
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.utils import Namespace
+
+    class Generation(Extension):
+        """{% generation %}…{% endgeneration %} marks the assistant's words for training: here only its body counts."""
+
+        tags = {"generation"}  # noqa: RUF012 (Jinja's own interface)
+
+        def parse(self, parser: Any) -> nodes.Node | list[nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    def namespace(*pairs: Any, **values: Any) -> Namespace:
+        # Underscored attributes of a namespace are a way out of the sandbox
+        if any(str(name).startswith("_") for name in dict(*pairs, **values)):
+            raise SecurityError("a namespace with an underscored name")
+        return Namespace(*pairs, **values)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals |= {
+        "raise_exception": refuse,
+        "strftime_now": lambda pattern: datetime.now().strftime(pattern),
+        "namespace": namespace,
+    }
+    return environment.from_string(source)
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    """Jinja's own filter escapes HTML, which no model was trained on."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)

@@ -1,0 +1,96 @@
+"""A table of short cells drawn in plain characters, wrapped to a width; and bytes made visible.
+
+It does not know what the cells are: pieces.py hands it strings.
+"""
+
+import codecs
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+
+from cutaway.ground.errors import BadArgument
+
+SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
+HIDDEN = {"Cc", "Cf", "Cn", "Co", "Zs", "Zl", "Zp"}  # categories with no shape of their own, or none to trust
+NARROWEST = 24
+
+
+def visible(data: bytes) -> str:
+    """Bytes as one reads them: ␣ ↵ ⇥ ␍, <E2> for a byte that is no character, <U+200B> for what has no shape."""
+    return "".join(_sign(character) for character in data.decode("utf-8", "cutaway.hex"))
+
+
+def columns_of(text: str) -> int:
+    """Columns that a terminal gives to a text: 2 for a wide East Asian character or emoji, 0 for a combining one."""
+    return sum(_columns(character) for character in text)
+
+
+def draw(title: str, rows: Mapping[str, Sequence[str]], width: int) -> str:
+    """The title, then one line a row, each cell under the one above it; what does not fit goes on below.
+
+    Raises BadArgument for a width under 24, where no cell would fit beside its row's name.
+    """
+    if width < NARROWEST:
+        raise BadArgument(f"a table {width} columns wide", f"at least {NARROWEST}", "make the width larger")
+    label_width = max(columns_of(name) for name in rows)
+    room = width - label_width
+    cells = [[_cut(cell, room - 3) for cell in column] for column in zip(*rows.values(), strict=True)]
+    bands = ["\n".join(_band(list(rows), band, label_width)) for band in _bands(cells, room)]
+    return "\n\n".join([_cut(title, width) + "\n" + bands[0], *bands[1:]])
+
+
+def _band(names: list[str], columns: list[list[str]], label_width: int) -> Iterator[str]:
+    widths = [max(columns_of(cell) for cell in column) for column in columns]
+    for place, name in enumerate(names):
+        cells = (_padded(column[place], width) for column, width in zip(columns, widths, strict=True))
+        yield (_padded(name, label_width) + "".join(f" │ {cell}" for cell in cells)).rstrip()
+
+
+def _bands(columns: list[list[str]], room: int) -> Iterator[list[list[str]]]:
+    """Columns in runs that fit in `room`, each column with the three characters before it."""
+    band: list[list[str]] = []
+    used = 0
+    for column in columns:
+        need = 3 + max(columns_of(cell) for cell in column)
+        if band and used + need > room:
+            yield band
+            band, used = [], 0
+        band.append(column)
+        used += need
+    yield band
+
+
+def _cut(text: str, width: int) -> str:
+    if columns_of(text) <= width:
+        return text
+    kept, used = "", 1
+    for character in text:
+        used += _columns(character)
+        if used > width:
+            break
+        kept += character
+    return kept + "…"
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - columns_of(text))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _sign(character: str) -> str:
+    if character in SIGNS:
+        return SIGNS[character]
+    hidden = unicodedata.category(character) in HIDDEN
+    return f"<U+{ord(character):04X}>" if hidden else character
+
+
+def _as_hex(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)  # only ever called from bytes.decode, see `visible`
+    return "".join(f"<{byte:02X}>" for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("cutaway.hex", _as_hex)

@@ -1,0 +1,185 @@
+"""Tokenizer: texts to Tokens and ids back to text.
+
+It does not know the model that reads the ids, nor which files the vocabulary came from (from_folder.py, from_gguf.py).
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenizers import Encoding
+
+from cutaway.ground.errors import BadArgument, BadText
+from cutaway.text.from_folder import parts_from_folder
+from cutaway.text.from_gguf import parts_from_gguf, tokenizer_files_from_gguf
+from cutaway.text.parts import Parts
+from cutaway.text.pieces import Piece, Tokens
+from cutaway.text.spelling import spelling_of
+
+__all__ = ["Tokenizer", "tokenizer_files_from_gguf"]
+
+Span = tuple[int, int] | None
+
+
+class Tokenizer:
+    """A vocabulary with its rules. Ids and texts are those of transformers' tokenizer of the same model."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Raises NoTokenizer for a vocabulary that is neither byte-level nor SentencePiece with byte fallback."""
+        self.backend = parts.backend
+        self.backend.no_truncation()  # a text is refused when it is too long, never cut in silence
+        self.backend.no_padding()
+        self.names = parts.names
+        self.chat_template = parts.chat_template
+        self.spelling = spelling_of(self.backend)
+
+    @classmethod
+    def from_folder(cls, path: Path) -> "Tokenizer":
+        """The tokenizer of a model's local folder, without a network call. Raises NoTokenizer."""
+        return cls(parts_from_folder(Path(path)))
+
+    @classmethod
+    def from_gguf(cls, metadata: dict[str, Any]) -> "Tokenizer":
+        """The tokenizer in a GGUF file's metadata (`tokenizer.*`). Raises NoTokenizer."""
+        return cls(parts_from_gguf(metadata))
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens of the vocabulary, added ones too. A model may have more rows than this (OPT: 50265 of 50272)."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of the token that begins a text, where the model has one."""
+        return self._id_of("bos_token")
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id of the token that ends a text, where the model has one."""
+        return self._id_of("eos_token")
+
+    @property
+    def pad_id(self) -> int | None:
+        """Id of the token that fills places after or before a text, where the model has one."""
+        return self._id_of("pad_token")
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that `decode` leaves out: control tokens and those with a role."""
+        return frozenset(i for i, token in self.backend.get_added_tokens_decoder().items() if token.special)
+
+    def tokenize(
+        self,
+        texts: str | Sequence[str],
+        *,
+        padding_side: Literal["right", "left"] = "right",
+        add_special_tokens: bool = True,
+        context: int | None = None,
+    ) -> Tokens:
+        """Ids, mask and positions [B, T] of one text or several, with their pieces.
+
+        Shorter texts are padded to the longest, with the pad token (EOS, or id 0, where the model has none: the mask
+        tells). Raises BadText for an empty text and for one of more than `context` tokens, BadArgument for what is
+        no text or no side.
+        """
+        if padding_side not in ("right", "left"):
+            raise BadArgument(f"padding_side={padding_side!r}", "right or left", "pass one of the two")
+        checked = _checked(texts)
+        rows = [self._row(text, add_special_tokens) for text in checked]
+        _check_lengths([len(row) for row in rows], context)
+        return self._padded(rows, padding_side)
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """The text of ids, as transformers decodes without cleaning up. Half a character becomes U+FFFD."""
+        return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+
+    def pieces(self, ids: Iterable[int]) -> tuple[Piece, ...]:
+        """Pieces of ids that come without a text: their spans are None."""
+        return tuple(self._piece(int(i), None) for i in ids)
+
+    def token(self, id: int) -> str | None:
+        """The token as the vocabulary spells it, or None where it has no such id."""
+        return self.backend.id_to_token(_checked_id(id))
+
+    def token_bytes(self, id: int) -> bytes:
+        """What a token stands for, possibly half a character; empty for an id that only the model has."""
+        return self.spelling.bytes_of(self.token(id) or "")
+
+    def _id_of(self, role: str) -> int | None:
+        return self.backend.token_to_id(self.names[role]) if role in self.names else None
+
+    def _piece(self, id: int, span: Span, padding: bool = False) -> Piece:
+        data = self.token_bytes(id)
+        return Piece(id, data.decode("utf-8", "replace"), data, span, id in self.special_ids, padding)
+
+    def _row(self, text: str, add_special_tokens: bool) -> list[Piece]:
+        encoding = self.backend.encode(text, add_special_tokens=add_special_tokens)
+        if all(encoding.special_tokens_mask):
+            raise BadText(f"the text {text!r}, which holds no token", "at least one", "write a few words")
+        spans = self._spans(text, encoding)
+        return [self._piece(i, span) for i, span in zip(encoding.ids, spans, strict=True)]
+
+    def _spans(self, text: str, encoding: Encoding) -> list[Span]:
+        """Where each piece stands. By its bytes where they spell the text (the offsets of some vocabularies leave
+        out leading spaces), else by the tokenizer's offsets (the text was normalized)."""
+        added = encoding.special_tokens_mask
+        offsets: list[Span] = [None if a else o for a, o in zip(added, encoding.offsets, strict=True)]
+        parts = [b"" if a else self.token_bytes(i) for a, i in zip(added, encoding.ids, strict=True)]
+        if b"".join(parts) != text.encode():
+            return offsets
+        character = [n for n, c in enumerate(text) for _ in c.encode()]
+        ends = list(accumulate(len(part) for part in parts))
+        return [
+            (character[end - len(part)], character[end - 1] + 1) if part else None
+            for part, end in zip(parts, ends, strict=True)
+        ]
+
+    def _padded(self, rows: list[list[Piece]], side: str) -> Tokens:
+        pad_id = next((i for i in (self.pad_id, self.eos_id) if i is not None), 0)
+        filler, longest = self._piece(pad_id, None, padding=True), max(len(row) for row in rows)
+        full = []
+        for row in rows:
+            padding = [filler] * (longest - len(row))
+            full.append(tuple(row + padding if side == "right" else padding + row))
+        ids = [[piece.id for piece in row] for row in full]
+        mask = [[int(not piece.padding) for piece in row] for row in full]
+        return Tokens.from_ids(ids, mask, tuple(full))
+
+
+def _checked(texts: str | Sequence[str]) -> list[str]:
+    listed = [texts] if isinstance(texts, str) else texts
+    if not isinstance(listed, list | tuple) or not all(isinstance(text, str) for text in listed):
+        kind = (
+            type(texts).__name__
+            if not isinstance(listed, list | tuple)
+            else f"a {type(texts).__name__} of other things"
+        )
+        raise BadArgument(f"{kind} for a text", "a str or a list of str", "pass the text itself")
+    if not listed:
+        raise BadArgument("no texts", "at least one", "pass a text")
+    for place, text in enumerate(listed):
+        if not text:
+            which = "an empty text" if len(listed) == 1 else f"an empty text (number {place + 1} of {len(listed)})"
+            raise BadText(which, "at least one character", "write a few words")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            found = f"half a surrogate pair (character {error.start} of {text[:20]!r})"
+            raise BadText(found, "text that can be written as UTF-8", "mend the text's encoding") from error
+    return list(listed)
+
+
+def _check_lengths(lengths: list[int], context: int | None) -> None:
+    longest = max(lengths)
+    if context is not None and longest > context:
+        which = "" if len(lengths) == 1 else f" (number {lengths.index(longest) + 1} of {len(lengths)})"
+        found = f"a text of {longest} tokens{which}"
+        raise BadText(found, f"at most {context}, the model's context", "shorten the text")
+
+
+def _checked_id(id: int) -> int:
+    if id < 0:
+        raise BadArgument(f"the id {id}", "ids from 0 up", "pass an id of the vocabulary")
+    return id

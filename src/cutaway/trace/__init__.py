@@ -1,0 +1,1 @@
+"""Recording the values of a pass."""

@@ -1,0 +1,122 @@
+"""Formulas at work: the value of a site recomputed from its parents, as ground/sites.py writes it.
+
+Slow and literal on purpose: it shares no line with the decoder, so that each can prove the other. It does not know
+which values were recorded.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from cutaway.ground.sites import all_sites
+from cutaway.model.decoder import Decoder
+from cutaway.model.positions import frequencies
+from cutaway.text.pieces import Tokens
+
+
+def recompute(name: str, values: Mapping[str, Tensor], tokens: Tokens, decoder: Decoder) -> Tensor:
+    """The value of site `name` from the values of its parents, by its formula."""
+    site = all_sites(decoder.config)[name]
+    block = re.match(r"blocks\.(\d+)\.", name)
+    words = _words(decoder, tokens) | _weights(decoder, name, int(block[1]) if block else None)
+    given = {"ids": tokens.ids, "mask": tokens.mask, "positions": tokens.positions}
+    names = SimpleNamespace(**words, **given)
+    for i, parent in enumerate(site.parents):
+        whole = (block[0] if block else "") + parent
+        value = given[parent] if parent in given else values[whole if whole in values else parent]
+        _set(names, parent, value)
+        if i == 0:
+            names.x = value
+    return eval(site.formula, {"__builtins__": {}}, vars(names))
+
+
+def _set(names: SimpleNamespace, dotted: str, value: Tensor) -> None:
+    """names.a.b = value for "a.b"; a block's number ("blocks.0.") can stand in no formula and is left out."""
+    *path, leaf = dotted.split(".")
+    for part in path:
+        if not hasattr(names, part):
+            setattr(names, part, SimpleNamespace())
+        names = getattr(names, part)
+    setattr(names, leaf, value)
+
+
+def _words(decoder: Decoder, tokens: Tokens) -> dict[str, Any]:
+    """The functions and numbers that a formula may use."""
+    config = decoder.config
+    sharing = config.n_heads // config.n_kv_heads
+
+    def hide(scores_BHTS: Tensor) -> Tensor:
+        t = scores_BHTS.shape[-1]
+        visible = torch.ones(t, t, dtype=torch.bool).tril() & (tokens.mask[:, None].bool() | torch.eye(t).bool())
+        return scores_BHTS.where(visible[:, None], torch.tensor(-math.inf, dtype=scores_BHTS.dtype))
+
+    def mean(x: Tensor) -> Tensor:
+        return x.mean(-1, keepdim=True)
+
+    return {
+        "eps": config.norm_eps,
+        "d_head": config.d_head,
+        "position_offset": config.position_offset,
+        "sqrt": lambda x: x**0.5,
+        "mean": mean,
+        "variance": lambda x: mean((x - mean(x)) ** 2),
+        "at_least": lambda x, low: x.clamp(min=low),
+        "heads": lambda x: x.unflatten(-1, (-1, config.d_head)),
+        "joined": lambda z: z.flatten(-2),
+        "shared": lambda x: x.repeat_interleave(sharing, 2),
+        "dot": lambda q, k: torch.einsum("bthk,bshk->bhts", q, k),
+        "mix": lambda pattern, v: torch.einsum("bhts,bshk->bthk", pattern, v),
+        "softmax": lambda scores: scores.softmax(-1),
+        "hide": hide,
+        "rotate": _rotate(decoder),
+        "relu": lambda x: x.clamp(min=0),
+        "gelu": lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2))),
+        "gelu_tanh": lambda x: x * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        "silu": lambda x: x / (1 + torch.exp(-x)),
+    }
+
+
+def _rotate(decoder: Decoder) -> Callable[[Tensor, Tensor], Tensor]:
+    """Each pair as a complex number, turned by multiplication: another way to the same rotation."""
+
+    def rotate(x: Tensor, positions: Tensor) -> Tensor:
+        rope = decoder.config.rope
+        assert rope is not None, "only rotary models have sites with this formula"
+        angle = positions[:, :, None, None] * frequencies(rope)
+        turn = torch.polar(torch.full_like(angle, rope.attention_factor), angle)
+        half = rope.dims // 2
+        turned = torch.complex(x[..., :half].double(), x[..., half : 2 * half].double()) * turn
+        return torch.cat((turned.real.to(x.dtype), turned.imag.to(x.dtype), x[..., 2 * half :]), -1)
+
+    return rotate
+
+
+def _weights(decoder: Decoder, name: str, layer: int | None) -> dict[str, Any]:
+    """The weights that the site's formula may name: W_Q, b_Q, w ..."""
+    if layer is None:
+        embed, out = decoder.embed, decoder.unembed
+        modules = {"W_E": embed.token, "W_pos": embed.position, "W_in": embed.project_in}
+        modules |= {"W_out": out.project_out, "W_U": out.head}
+        weights = {key: module.weight for key, module in modules.items() if module is not None}
+        return weights | (_gain(out.ln_final) if out.ln_final is not None else {})
+    config, block = decoder.config, cast(Any, decoder.blocks[layer])
+    q, kv = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
+    weights = _rows("Q K V", block.attn.qkv, (q, kv, kv)) | _rows("O", block.attn.out, (config.d_model,))
+    mlp_rows = ("gate up", (config.d_mlp, config.d_mlp)) if config.gated else ("up", (config.d_mlp,))
+    weights |= _rows(mlp_rows[0], block.mlp.up, mlp_rows[1]) | _rows("down", block.mlp.down, (config.d_model,))
+    return weights | (_gain(getattr(block, name.split(".")[2])) if ".ln" in name else {})
+
+
+def _rows(parts: str, linear: Any, sizes: tuple[int, ...]) -> dict[str, Tensor]:
+    weights = zip(parts.split(), linear.weight.split(sizes), strict=True)
+    biases = zip(parts.split(), linear.bias.split(sizes), strict=True) if linear.bias is not None else ()
+    return {f"W_{part}": rows for part, rows in weights} | {f"b_{part}": rows for part, rows in biases}
+
+
+def _gain(norm: Any) -> dict[str, Tensor]:
+    return {"w": norm.weight, "b": norm.bias}

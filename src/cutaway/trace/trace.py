@@ -1,0 +1,62 @@
+"""Trace: the values of one pass by site, with the tokens they belong to.
+
+It knows how values are found and shown; it does not know how they were computed.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from cutaway.ground.config import DecoderConfig
+from cutaway.ground.errors import BadArgument
+from cutaway.ground.sites import all_sites, clean_name
+from cutaway.text.pieces import Tokens
+from cutaway.trace.select import nearest
+
+
+@dataclass(frozen=True)
+class Trace(Mapping[str, Tensor]):
+    """Values by site, in the order of the forward pass: trace["blocks.0.attn.pattern"] is a tensor [B, H, T, S].
+
+    attention: "explicit" where the softmax was computed by name, "fused" where torch's kernel ran.
+    """
+
+    values_by_site: dict[str, Tensor]
+    tokens: Tokens
+    config: DecoderConfig
+    attention: str = "explicit"
+    model: str = field(default="", compare=False)
+
+    def __getitem__(self, name: str) -> Tensor:
+        clean = clean_name(name)
+        if clean in self.values_by_site:
+            return self.values_by_site[clean]
+        if clean in all_sites(self.config):
+            raise BadArgument(f"no {clean!r} in this trace", "a site that it recorded", "add it to sites=")
+        names = nearest(clean, list(all_sites(self.config)))
+        raise BadArgument(f"no site {name!r}", f"a site of this model, such as {names}", "correct the name")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_by_site)
+
+    def __len__(self) -> int:
+        return len(self.values_by_site)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values."""
+        return sum(value.nbytes for value in self.values())
+
+    def __str__(self) -> str:
+        rows = [("site", "shape", "dtype", "bytes", "mean", "largest"), *map(self._row, self)]
+        widths = [max(len(row[i]) for row in rows) for i in range(6)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, f"{len(self)} sites, {self.nbytes:,} bytes; attention: {self.attention}"])
+
+    def _row(self, name: str) -> tuple[str, str, str, str, str, str]:
+        value = self[name]
+        finite = value[value.isfinite()].float()  # masked scores are -inf by design
+        mean, largest = (finite.mean(), finite.abs().max()) if finite.numel() else (float("nan"), float("nan"))
+        dtype = str(value.dtype).removeprefix("torch.")
+        return name, str(list(value.shape)), dtype, f"{value.nbytes:,}", f"{mean:.4g}", f"{largest:.4g}"

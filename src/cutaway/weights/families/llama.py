@@ -1,0 +1,66 @@
+"""Llama (Touvron et al. 2023, arXiv 2302.13971) and what is built like it: SmolLM2, Llama 2 and 3, TinyLlama.
+
+Its config in our facts, its weight names in ours. It does not know how the values are computed.
+"""
+
+from typing import Any
+
+from cutaway.ground.config import DecoderConfig
+from cutaway.weights.families.facts import Facts
+
+PREFIXES = ("model.", "")
+WEIGHTS = {
+    "embed_tokens.weight": "embed.token.weight",
+    "layers.{i}.input_layernorm.weight": "blocks.{i}.ln1.weight",
+    "layers.{i}.self_attn.q_proj.weight": "blocks.{i}.attn.qkv.weight[q]",
+    "layers.{i}.self_attn.k_proj.weight": "blocks.{i}.attn.qkv.weight[k]",
+    "layers.{i}.self_attn.v_proj.weight": "blocks.{i}.attn.qkv.weight[v]",
+    "layers.{i}.self_attn.q_proj.bias": "blocks.{i}.attn.qkv.bias[q]",
+    "layers.{i}.self_attn.k_proj.bias": "blocks.{i}.attn.qkv.bias[k]",
+    "layers.{i}.self_attn.v_proj.bias": "blocks.{i}.attn.qkv.bias[v]",
+    "layers.{i}.self_attn.o_proj.weight": "blocks.{i}.attn.out.weight",
+    "layers.{i}.self_attn.o_proj.bias": "blocks.{i}.attn.out.bias",
+    "layers.{i}.post_attention_layernorm.weight": "blocks.{i}.ln2.weight",
+    "layers.{i}.mlp.gate_proj.weight": "blocks.{i}.mlp.up.weight[gate]",
+    "layers.{i}.mlp.up_proj.weight": "blocks.{i}.mlp.up.weight[up]",
+    "layers.{i}.mlp.gate_proj.bias": "blocks.{i}.mlp.up.bias[gate]",
+    "layers.{i}.mlp.up_proj.bias": "blocks.{i}.mlp.up.bias[up]",
+    "layers.{i}.mlp.down_proj.weight": "blocks.{i}.mlp.down.weight",
+    "layers.{i}.mlp.down_proj.bias": "blocks.{i}.mlp.down.bias",
+    "norm.weight": "unembed.ln_final.weight",
+    "lm_head.weight": "unembed.head.weight",
+}
+UNUSED = ("layers.{i}.self_attn.rotary_emb.inv_freq",)  # follows from the config
+
+
+def facts(config: dict[str, Any]) -> DecoderConfig:
+    """Llama's config.json as a DecoderConfig; defaults are transformers' LlamaConfig's."""
+    said = Facts(config, "llama")
+    width, heads = said.size("hidden_size", 4096), said.size("num_attention_heads", 32)
+    n_positions = said.size("max_position_embeddings", 2048)
+    d_head = said.size("head_dim", 0) if config.get("head_dim") else said.heads(width, heads)
+    said.only("head_dim", None, d_head)
+    said.only("rope_interleaved", False)
+    attention_bias, mlp_bias = said.take("attention_bias", False), said.take("mlp_bias", False)
+    ours = DecoderConfig(
+        vocab_size=said.size("vocab_size", 32000),
+        n_layers=said.size("num_hidden_layers", 32),
+        d_model=width,
+        n_heads=heads,
+        n_kv_heads=said.size("num_key_value_heads", heads),
+        d_head=d_head,
+        d_mlp=said.size("intermediate_size", 11008),
+        n_positions=n_positions,
+        d_embed=width,
+        norm="rms",
+        norm_eps=said.take("rms_norm_eps", 1e-6),
+        activation=said.activation("hidden_act", "silu"),
+        rope=said.rope(d_head, n_positions),
+        gated=True,
+        qkv_bias=attention_bias,
+        out_bias=attention_bias,
+        mlp_bias=mlp_bias,
+        tied_head=said.take("tie_word_embeddings", False),
+    )
+    said.finish()
+    return ours

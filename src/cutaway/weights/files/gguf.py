@@ -1,0 +1,257 @@
+"""A GGUF file as Hugging Face would publish it: the config.json it implies, and its tensors under that library's names.
+
+It does not know the bytes of the format (gguf_format.py), the decoder, nor how a tokenizer is built.
+"""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
+from cutaway.weights.files.gguf_format import GGUF, damaged, open_gguf
+from cutaway.weights.files.lazy import LazyTensor
+
+__all__ = ["GGUF", "hugging_face_view", "open_gguf"]
+
+LLAMA_NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "blk.{i}.attn_norm.weight": "model.layers.{i}.input_layernorm.weight",
+    "blk.{i}.attn_q.weight": "model.layers.{i}.self_attn.q_proj.weight",
+    "blk.{i}.attn_q.bias": "model.layers.{i}.self_attn.q_proj.bias",
+    "blk.{i}.attn_k.weight": "model.layers.{i}.self_attn.k_proj.weight",
+    "blk.{i}.attn_k.bias": "model.layers.{i}.self_attn.k_proj.bias",
+    "blk.{i}.attn_v.weight": "model.layers.{i}.self_attn.v_proj.weight",
+    "blk.{i}.attn_v.bias": "model.layers.{i}.self_attn.v_proj.bias",
+    "blk.{i}.attn_output.weight": "model.layers.{i}.self_attn.o_proj.weight",
+    "blk.{i}.attn_output.bias": "model.layers.{i}.self_attn.o_proj.bias",
+    "blk.{i}.ffn_norm.weight": "model.layers.{i}.post_attention_layernorm.weight",
+    "blk.{i}.ffn_gate.weight": "model.layers.{i}.mlp.gate_proj.weight",
+    "blk.{i}.ffn_gate.bias": "model.layers.{i}.mlp.gate_proj.bias",
+    "blk.{i}.ffn_up.weight": "model.layers.{i}.mlp.up_proj.weight",
+    "blk.{i}.ffn_up.bias": "model.layers.{i}.mlp.up_proj.bias",
+    "blk.{i}.ffn_down.weight": "model.layers.{i}.mlp.down_proj.weight",
+    "blk.{i}.ffn_down.bias": "model.layers.{i}.mlp.down_proj.bias",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+GPT2_NAMES = {
+    "token_embd.weight": "transformer.wte.weight",
+    "position_embd.weight": "transformer.wpe.weight",
+    "blk.{i}.attn_norm.weight": "transformer.h.{i}.ln_1.weight",
+    "blk.{i}.attn_norm.bias": "transformer.h.{i}.ln_1.bias",
+    "blk.{i}.attn_qkv.weight": "transformer.h.{i}.attn.c_attn.weight",
+    "blk.{i}.attn_qkv.bias": "transformer.h.{i}.attn.c_attn.bias",
+    "blk.{i}.attn_output.weight": "transformer.h.{i}.attn.c_proj.weight",
+    "blk.{i}.attn_output.bias": "transformer.h.{i}.attn.c_proj.bias",
+    "blk.{i}.ffn_norm.weight": "transformer.h.{i}.ln_2.weight",
+    "blk.{i}.ffn_norm.bias": "transformer.h.{i}.ln_2.bias",
+    "blk.{i}.ffn_up.weight": "transformer.h.{i}.mlp.c_fc.weight",
+    "blk.{i}.ffn_up.bias": "transformer.h.{i}.mlp.c_fc.bias",
+    "blk.{i}.ffn_down.weight": "transformer.h.{i}.mlp.c_proj.weight",
+    "blk.{i}.ffn_down.bias": "transformer.h.{i}.mlp.c_proj.bias",
+    "output_norm.weight": "transformer.ln_f.weight",
+    "output_norm.bias": "transformer.ln_f.bias",
+    "output.weight": "lm_head.weight",
+}
+TOKENS = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
+# Metadata that changes no value of a forward pass, or repeats what a tensor's shape says.
+HARMLESS = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "expert_used_count"})
+YARN_BETAS = (("fast", 32.0), ("slow", 1.0))
+LLAMA3_CONTEXT, LLAMA3_LOW, LLAMA3_HIGH = 8192, 1.0, 4.0  # of every Llama 3.x that was published
+
+
+def hugging_face_view(gguf: GGUF) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
+    """The file as Hugging Face would publish it: what its config.json would say, and tensors by its names.
+
+    Rows that llama.cpp permuted are back in order, matrices that it transposed are [in, out] again. Raises
+    UnsupportedModel for another architecture and for metadata that changes values in a way not known here,
+    BadCheckpoint where metadata or tensors are missing or unknown.
+    """
+    views = {"llama": _llama_view, "gpt2": _gpt2_view}
+    architecture = gguf.metadata.get("general.architecture")
+    if architecture not in views:
+        found = f"general.architecture={architecture!r} in {gguf.path.name}"
+        raise UnsupportedModel(found, f"one of {', '.join(views)}", "choose a model of one of these architectures")
+    if "token_embd.weight" not in gguf.tensors:
+        raise BadCheckpoint(f"no token_embd.weight in {gguf.path.name}", "an embedding table", "fetch the file again")
+    said = _Metadata(gguf, architecture)
+    config, tensors = views[architecture](gguf, said)
+    said.finish()
+    ids = {ours: gguf.metadata.get(f"tokenizer.ggml.{theirs}_token_id") for ours, theirs in TOKENS.items()}
+    common = {
+        "model_type": architecture,
+        "vocab_size": gguf.tensors["token_embd.weight"].shape[0],
+        "tie_word_embeddings": "output.weight" not in gguf.tensors,
+    }
+    return common | config | {name: id for name, id in ids.items() if id is not None}, tensors
+
+
+class _Metadata:
+    """The metadata of one architecture, ticked off as it is read, so that nothing is passed over in silence."""
+
+    def __init__(self, gguf: GGUF, architecture: str) -> None:
+        self.gguf, self.prefix = gguf, f"{architecture}."
+        self.unread = {key for key in gguf.metadata if key.startswith(self.prefix)}
+
+    def take(self, key: str, kind: type, default: Any = None) -> Any:
+        """A value; one of several layers only where all agree. Raises BadCheckpoint where it must be and is not."""
+        key = self.prefix + key
+        self.unread.discard(key)
+        value = self.gguf.metadata.get(key, default)
+        if isinstance(value, list) and value and all(v == value[0] for v in value):
+            value = value[0]
+        elif isinstance(value, list):
+            found = f"{key}={value} in {self.gguf.path.name}"
+            raise UnsupportedModel(found, "one value for all layers", "choose a model with equal layers")
+        if type(value) is not kind:
+            found = f"{key}={value!r} in {self.gguf.path.name}"
+            raise BadCheckpoint(found, f"a value of type {kind.__name__}", "fetch the file again, or convert it anew")
+        return value
+
+    def decimal(self, key: str, default: float | None = None) -> float:
+        """A float32 as one would write it: 1e-05 where its nearest float32 is 9.999999747e-06."""
+        return float(str(np.float32(self.take(key, float, default))))
+
+    def only(self, key: str, kind: type, value: Any) -> None:
+        """Refuse every other value."""
+        said = self.take(key, kind, value)
+        if said != value:
+            found = f"{self.prefix}{key}={said!r} in {self.gguf.path.name}"
+            raise UnsupportedModel(found, f"{value!r}", "choose a model that computes as usual there")
+
+    def finish(self) -> None:
+        for key in sorted(self.unread - {self.prefix + name for name in HARMLESS}):
+            found = f"{key}={str(self.gguf.metadata[key])[:40]} in {self.gguf.path.name}"
+            raise UnsupportedModel(found, "only metadata whose meaning is known here", "choose another model")
+
+
+def _llama_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
+    width, heads = said.take("embedding_length", int), said.take("attention.head_count", int)
+    kv_heads = said.take("attention.head_count_kv", int, heads)
+    d_head = said.take("attention.key_length", int, width // max(heads, 1))
+    for key in ("attention.value_length", "rope.dimension_count"):
+        said.only(key, int, d_head)
+    said.only("expert_count", int, 0)
+    theta, context = said.decimal("rope.freq_base", 10000.0), said.take("context_length", int)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": width,
+        "num_hidden_layers": said.take("block_count", int),
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": d_head,
+        "intermediate_size": said.take("feed_forward_length", int),
+        "max_position_embeddings": context,
+        "rms_norm_eps": said.decimal("attention.layer_norm_rms_epsilon"),
+        "rope_theta": theta,
+        "hidden_act": "silu",
+        "attention_bias": any(re.fullmatch(r"blk\.\d+\.attn_.*\.bias", name) for name in gguf.tensors),
+        "mlp_bias": any(re.fullmatch(r"blk\.\d+\.ffn_.*\.bias", name) for name in gguf.tensors),
+    }
+    scaling = _rope_scaling(gguf, said, theta, d_head, context)
+    tensors = _renamed(gguf, LLAMA_NAMES, unused=("rope_freqs.weight",))
+    for name, tensor in tensors.items():
+        if ".q_proj." in name or ".k_proj." in name:
+            tensors[name] = _unpermuted(gguf, tensor, d_head)
+    return config | ({"rope_scaling": scaling} if scaling else {}), tensors
+
+
+def _gpt2_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
+    config = {
+        "architectures": ["GPT2LMHeadModel"],
+        "n_embd": said.take("embedding_length", int),
+        "n_layer": said.take("block_count", int),
+        "n_head": said.take("attention.head_count", int),
+        "n_inner": said.take("feed_forward_length", int),
+        "n_positions": said.take("context_length", int),
+        "layer_norm_epsilon": said.decimal("attention.layer_norm_epsilon"),
+        "activation_function": "gelu_new",
+    }
+    tensors = _renamed(gguf, GPT2_NAMES)
+    for name, tensor in tensors.items():
+        if re.search(r"\.c_(attn|proj|fc)\.weight$", name) and len(tensor.shape) == 2:
+            tensors[name] = tensor.rearranged(tensor.shape[::-1], torch.t)
+    return config, tensors
+
+
+def _renamed(gguf: GGUF, names: dict[str, str], unused: tuple[str, ...] = ()) -> dict[str, LazyTensor]:
+    """The tensors under the names that the table gives them. Raises BadCheckpoint for one that it does not know."""
+    tensors: dict[str, LazyTensor] = {}
+    for theirs, tensor in gguf.tensors.items():
+        layer = re.match(r"blk\.(\d+)\.", theirs)
+        ours = names.get(re.sub(r"^blk\.\d+\.", "blk.{i}.", theirs))
+        if ours is not None:
+            ours = ours.replace("{i}", layer[1] if layer else "")
+            tensors[ours] = tensor.renamed(ours)
+        elif theirs not in unused:
+            found = f"the tensor {theirs!r} in {gguf.path.name}"
+            expected = f"only tensors of a plain {gguf.metadata['general.architecture']}"
+            raise BadCheckpoint(found, expected, "choose another model")
+    return tensors
+
+
+def _unpermuted(gguf: GGUF, tensor: LazyTensor, d_head: int) -> LazyTensor:
+    """Rows of q or k back in Hugging Face's order.
+
+    llama.cpp turns neighbouring components of a head together, Hugging Face those half a head apart; so in the
+    file row 2j + h of a head is Hugging Face's row h * d_head/2 + j (convert_hf_to_gguf.py, LlamaModel.permute).
+    """
+    if d_head % 2 or tensor.n_rows % d_head:
+        raise damaged(gguf.path, f"{tensor.name!r} with {tensor.n_rows} rows for heads of {d_head}")
+
+    def arrange(rows: Tensor) -> Tensor:
+        return rows.reshape(-1, d_head // 2, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+
+    return tensor.rearranged(tensor.shape, arrange, group=d_head)
+
+
+def _rope_scaling(gguf: GGUF, said: _Metadata, theta: float, d_head: int, context: int) -> dict[str, Any] | None:
+    """config.json's rope_scaling, or None; llama.cpp's meaning of the keys (llama-model.cpp, load_hparams)."""
+    kind = said.take("rope.scaling.type", str, "linear")  # llama.cpp's own default: linear, by a factor of 1
+    factor = said.decimal("rope.scaling.factor", said.decimal("rope.scale_linear", 1.0)) or 1.0
+    original = said.take("rope.scaling.original_context_length", int, 0)
+    betas = {f"beta_{end}": said.decimal(f"rope.scaling.yarn_beta_{end}", default) for end, default in YARN_BETAS}
+    if kind not in ("none", "linear", "yarn"):
+        found = f"llama.rope.scaling.type={kind!r} in {gguf.path.name}"
+        raise UnsupportedModel(found, "none, linear or yarn", "choose a model with one of those")
+    if "rope_freqs.weight" in gguf.tensors:
+        said.only("rope.scaling.factor", float, 1.0)  # both at once is no rule that Hugging Face has
+        divisors = gguf.tensors["rope_freqs.weight"].read().double()
+        return _llama3_scaling(gguf, divisors, theta, d_head, original or LLAMA3_CONTEXT)
+    if kind != "yarn" or factor == 1.0:
+        said.only("rope.scaling.attn_factor", float, 1.0)
+        return {"rope_type": "linear", "factor": factor} if kind == "linear" and factor != 1.0 else None
+    strength = said.decimal("rope.scaling.attn_factor", 1.0)
+    scaling = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original or context, **betas}
+    if strength != 1.0:  # llama.cpp multiplies it with what Hugging Face takes as the whole
+        scaling["attention_factor"] = strength * (0.1 * math.log(factor) + 1.0)
+    return scaling
+
+
+def _llama3_scaling(gguf: GGUF, divisors: Tensor, theta: float, d_head: int, original: int) -> dict[str, Any] | None:
+    """The llama3 rule whose divisors of the frequencies are these, by trying the published one.
+
+    A GGUF keeps only the divisors, [d_head / 2]. Raises UnsupportedModel where no known rule gives them.
+    """
+    factor = float(divisors.max())
+    if factor == 1.0 and bool((divisors == 1.0).all()):
+        return None
+    waves = 2 * math.pi * theta ** (torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
+    blend = ((original / waves - LLAMA3_LOW) / (LLAMA3_HIGH - LLAMA3_LOW)).clamp(0.0, 1.0)
+    expected = 1.0 / ((1.0 - blend) / factor + blend)
+    if divisors.shape != expected.shape or not torch.allclose(divisors, expected, rtol=1e-4, atol=0.0):
+        found = f"rope_freqs.weight in {gguf.path.name} with divisors up to {factor:g}"
+        raise UnsupportedModel(
+            found, f"those of Llama 3.x for a context of {original}", "use the model's original files"
+        )
+    return {
+        "rope_type": "llama3",
+        "factor": factor,
+        "low_freq_factor": LLAMA3_LOW,
+        "high_freq_factor": LLAMA3_HIGH,
+        "original_max_position_embeddings": original,
+    }

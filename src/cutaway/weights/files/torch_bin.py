@@ -1,0 +1,97 @@
+"""PyTorch's own format (pytorch_model.bin): tensors read one at a time, and no pickled code ever run.
+
+It does not know which tensors a model needs, nor how many files they are spread over.
+"""
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
+from cutaway.weights.files.lazy import LazyTensor, read_at, stored_plainly
+
+
+def open_torch_bin(path: Path) -> dict[str, LazyTensor]:
+    """The tensors of one file, by name. Those that share memory in the file (tied ones) each read a copy.
+
+    A zip file (torch 1.6 and later) is read where its tensors lie; an older or a compressed one is held in
+    memory. Raises BadCheckpoint for a file that is damaged, holds more than tensors, or asks to run code.
+    """
+    in_place = _readable_in_place(path)
+    # On the "meta" device torch builds tensors without data, whose storages know their offset in the file
+    # (torch docs, notes/serialization). Pages of a mapped file would count as this process's memory.
+    state = _load(path, "meta" if in_place else "cpu")
+    if not isinstance(state, dict):
+        found = f"a {type(state).__name__} in {path.name}"
+        raise BadCheckpoint(found, "a dict of tensors by name (a state dict)", "save model.state_dict() instead")
+    open_one = _in_place if in_place else _in_memory
+    return {name: open_one(path, name, _checked(path, name, value)) for name, value in state.items()}
+
+
+def _readable_in_place(path: Path) -> bool:
+    """Whether the tensors' bytes stand in the file as they are: a zip file without compression."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+    except zipfile.BadZipFile:
+        return False
+
+
+def _load(path: Path, device: str) -> Any:
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refused(path, str(error)) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        # the loader's ways to fail on bytes that are no checkpoint
+        found = f"a file that torch cannot read, {path.name} ({path.stat().st_size} bytes)"
+        raise BadCheckpoint(found, "a whole PyTorch checkpoint", "fetch the file again") from error
+
+
+def _refused(path: Path, message: str) -> BadCheckpoint:
+    """The error of a pickle that weights_only refuses, with the name that it asked for where there is one."""
+    # torch says "Unsupported global: GLOBAL os.system was not …" or "… GLOBAL os.system whose module …"
+    asked = re.search(r"GLOBAL (\S+)", message) or re.search(r"Unsupported class (\S+)", message)
+    if asked is None:
+        found = f"a pickle that torch cannot read in {path.name}"
+        return BadCheckpoint(found, "a whole PyTorch checkpoint", "fetch the file again")
+    found = f"{path.name}, which asks to run code: {asked[1]}"
+    return BadCheckpoint(found, "tensors only", "do not open it with any other tool unless you trust who made it")
+
+
+def _checked(path: Path, name: Any, value: Any) -> Tensor:
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        found = f"a {type(value).__name__} under {name!r} in {path.name}"
+        raise BadCheckpoint(found, "tensors by name only", "save model.state_dict() instead")
+    if value.is_sparse or value.is_quantized or value.layout is not torch.strided:
+        found = f"a sparse or quantized tensor under {name!r} in {path.name}"
+        raise UnsupportedModel(found, "plain tensors", "save them with to_dense() or dequantize()")
+    return value.detach()
+
+
+def _in_place(path: Path, name: str, meta: Tensor) -> LazyTensor:
+    storage_at: int = getattr(meta.untyped_storage(), "_checkpoint_offset")  # noqa: B009 (unknown to its stub)
+    shape, dtype = tuple(meta.shape), meta.dtype
+    if meta.is_contiguous():
+        offset = storage_at + int(meta.storage_offset()) * dtype.itemsize
+        return stored_plainly(name, shape, dtype, path, offset)
+
+    def fetch(start: int, stop: int) -> Tensor:  # a transposed or strided view: its whole storage, then the view of it
+        flat = read_at(path, storage_at, meta.untyped_storage().nbytes()).view(dtype)
+        view = flat.as_strided(shape, meta.stride(), meta.storage_offset())
+        return view[start:stop].clone(memory_format=torch.contiguous_format)
+
+    return LazyTensor(name, shape, dtype, fetch)
+
+
+def _in_memory(path: Path, name: str, tensor: Tensor) -> LazyTensor:
+    def fetch(start: int, stop: int) -> Tensor:
+        rows = tensor[start:stop] if tensor.ndim else tensor
+        return rows.clone(memory_format=torch.contiguous_format)
+
+    return LazyTensor(name, tuple(tensor.shape), tensor.dtype, fetch)

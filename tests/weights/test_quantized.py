@@ -1,0 +1,187 @@
+"""Loading in 8 bits and keeping it: codes equal those of the whole weight, a saved folder opens to the same model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cutaway.ground.errors import BadArgument, BadCheckpoint, NotFinite
+from cutaway.lm import LM, load, quantize
+from cutaway.quant.int8 import quantize_weight
+from cutaway.quant.linear import Int8Linear
+from cutaway.weights.load import load_decoder, open_checkpoint
+from cutaway.weights.quantizing import MappedEmbedding
+from cutaway.weights.save import MANIFEST, WEIGHTS, check_files
+from tests.parity.tiny import CONFIGS
+from tests.parity.tiny import saved as tiny_model
+from tests.tiny_lm import CONFIGS as WITH_TOKENIZER
+from tests.tiny_lm import tiny_lm
+
+
+@pytest.fixture(params=WITH_TOKENIZER)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    tiny_lm(request.param, tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_codes_are_those_of_the_whole_weight(name: str, tmp_path: Path):
+    folder, _ = tiny_model(name, tmp_path)
+    checkpoint = open_checkpoint(folder)
+    plain = load_decoder(checkpoint, dtype=torch.float32, device="cpu")
+    small = load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize="int8")
+    layers = {n: m for n, m in small.named_modules() if isinstance(m, Int8Linear)}
+    assert len(layers) == 4 * plain.config.n_layers + 1
+    for name, layer in layers.items():
+        linear = plain.get_submodule(name)
+        codes, scale = quantize_weight(linear.weight)
+        assert torch.equal(layer.codes, codes) and torch.equal(layer.scale, scale), name
+        assert (layer.bias is None) == (linear.bias is None)
+        assert layer.bias is None or torch.equal(layer.bias, linear.bias)
+
+
+def test_the_embedding_stays_in_its_file_and_norms_are_never_quantized(folder: Path):
+    lm = load(folder, device="cpu")
+    assert isinstance(lm.decoder.embed.token, MappedEmbedding)
+    plain = load(folder, quantize=None, device="cpu")
+    tokens = plain.tokenize("the cat sat on the mat")
+    sites = ["embed.token", "blocks.0.resid_pre"]
+    assert all(torch.equal(lm.trace(tokens, sites)[site], plain.trace(tokens, sites)[site]) for site in sites)
+    assert torch.equal(lm.decoder.blocks[0].ln1.weight, plain.decoder.blocks[0].ln1.weight)
+
+
+def test_keep_leaves_a_layer_in_full_precision(folder: Path):
+    lm = load(folder, keep=["lm_head", "blocks.1.mlp.down"], device="cpu")
+    assert isinstance(lm.decoder.unembed.head, nn.Linear)
+    assert isinstance(lm.decoder.blocks[1].mlp.down, nn.Linear)
+    assert isinstance(lm.decoder.blocks[0].mlp.down, Int8Linear)
+    with pytest.raises(BadArgument, match="keep='lm_tail'"):
+        load(folder, keep=["lm_tail"])
+
+
+@pytest.mark.parametrize("mode", ["int8", "int8-pooled", "int8-weight"])
+@pytest.mark.parametrize("keep", [[], ["lm_head"]])
+def test_a_saved_folder_opens_to_the_same_model(folder: Path, tmp_path: Path, mode: str, keep: list[str]):
+    out = quantize(folder, tmp_path / "out", mode=mode, keep=keep)
+    direct, reopened = load(folder, quantize=mode, keep=keep, device="cpu"), load(out, quantize=mode, device="cpu")
+    text = "the dog ran to the cat"
+    assert torch.equal(direct.logits(text), reopened.logits(text))
+    assert direct.generate(text, max_new_tokens=5).text == reopened.generate(text, max_new_tokens=5).text
+    assert WEIGHTS in check_files(out)
+
+
+def test_what_is_opened_lies_in_the_file(tmp_path: Path):
+    tiny_lm("llama", tmp_path / "model")
+    lm = load(quantize(tmp_path / "model", tmp_path / "out"), device="cpu")
+    codes = lm.decoder.blocks[0].attn.qkv.codes
+    assert codes.data_ptr() % 64 == 0
+    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path / "out") in line]
+    spans = [tuple(int(end, 16) for end in line.split()[0].split("-")) for line in maps]
+    assert any(start <= codes.data_ptr() < end for start, end in spans)
+
+
+def test_a_batch_gives_each_text_exactly_what_it_gets_alone(folder: Path):
+    """Where shapes are the same, bit for bit; within 1e-5 of the largest logit otherwise."""
+    lm = load(folder, device="cpu")
+    texts = ["the cat sat on the", "the dog ran to the", "naïve"]
+    alone = [lm.logits(text)[0] for text in texts]
+    same = lm.logits(texts[:2]) if len(alone[0]) == len(alone[1]) else None
+    assert same is None or all(
+        torch.allclose(same[i], alone[i], rtol=0, atol=1e-5 * alone[i].abs().max()) for i in (0, 1)
+    )
+    tokens = lm.tokenize(texts)
+    batch = lm.logits(tokens)
+    for i, expected in enumerate(alone):
+        got = batch[i][tokens.mask[i].bool()]
+        assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path: Path):
+    folder, model = tiny_model("llama", tmp_path)
+    state = {n: p.clone() for n, p in model.state_dict().items()}
+    state["model.layers.1.mlp.down_proj.weight"][3, 4] = float("nan")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    with pytest.raises(NotFinite, match=r"model\.layers\.1\.mlp\.down_proj\.weight"):
+        load(folder)
+
+
+def spoil_layout(out: Path) -> None:
+    manifest = json.loads((out / MANIFEST).read_text())
+    (out / MANIFEST).write_text(json.dumps(manifest | {"layout": 99}))
+
+
+def truncate(out: Path) -> None:
+    data = (out / WEIGHTS).read_bytes()
+    (out / WEIGHTS).write_bytes(data[:-100])
+
+
+def lose_weights(out: Path) -> None:
+    (out / WEIGHTS).unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"), [(spoil_layout, "layout 99"), (truncate, "ends too early"), (lose_weights, f"no {WEIGHTS}")]
+)
+def test_a_damaged_folder_is_refused_by_name(spoil, message: str, tmp_path: Path):
+    tiny_lm("llama", tmp_path / "model")
+    spoil(out := quantize(tmp_path / "model", tmp_path / "out"))
+    with pytest.raises(BadCheckpoint, match=message):
+        load(out)
+
+
+def test_a_flipped_bit_is_caught_by_its_hash(tmp_path: Path):
+    tiny_lm("llama", tmp_path / "model")
+    out = quantize(tmp_path / "model", tmp_path / "out")
+    data = bytearray((out / WEIGHTS).read_bytes())
+    data[-5] ^= 1
+    (out / WEIGHTS).write_bytes(data)
+    with pytest.raises(BadCheckpoint, match="sha256"):
+        check_files(out)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model, out: quantize(out, model.parent / "again"), "in 8 bits already"),
+        (lambda model, out: quantize(model, out), "there already"),
+        (lambda model, out: quantize(model, model.parent / "new", mode="int3"), "quantize='int3'"),
+        (lambda model, out: load(out, quantize=None), "saved as 'int8'"),
+        (lambda model, out: load(out, keep=["lm_head"]), "in 8 bits already"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(call, message: str, tmp_path: Path):
+    tiny_lm("llama", tmp_path / "model")
+    out = quantize(tmp_path / "model", tmp_path / "out")
+    with pytest.raises(BadArgument, match=message):
+        call(tmp_path / "model", out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "out"]
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tiny_lm("llama", tmp_path / "model")
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space left"):
+        quantize(tmp_path / "model", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_result_of_8_bits_is_near_full_precision(folder: Path):
+    """Random weights, so no claim of quality: only that codes and scales mean what they say."""
+    text = "the cat sat on the mat"
+    plain, small = (load(folder, quantize=q, device="cpu").logits(text) for q in (None, "int8"))
+    assert 0 < (plain - small).norm() / plain.norm() < 0.1
+
+
+def test_a_saved_model_is_an_lm_like_any_other(tmp_path: Path):
+    tiny_lm("gpt2", tmp_path / "model")
+    lm = load(quantize(tmp_path / "model", tmp_path / "out"))
+    assert isinstance(lm, LM)
+    assert "int8" in str(lm) and lm.trace("the cat", "blocks.0.attn.q").attention == "fused"
