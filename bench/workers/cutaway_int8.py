@@ -1,0 +1,30 @@
+"""cutaway in 8 bits, by the generator of steps that every caller of it uses, each step with its logits."""
+
+import torch
+from serve import Each, arguments, serve, versions
+
+import cutaway
+from cutaway.model import architecture
+from cutaway.sample.loop import generate
+from cutaway.sample.settings import Sampling
+from cutaway.text.pieces import Tokens
+
+path, threads, _ = arguments()
+torch.set_num_threads(threads)
+lm = cutaway.load(path, device="cpu")
+
+
+def decode(prompt: list[int], new: int, each: Each) -> None:
+    # no eos ids: the loop ends by length only
+    for step in generate(lm.decoder, Tokens.from_ids([prompt]), Sampling(max_new_tokens=new)):
+        each(int(step.ids[0]))
+
+
+# of the tables of tokens and positions only a row is read; the head has codes of its own
+read = [row for row in architecture.rows(lm.decoder) if not row.name.startswith("embed.")]
+serve(
+    decode,
+    settings=f"int8, {lm.decoder.blocks[0].mlp.down.engine}",
+    nbytes=sum(row.bytes * row.count for row in read),
+    runs_on=versions("torch"),
+)
