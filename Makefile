@@ -28,5 +28,4 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	$(BIN)/python bench/start.py
-	$(BIN)/python bench/load.py
+	for claim in start load quality decode prefill; do $(BIN)/python bench/$$claim.py || exit 1; done

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines import Entrant, Result
+from engines import Entrant, Result, race
 from load import DEFAULT as STAND_IN
 from models import Models
 from peers import DEFAULT as VENVS
 
-from measure import spread
+from measure import report, spread
 
 OPT, SMALL = "opt-1.3b's shape", "SmolLM2-135M"
 
@@ -67,18 +67,71 @@ def entrants(models: Models, targets: Mapping[str, float]) -> dict[str, list[Ent
 def rows(
     model: str, results: Sequence[Result], bandwidth: Sequence[float], goal: Goal, targets: Mapping[str, float]
 ) -> list[list[str]]:
-    """One row an engine: speed, share of the bandwidth, how much faster cutaway is, and whether that is enough."""
-    ours = results[0].seconds(goal.what)
-    table = []
-    for result in results:
-        if not result.answers:
-            blank = [""] * (4 if goal.share is None else 6)
-            table.append([model, result.entrant.name, result.missing, *blank, "NO"])
-            continue
-        seconds = result.seconds(goal.what)
-        row = [model, result.entrant.name, result.facts["settings"], spread([goal.tokens / s for s in seconds], "")]
-        shares = [result.facts["nbytes"] / s / b for s, b in zip(seconds, bandwidth, strict=True)]
-        if goal.share is not None:
-            row += [f"{result.facts['nbytes'] / 1e6:,.0f} MB", f"{statistics.median(shares):.2f}"]
-        table.append(row + _verdict(model, result, seconds, ours, shares, goal, targets) + [_alike(result, results[0])])
-    return [[*row[:-2], row[-1], row[-2]] if len(row[-1]) > 3 else row for row in table]
+    """One row an engine: speed, share of the bandwidth, how much faster cutaway is, whether that is enough, and how
+    many of the new ids are cutaway's (different roundings may part on a near tie)."""
+    return [_row(model, result, results[0], bandwidth, goal, targets) for result in results]
+
+
+HEADER = ["model", "engine", "settings", "tokens/s", "read a token", "of the bandwidth", "cutaway is", "asked", "holds",
+          "same ids"]  # fmt: skip
+
+
+def _row(
+    model: str, result: Result, ours: Result, bandwidth: Sequence[float], goal: Goal, targets: Mapping[str, float]
+) -> list[str]:
+    name = result.entrant.name
+    if not result.answers:
+        return [model, name, result.missing, "", "", "", "", "", "NO", ""]
+    seconds, nbytes = result.seconds(goal.what), result.facts["nbytes"]
+    share = statistics.median(nbytes / s / read for s, read in zip(seconds, bandwidth, strict=True))
+    per_token = goal.what == "each"  # a prefill reads the weights once for all its tokens
+    row = [model, name, result.facts["settings"], spread([goal.tokens / s for s in seconds], "")]
+    row += [f"{nbytes / 1e6:,.0f} MB", f"{share:.2f}"] if per_token else ["", ""]
+    if result is ours:
+        asked = goal.share if model == OPT else None
+        row += ["", "" if asked is None else f"{asked:.2f} of the bandwidth"]
+        return [*row, "" if asked is None else yes(share >= asked), ""]
+    ratio = statistics.median(theirs / own for theirs, own in zip(seconds, ours.seconds(goal.what), strict=True))
+    asked = targets[name]
+    return [*row, f"{ratio:.2f} ×", f"{asked:.2f} ×", yes(ratio >= asked), _alike(result, ours)]
+
+
+def yes(holds: bool) -> str:
+    """The word of the column."""
+    return "yes" if holds else "NO"
+
+
+def _alike(result: Result, ours: Result) -> str:
+    pairs = list(zip(result.answers[0]["ids"], ours.answers[0]["ids"], strict=True))
+    same = next((i for i, (theirs, own) in enumerate(pairs) if theirs != own), len(pairs))
+    return f"first {same} of {len(pairs)}"
+
+
+def versions(results: Sequence[Result]) -> str:
+    """What ran, for the note under the table."""
+    return "; ".join(f"{result.entrant.name}: {result.facts['versions']}" for result in results if result.answers)
+
+
+def contest(
+    name: str, title: str, goal: Goal, targets: Mapping[str, Mapping[str, float]], lengths: tuple[int, int], doc: str
+) -> None:
+    """Run everything on both models and write the result. lengths: of the prompt, and how many new tokens."""
+    given = options(doc)
+    models = Models(given.models, given.venvs)
+    table, notes = [], []
+    for model in (OPT, SMALL):
+        some = entrants(models, targets[model])[model]
+        request = {"prompt": models.ids(lengths[0]), "new": lengths[1]}
+        task = "decode" if goal.what == "each" else "prefill"
+        results, bandwidth = race(
+            some, request, rounds=given.rounds, threads=given.threads, task=task, python=models.own()
+        )
+        table += rows(model, results, bandwidth, goal, targets[model])
+        notes += [
+            f"{model}: the machine read {spread([read / 1e9 for read in bandwidth], 'GB/s')}; {versions(results)}."
+        ]
+    how = f"{given.threads} threads, {given.rounds} interleaved rounds, medians (least to most); a prompt of "
+    how += f"{lengths[0]} tokens, {lengths[1]} new."
+    full = [place for place, _ in enumerate(HEADER) if any(row[place] for row in table)]
+    kept = [[row[place] for place in full] for row in [HEADER, *table]]
+    report(name, title, kept[0], kept[1:], "\n\n".join([how, *notes]))

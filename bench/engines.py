@@ -25,15 +25,13 @@ WORKERS = Path(__file__).parent / "workers"
 class Entrant:
     """One engine on one model.
 
-    python: whose venv runs the worker, or raises Missing. model: makes the model's path, once. target: how many times
-    faster cutaway is to be; None for cutaway itself.
+    python: whose venv runs the worker, or raises Missing. model: makes the model's path, once.
     """
 
     name: str
     worker: str
     python: Callable[[], Path]
     model: Callable[[], Path]
-    target: float | None = None
 
 
 @dataclass

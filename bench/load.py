@@ -1,5 +1,7 @@
 """Claim: loading a checkpoint takes the model's bytes and little more: peak RSS under 1.15 × the model + 600 MB.
 
+The same in 8 bits, by the bytes of 8 bits; and what was saved in 8 bits opens in under 1.5 s, mapped, not read.
+
 The model is a stand-in of opt-1.3b: its exact shape with random float16 weights, made once by transformers in the
 folder given (default: the system's temporary folder), as .bin and as safetensors. Each load is a process of its own.
 """
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from measure import in_a_process, report
 
+DEFAULT = Path(tempfile.gettempdir()) / "cutaway-opt-1.3b-like"
 MAKE = """
 import sys, torch
 from pathlib import Path
@@ -30,14 +33,20 @@ torch.save(model.state_dict(), out / "bin" / "pytorch_model.bin")
 result = {}
 """
 
+# process: seconds since the process began, imports and all, which is what a user waits
 LOAD = """
-import sys, time
+import os, sys, time
 import torch, cutaway
 from cutaway.model import architecture
 start = time.perf_counter()
-lm = cutaway.load(sys.argv[1], quantize=None, dtype="bfloat16", device="cpu")
+path, mode = sys.argv[1], sys.argv[2] or None
+lm = cutaway.load(path, quantize=mode, dtype=None if mode else "bfloat16", device="cpu")
 result = {"seconds": time.perf_counter() - start, "model": architecture.nbytes(lm.decoder)}
+since_boot = float(open("/proc/uptime").read().split()[0])
+began = int(open("/proc/self/stat").read().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
+result["process"] = since_boot - began
 """
+SAVE = "import sys; from cutaway.lm import quantize; quantize(sys.argv[1], sys.argv[2]); result = {}"
 
 
 def stand_in(folder: Path) -> Path:
@@ -48,18 +57,30 @@ def stand_in(folder: Path) -> Path:
     return folder
 
 
+def row(name: str, path: Path, mode: str) -> list[str]:
+    """Load twice, each in a process of its own, and tell of the second: the file is in the page cache."""
+    in_a_process(LOAD, str(path), mode)
+    got = in_a_process(LOAD, str(path), mode)
+    limit = 1.15 * got["model"] + 600e6
+    gigabytes = (f"{got[key] / 1e9:.2f} GB" for key in ("model", "peak_rss", "anonymous_rss"))
+    asked = f"peak RSS < {limit / 1e9:.2f} GB"
+    holds = got["peak_rss"] < limit
+    if path.name == "opt-int8":
+        asked, holds = "load < 1.5 s, anonymous < 0.40 GB", got["seconds"] < 1.5 and got["anonymous_rss"] < 400e6
+    return [name, f"{got['seconds']:.2f} s", f"{got['process']:.2f} s", *gigabytes, asked, "yes" if holds else "NO"]
+
+
 def main() -> None:
-    folder = stand_in(Path(sys.argv[1]) if sys.argv[1:] else Path(tempfile.gettempdir()) / "cutaway-opt-1.3b-like")
+    folder = stand_in(Path(sys.argv[1]) if sys.argv[1:] else DEFAULT)
     rows = []
     for form in ("bin", "safetensors"):
-        in_a_process(LOAD, str(folder / form))  # warm: the file is in the page cache for both
-        got = in_a_process(LOAD, str(folder / form))
-        limit = 1.15 * got["model"] + 600e6
-        gigabytes = (f"{got[key] / 1e9:.2f} GB" for key in ("model", "peak_rss", "anonymous_rss"))
-        holds = "yes" if got["peak_rss"] < limit else "NO"
-        rows.append([form, f"{got['seconds']:.1f} s", *gigabytes, f"{limit / 1e9:.2f} GB", holds])
-    header = ["file", "load", "model", "peak RSS", "anonymous RSS", "limit", "holds"]
-    report("load", "Loading the shape of opt-1.3b in bfloat16 on the CPU", header, rows)
+        rows += [row(f"{form} → bfloat16", folder / form, ""), row(f"{form} → int8", folder / form, "int8")]
+    saved = folder / "opt-int8"
+    if not saved.exists():
+        in_a_process(SAVE, str(folder / "safetensors"), str(saved))
+    rows.append(row("a folder of `cutaway quantize`", saved, "int8"))
+    header = ["from → to", "load", "with imports", "model", "peak RSS", "anonymous RSS", "asked", "holds"]
+    report("load", "Loading the shape of opt-1.3b on the CPU, ready for the first token", header, rows)
 
 
 if __name__ == "__main__":

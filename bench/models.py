@@ -62,6 +62,10 @@ class Models:
     def small_q8_0(self) -> Path:
         return self._made("smollm2-q8_0.gguf", [sys.executable, CONVERT / "to_gguf.py", self.small()])
 
+    def own(self) -> Path:
+        """The Python that runs this."""
+        return Path(sys.executable)
+
     def peer(self, name: str) -> Path:
         """The Python of a peer. Raises Missing where it cannot be made."""
         return python_of(name, self.venvs)
@@ -80,10 +84,11 @@ class Models:
     def _quantized(self, source: Path, name: str) -> Path:
         """What `cutaway quantize` writes; made anew where it is of another layout."""
         out = self.folder / name
-        try:
-            read_manifest(out)
-        except BadCheckpoint:
-            shutil.rmtree(out, ignore_errors=True)
+        if out.exists():
+            try:
+                read_manifest(out)
+            except BadCheckpoint:
+                shutil.rmtree(out)
         return self._made(name, [sys.executable, "-c", QUANTIZE, source])
 
     def _made(self, name: str, command: list[str | Path]) -> Path:

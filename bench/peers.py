@@ -28,12 +28,16 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """What pip is to install. shown: the packages whose versions a result names. build: the environment of pip."""
+    """What pip is to install. shown: the packages whose versions a result names. build: the environment of pip.
+
+    without: what came along and does not go with torch's build for the CPU; it is taken out again.
+    """
 
     packages: tuple[str, ...]
     shown: tuple[str, ...]
     options: tuple[str, ...] = ()
     build: tuple[tuple[str, str], ...] = ()
+    without: tuple[str, ...] = ()
 
 
 PEERS = {
@@ -41,7 +45,11 @@ PEERS = {
         (TORCH, "transformers", "bitsandbytes", "accelerate"), ("torch", "transformers", "bitsandbytes")
     ),
     "ctranslate2": Peer((TORCH, "transformers", "ctranslate2"), ("ctranslate2", "transformers")),
-    "openvino": Peer((TORCH, "openvino", "nncf", "optimum-intel[openvino]"), ("openvino", "optimum-intel", "nncf")),
+    "openvino": Peer(
+        (TORCH, "openvino", "nncf", "optimum-intel[openvino]"),
+        ("openvino", "optimum-intel", "nncf"),
+        without=("torchvision",),
+    ),
     # from source, for the instructions of this processor: the wheel's are the least that all have
     "llama_cpp": Peer(
         ("llama-cpp-python", "numpy"),
@@ -64,6 +72,8 @@ def python_of(name: str, venvs: Path = DEFAULT) -> Path:
     _run([str(python), "-m", "pip", "install", "--quiet", "--upgrade", "pip"])
     command = ["nice", "-n", "19", str(python), "-m", "pip", "install", "--no-input", *peer.options, *peer.packages]
     _run(command, dict(peer.build))
+    if peer.without:
+        _run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *peer.without])
     (folder / WHOLE).write_text(json.dumps({"packages": peer.packages, "versions": _versions(python, peer.shown)}))
     return python
 

@@ -7,17 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cutaway.lm import LM, load
+    from cutaway.lm import LM, load, quantize
     from cutaway.sample.generation import Generation
     from cutaway.sample.step import Step
     from cutaway.text.pieces import Tokens
     from cutaway.trace.trace import Trace
 
-__all__ = ["LM", "Generation", "Step", "Tokens", "Trace", "load"]
+__all__ = ["LM", "Generation", "Step", "Tokens", "Trace", "load", "quantize"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "load": "cutaway.lm",
+    "quantize": "cutaway.lm",
     "LM": "cutaway.lm",
     "Generation": "cutaway.sample.generation",
     "Step": "cutaway.sample.step",
