@@ -39,6 +39,7 @@ def options(doc: str | None) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=STAND_IN, help="the folder of the stand-in and its conversions")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=(OPT, SMALL), help="one of the two models; the result is then only printed")
     return parser.parse_args()
 
 
@@ -119,7 +120,7 @@ def contest(
     given = options(doc)
     models = Models(given.models, given.venvs)
     table, notes = [], []
-    for model in (OPT, SMALL):
+    for model in (OPT, SMALL) if given.only is None else (given.only,):
         some = entrants(models, targets[model])[model]
         request = {"prompt": models.ids(lengths[0]), "new": lengths[1]}
         task = "decode" if goal.what == "each" else "prefill"
@@ -134,4 +135,4 @@ def contest(
     how += f"{lengths[0]} tokens, {lengths[1]} new."
     full = [place for place, _ in enumerate(HEADER) if any(row[place] for row in table)]
     kept = [[row[place] for place in full] for row in [HEADER, *table]]
-    report(name, title, kept[0], kept[1:], "\n\n".join([how, *notes]))
+    report(name, title, kept[0], kept[1:], "\n\n".join([how, *notes]), keep=given.only is None)

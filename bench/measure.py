@@ -50,14 +50,18 @@ def machine() -> str:
     return f"{cpu}, {cores} cores, {platform.system()} {platform.machine()}"
 
 
-def report(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: str = "") -> None:
-    """Print one table and write it to bench/results/NAME.md."""
+def report(
+    name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: str = "", keep: bool = True
+) -> None:
+    """Print one table and, if it is to be kept, write it to bench/results/NAME.md."""
     lines = [f"# {title}", "", f"{datetime.now(UTC):%Y-%m-%d} · {machine()} · Python {platform.python_version()}"]
     lines[-1] += " · " + ", ".join(f"{p} {version(p)}" for p in ("torch", "transformers"))
     lines += ["", "| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
     lines += ["| " + " | ".join(row) + " |" for row in rows] + (["", notes] if notes else [])
     text = "\n".join(lines) + "\n"
     print(text)
+    if not keep:
+        return
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
 

@@ -16,7 +16,7 @@ from cutaway.model.attend import Place, attend_explicit, window
 from cutaway.model.cache import Cache
 from cutaway.model.positions import Rotary
 from cutaway.model.steps import ACTIVATIONS, Steps, plain
-from cutaway.model.tap import Tap, untapped
+from cutaway.model.tap import Tap, untapped, wants_any
 
 
 class Embed(nn.Module):
@@ -48,11 +48,12 @@ class Norm(nn.Module):
     def __init__(self, config: DecoderConfig, site: str) -> None:
         super().__init__()
         self.site, self.eps, self.centered = site, config.norm_eps, config.norm == "layer"
+        self.inside = [site + ".scale", site + ".normalized"]
         self.weight = nn.Parameter(torch.empty(config.d_model))
         self.bias = nn.Parameter(torch.empty(config.d_model)) if config.norm_bias else None
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
-        if tap.wants(self.site + ".scale") or tap.wants(self.site + ".normalized"):
+        if wants_any(tap, self.inside):
             return tap(self.site + ".out", self.explicit(x_BTD, tap))
         return tap(self.site + ".out", self.steps.norm(x_BTD, self.weight, self.bias, self.eps))
 
@@ -86,7 +87,7 @@ class Attention(nn.Module):
         self, x_BTD: Float[Tensor, "B T D"], place: Place, cache: Cache | None, tap: Tap
     ) -> Float[Tensor, "B T D"]:
         qkv_BTX = self.qkv(x_BTD)
-        if any(map(tap.wants, self.inside)):
+        if wants_any(tap, self.inside):
             z_BTHK = self.explicit(qkv_BTX, place, cache, tap)
         else:
             z_BTHK = self.steps.attention(qkv_BTX, self.heads, place, cache, self.layer)
@@ -182,6 +183,8 @@ class Decoder(nn.Module):
     `last` [B] chooses one place a text to unembed, and the logits are then [B, 1, V]: a vocabulary is wide.
     """
 
+    steps: Steps = plain
+
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -193,7 +196,7 @@ class Decoder(nn.Module):
     def use(self, steps: Steps) -> None:
         """Take the small steps this way from now on."""
         for module in self.modules():
-            if isinstance(module, Norm | Attention | MLP):
+            if isinstance(module, Norm | Attention | MLP | Decoder):
                 module.steps = steps
 
     def forward(
@@ -203,6 +206,12 @@ class Decoder(nn.Module):
         tap: Tap = untapped,
         last: Int[Tensor, "B"] | None = None,
     ) -> Float[Tensor, "B T V"]:
+        return self.steps.whole(lambda: self.run(tokens, cache, tap, last), tokens.ids.shape[1])
+
+    def run(
+        self, tokens: TokenBatch, cache: Cache | None, tap: Tap, last: Int[Tensor, "B"] | None
+    ) -> Float[Tensor, "B T V"]:
+        """The pass itself: forward's arguments and result."""
         if cache is not None:
             cache.admit(tokens)
         resid_BTD = self.embed(tokens, tap)

@@ -24,6 +24,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Steps:
     """Each step's meaning: the explicit form beside it in decoder.py, or in the file named."""
 
+    def whole(self, run: Callable[[], Tensor], new: int) -> Tensor:
+        """A whole pass over `new` places a text: run() and nothing else."""
+        return run()
+
     def norm(self, x_BTD: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
         """LayerNorm where there is a bias, else RMSNorm: Norm.explicit."""
         if bias is not None:

@@ -3,6 +3,7 @@
 It knows names and values; it does not know what a watcher does with them.
 """
 
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -48,3 +49,8 @@ class Chain:
 
 
 untapped = Untapped()
+
+
+def wants_any(tap: Tap, names: Iterable[str]) -> bool:
+    """Whether one of these values must be computed by itself."""
+    return tap is not untapped and any(map(tap.wants, names))

@@ -78,8 +78,12 @@ class Int8Linear(nn.Module):
     def _ready(self) -> "_Prepared":
         """What the engine keeps beside the buffers, made again when one of them was replaced."""
         ready, buffers = self._prepared, self._buffers
-        if ready is None or not ready.is_of(buffers["codes"], buffers["scale"], buffers["bias"], self.mode):
-            ready = self._prepared = _Prepared(self.codes, self.scale, self.bias, self.mode)
+        if ready is not None:
+            codes, scale, bias, mode = ready.made_of
+            same = codes is buffers["codes"] and scale is buffers["scale"] and bias is buffers["bias"]
+            if same and mode == self.mode:
+                return ready
+        ready = self._prepared = _Prepared(self.codes, self.scale, self.bias, self.mode)
         return ready
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Linear":
@@ -114,10 +118,6 @@ class _Prepared:
             self.run = self._native
         else:
             self.name, self.product = engine_for(codes)
-
-    def is_of(self, codes: Tensor | None, scale: Tensor | None, bias: Tensor | None, mode: Mode) -> bool:
-        mine = self.made_of
-        return mine[0] is codes and mine[1] is scale and mine[2] is bias and mine[3] == mode
 
     def engine(self) -> str:
         return self.name if self.native is None else f"native {kernels.path()}"

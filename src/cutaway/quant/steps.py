@@ -3,6 +3,7 @@
 It does not know blocks or names of values: it answers to the same calls as model/steps.py.
 """
 
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,14 +18,19 @@ from cutaway.quant.linear import Int8Linear
 
 
 class NativeSteps(Steps):
-    """The same values within float32 rounding (tested), in one pass over memory each. No gradients flow here."""
+    """The same values within float32 rounding (tested), in one pass over memory each. No gradients flow here.
 
-    def __init__(self) -> None:
+    together: whether the products are the library's own, so that its threads are kept together over a pass.
+    """
+
+    def __init__(self, together: bool = False) -> None:
+        self.together = together
         self.shapes: WeakKeyDictionary[Cache, kernels.StepShape] = WeakKeyDictionary()
 
+    def whole(self, run: Callable[[], Tensor], new: int) -> Tensor:
+        return kernels.together(run) if new == 1 and self.together else run()
+
     def norm(self, x_BTD: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-        if _differentiable(x_BTD):
-            return super().norm(x_BTD, weight, bias, eps)
         if bias is None:
             return kernels.rms_norm(x_BTD, weight, eps)
         return kernels.layer_norm(x_BTD, weight, bias, eps)
@@ -63,7 +69,19 @@ class NativeSteps(Steps):
 def use_native_steps(decoder: Decoder) -> None:
     """Give the decoder the native steps where the library is there and the weights are on the CPU."""
     if kernels.available and decoder.embed.token.weight.is_cpu:
-        decoder.use(NativeSteps())
+        decoder.use(NativeSteps(together=_is_native(decoder)))
+
+
+def _is_native(decoder: Decoder) -> bool:
+    """Whether next to all weights are multiplied by the library, not by torch."""
+    layers = [module for module in decoder.modules() if isinstance(module, Int8Linear | nn.Linear)]
+    sizes = [(_multiplies(module), module.in_features * module.out_features) for module in layers]
+    return sum(size for native, size in sizes if native) > 0.95 * sum(size for _, size in sizes)
+
+
+def _multiplies(layer: nn.Module) -> bool:
+    """What Int8Linear will choose; asking for its engine would read all codes, which a mapped file has not done yet."""
+    return isinstance(layer, Int8Linear) and layer.mode != "int8-weight" and layer.in_features <= kernels.MAX_WIDTH
 
 
 def _differentiable(x: Tensor) -> bool:

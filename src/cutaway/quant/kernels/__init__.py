@@ -12,6 +12,7 @@ from cutaway.quant.kernels.steps import (
     silu_mul,
     step_shape,
 )
+from cutaway.quant.kernels.team import together
 
 available = LIBRARY is not None
 
@@ -33,4 +34,5 @@ __all__ = [
     "rotate",
     "silu_mul",
     "step_shape",
+    "together",
 ]

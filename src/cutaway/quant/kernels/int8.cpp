@@ -2,16 +2,16 @@
 // It does not know which instructions multiply (the paths do), nor Python or torch: this is a plain C interface.
 
 #include "paths.h"
-#include "threads.h"
+#include "team.h"
 
 #include <cmath>
 #include <cstring>
-#include <omp.h>
 #include <vector>
 
 namespace {
 
 constexpr int64_t BLOCK_BYTES = 1024 * 1024;  // codes of the tokens of one block: a second-level cache
+constexpr int64_t PORTION = 4;                // groups of weight rows that a thread takes at once, for one token
 constexpr int64_t SMALL = 1 << 15;           // below so many products a second thread costs more than it brings
 
 thread_local Scratch activations_memory, results_memory;
@@ -155,10 +155,9 @@ void prefetch_start(const Call& call, Share groups) {  // weights come while the
 
 // One token: every thread quantizes it for itself, which is cheaper than waiting for another to do it.
 void run_one(const Path& path, const Call& call, int threads) {
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        Share groups = share(groups_of(call), omp_get_thread_num(), omp_get_num_threads());
-        prefetch_start(call, groups);
+    Portions portions(groups_of(call), PORTION);
+    auto part = [&](int index, int size) {
+        prefetch_start(call, share(groups_of(call), index, size));
         Tokens tokens = make_tokens(*call.layer, 1);
         tokens.count = 1;
         Room room = make_room(*call.layer, 1);
@@ -166,21 +165,23 @@ void run_one(const Path& path, const Call& call, int threads) {
         tokens.n_columns = tokens.rows[0].outliers;
         memcpy(tokens.columns, tokens.rows[0].slots, size_t(tokens.n_columns) * sizeof(int32_t));
         for (int32_t j = 0; j < tokens.n_columns; ++j) tokens.rows[0].slots[j] = j;
-        run_groups(path, call, tokens, groups, room);
-    }
+        portions.each(index, size, [&](Share groups) { run_groups(path, call, tokens, groups, room); });
+    };
+    on_each(threads, part, call.layer->stretch);
 }
 
 void quantize_block(const Path& path, const Call& call, Tokens& tokens, const uint8_t* pooled, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && tokens.count > 8)
-    for (int64_t t = 0; t < tokens.count; ++t)
-        quantize_row(path, call, tokens, t, pooled, make_room(*call.layer, 1).columns[0]);
+    split(tokens.count, tokens.count > 8 ? threads : 1, [&](int64_t from, int64_t to) {
+        for (int64_t t = from; t < to; ++t)
+            quantize_row(path, call, tokens, t, pooled, make_room(*call.layer, 1).columns[0]);
+    });
     list_columns(*call.layer, tokens, (int32_t*)make_room(*call.layer, 1).columns[0]);
 }
 
 void multiply_block(const Path& path, const Call& call, const Tokens& tokens, int threads) {
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    run_groups(path, call, tokens, share(groups_of(call), omp_get_thread_num(), omp_get_num_threads()),
-               make_room(*call.layer, tokens.count));
+    on_each(threads, [&](int index, int size) {
+        run_groups(path, call, tokens, share(groups_of(call), index, size), make_room(*call.layer, tokens.count));
+    });
 }
 
 // Many tokens: block after block is quantized by all threads together, then each takes its own weight rows.
@@ -217,9 +218,9 @@ EXPORT void cutaway_linear(const Layer* layer, const void* x, void* out, int64_t
 // How many threads a call with `threads` really has.
 EXPORT int32_t cutaway_team(int32_t threads) {
     int32_t team = 0;
-#pragma omp parallel num_threads(threads)
-#pragma omp single
-    team = omp_get_num_threads();
+    on_each(threads, [&](int index, int size) {
+        if (index == 0) team = size;
+    });
     return team;
 }
 
@@ -227,12 +228,13 @@ EXPORT int32_t cutaway_team(int32_t threads) {
 EXPORT void cutaway_shift(const int8_t* codes, int64_t rows, int64_t width, int32_t* shift, int32_t threads) {
     const Path& path = chosen_path();
     std::vector<uint8_t> ones(size_t(padded(width)), 1);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t row = 0; row < rows; row += GROUP) {
-        int32_t count = int32_t(rows - row < GROUP ? rows - row : GROUP), sums[GROUP];
-        path.dots({ones.data(), padded(width), 1, codes + row * width, width, count, sums, nullptr});
-        for (int32_t r = 0; r < count; ++r) shift[row + r] = ZERO_POINT * sums[r];
-    }
+    split((rows + GROUP - 1) / GROUP, threads, [&](int64_t from, int64_t to) {
+        for (int64_t row = from * GROUP; row < rows && row < to * GROUP; row += GROUP) {
+            int32_t count = int32_t(rows - row < GROUP ? rows - row : GROUP), sums[GROUP];
+            path.dots({ones.data(), padded(width), 1, codes + row * width, width, count, sums, nullptr});
+            for (int32_t r = 0; r < count; ++r) shift[row + r] = ZERO_POINT * sums[r];
+        }
+    });
 }
 
 }  // extern "C"

@@ -29,6 +29,7 @@ class _Layer(ctypes.Structure):
         ("bias", ctypes.c_void_p),
         ("rows", ctypes.c_int64),
         ("width", ctypes.c_int64),
+        ("stretch", ctypes.c_void_p),
         ("pooled", ctypes.c_int32),
     )
 
@@ -41,6 +42,7 @@ class NativeLayer:
 
     def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None, pooled: bool = False) -> None:
         assert LIBRARY is not None
+        self.stretch: int | None = None
         rows, self.width = codes.shape
         self.rows, self.codes = rows, codes.contiguous()
         shift = torch.zeros(rows, dtype=torch.int32)
@@ -50,9 +52,14 @@ class NativeLayer:
         # A group that starts at any row may be read whole.
         self.arrays = [F.pad(array, (0, GROUP)) for array in arrays]
         pointers = [array.data_ptr() for array in self.arrays] + ([None] if bias is None else [])
-        self.struct = _Layer(self.codes.data_ptr(), *pointers, rows, self.width, pooled)
+        self.stretch = LIBRARY.cutaway_stretch(self.codes.data_ptr(), self.codes.nbytes)
+        self.struct = _Layer(self.codes.data_ptr(), *pointers, rows, self.width, self.stretch, pooled)
         self.address = ctypes.addressof(self.struct)
         self.run = LIBRARY.cutaway_linear
+
+    def __del__(self) -> None:  # before the codes go: another thread may be fetching them
+        if LIBRARY is not None and self.stretch is not None:
+            LIBRARY.cutaway_forget(self.stretch)
 
     def __call__(self, x: Tensor, epilogue: str = "none", residual: Tensor | None = None) -> Tensor:
         """x [..., K] float32 or bfloat16 → [..., N] in its dtype, in float32 inside; [..., N/2] for "gated-silu".
@@ -60,10 +67,10 @@ class NativeLayer:
         "relu"; "residual": residual + result; "gated-silu": silu(first half of the outputs) · second half.
         Raises BadArgument for a width, dtype or residual that does not fit.
         """
-        *leading, width = x.shape
+        shape = x.shape  # this runs a hundred times a token: every microsecond counts
         dtype = DTYPES.get(x.dtype)
-        if width != self.width or dtype is None or not x.is_cpu:
-            found = f"an input {list(x.shape)} of {x.dtype} on {x.device}"
+        if shape[-1] != self.width or dtype is None or not x.is_cpu:
+            found = f"an input {list(shape)} of {x.dtype} on {x.device}"
             raise BadArgument(found, f"[..., {self.width}] of float32 or bfloat16 on the CPU", "convert it first")
         columns, add = self.rows, None
         if epilogue != "none" or residual is not None:
@@ -72,8 +79,8 @@ class NativeLayer:
             residual = None if residual is None else residual.contiguous()
             add = None if residual is None else residual.data_ptr()
         x = x.contiguous()
-        out = x.new_empty(*leading, columns)  # sizes one by one: a tuple of them costs half a microsecond more
-        tokens = x.numel() // width
+        out = x.new_empty(*shape[:-1], columns)  # sizes one by one: a tuple of them costs half a microsecond more
+        tokens = x.numel() // self.width
         self.run(self.address, x.data_ptr(), out.data_ptr(), tokens, add, EPILOGUES[epilogue], dtype, get_num_threads())
         return out
 

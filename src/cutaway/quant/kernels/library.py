@@ -12,6 +12,7 @@ import torch  # noqa: F401  first: it brings the OpenMP runtime that the library
 from cutaway.ground.errors import BadArgument
 
 pointer, i64, i32, f32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
+BODY = ctypes.CFUNCTYPE(None)
 SIGNATURES = {
     "cutaway_path_name": ([i32], ctypes.c_char_p),
     "cutaway_path": ([], ctypes.c_char_p),
@@ -24,6 +25,9 @@ SIGNATURES = {
     "cutaway_silu_mul": ([pointer, pointer, i64, i64, i64, i64, pointer, i32], None),
     "cutaway_attend_one": ([pointer, i32], None),
     "cutaway_attention_step": ([pointer] * 7 + [i64, pointer, i32], None),
+    "cutaway_stretch": ([pointer, i64], pointer),
+    "cutaway_forget": ([pointer], None),
+    "cutaway_together": ([BODY, i32], None),
 }
 
 

@@ -19,6 +19,7 @@ struct Layer {
     const float* outlier_factor;  // scale / 127
     const float* bias;            // or null
     int64_t rows, width;
+    struct Stretch* stretch;      // the codes as what every pass reads (team.h)
     int32_t pooled;               // outlier columns are shared by all tokens of a call
 };
 

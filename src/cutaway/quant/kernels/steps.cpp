@@ -2,10 +2,9 @@
 // It does not know which instructions compute a row (the paths do), nor Python or torch.
 
 #include "paths.h"
-#include "threads.h"
+#include "team.h"
 
 #include <cstring>
-#include <omp.h>
 
 namespace {
 
@@ -21,16 +20,18 @@ EXPORT void cutaway_rms_norm(const float* x, const float* w, float eps, int64_t 
                              int32_t threads) {
     const Path& path = chosen_path();
     threads = for_work(rows * width, threads);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t r = 0; r < rows; ++r) path.rms_norm(x + r * width, w, eps, width, out + r * width);
+    split(rows, threads, [&](int64_t from, int64_t to) {
+        for (int64_t r = from; r < to; ++r) path.rms_norm(x + r * width, w, eps, width, out + r * width);
+    });
 }
 
 EXPORT void cutaway_layer_norm(const float* x, const float* w, const float* b, float eps, int64_t rows, int64_t width,
                                float* out, int32_t threads) {
     const Path& path = chosen_path();
     threads = for_work(rows * width, threads);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t r = 0; r < rows; ++r) path.layer_norm(x + r * width, w, b, eps, width, out + r * width);
+    split(rows, threads, [&](int64_t from, int64_t to) {
+        for (int64_t r = from; r < to; ++r) path.layer_norm(x + r * width, w, b, eps, width, out + r * width);
+    });
 }
 
 // x [rows, heads, width], a row every row_stride and a head every head_stride; cos and sin [rows, pairs].
@@ -39,11 +40,12 @@ EXPORT void cutaway_rotate(const float* x, const float* cos, const float* sin, i
                            int32_t threads) {
     const Path& path = chosen_path();
     threads = for_work(rows * heads * width, threads);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t r = 0; r < rows; ++r)
-        for (int64_t h = 0; h < heads; ++h)
-            path.rotate(x + r * row_stride + h * head_stride, cos + r * pairs, sin + r * pairs, pairs, width,
-                        out + (r * heads + h) * width);
+    split(rows, threads, [&](int64_t from, int64_t to) {
+        for (int64_t r = from; r < to; ++r)
+            for (int64_t h = 0; h < heads; ++h)
+                path.rotate(x + r * row_stride + h * head_stride, cos + r * pairs, sin + r * pairs, pairs, width,
+                            out + (r * heads + h) * width);
+    });
 }
 
 // gate and up [rows, width], each with its own distance between rows.
@@ -51,9 +53,10 @@ EXPORT void cutaway_silu_mul(const float* gate, const float* up, int64_t rows, i
                              int64_t up_stride, float* out, int32_t threads) {
     const Path& path = chosen_path();
     threads = for_work(rows * width, threads);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t r = 0; r < rows; ++r)
-        path.silu_mul(gate + r * gate_stride, up + r * up_stride, width, out + r * width);
+    split(rows, threads, [&](int64_t from, int64_t to) {
+        for (int64_t r = from; r < to; ++r)
+            path.silu_mul(gate + r * gate_stride, up + r * up_stride, width, out + r * width);
+    });
 }
 
 // One new token of each text. Its heads in groups that share keys: q and z [texts, groups, heads, width].
@@ -68,16 +71,17 @@ struct AttendOne {
 static void attend_one(const Path& path, const AttendOne& c, int32_t threads) {
     int64_t padded = (c.places + 15) / 16 * 16;
     threads = for_work(c.texts * c.groups * c.heads * c.places * c.width, threads);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t i = 0; i < c.texts * c.groups; ++i) {
+    split(c.texts * c.groups, threads, [&](int64_t from, int64_t to) {
         thread_local Scratch memory;
-        int64_t text = i / c.groups, shared = text * c.text_stride + i % c.groups * c.group_stride;
-        int64_t own = i * c.heads * c.width;
-        memory.reserve(Scratch::room<float>(c.heads * padded));
-        path.attend({c.q + own, c.keys + shared, c.values + shared, c.mask ? c.mask + text * c.mask_stride : nullptr,
-                     c.heads, c.width, c.places, c.place_stride, c.mask_step, memory.take<float>(c.heads * padded),
-                     c.z + own});
-    }
+        for (int64_t i = from; i < to; ++i) {
+            int64_t text = i / c.groups, shared = text * c.text_stride + i % c.groups * c.group_stride;
+            int64_t own = i * c.heads * c.width;
+            memory.reserve(Scratch::room<float>(c.heads * padded));
+            path.attend({c.q + own, c.keys + shared, c.values + shared,
+                         c.mask ? c.mask + text * c.mask_stride : nullptr, c.heads, c.width, c.places, c.place_stride,
+                         c.mask_step, memory.take<float>(c.heads * padded), c.z + own});
+        }
+    });
 }
 
 EXPORT void cutaway_attend_one(const AttendOne* call, int32_t threads) { attend_one(chosen_path(), *call, threads); }

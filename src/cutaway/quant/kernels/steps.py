@@ -15,10 +15,9 @@ from cutaway.quant.kernels.library import LIBRARY
 
 def usable(*tensors: Tensor) -> bool:
     """Whether the library can take these: float32 on the CPU, last elements adjacent, and nobody wants gradients."""
+    grad = torch.is_grad_enabled()
     for t in tensors:  # a plain loop: this runs hundreds of times a token
-        if t.dtype != torch.float32 or not t.is_cpu or t.stride(-1) != 1:
-            return False
-        if t.requires_grad and torch.is_grad_enabled():
+        if t.dtype is not torch.float32 or t.stride(-1) != 1 or not t.is_cpu or (grad and t.requires_grad):
             return False
     return True
 
@@ -28,7 +27,8 @@ def rms_norm(x: Tensor, w: Tensor, eps: float) -> Tensor:
     if LIBRARY is None or not usable(x, w):
         return plain.rms_norm(x, w, eps)
     x = x.contiguous()
-    out, width = torch.empty_like(x), x.shape[-1]
+    *leading, width = x.shape
+    out = x.new_empty(*leading, width)
     LIBRARY.cutaway_rms_norm(
         x.data_ptr(), w.data_ptr(), eps, x.numel() // width, width, out.data_ptr(), get_num_threads()
     )
@@ -40,7 +40,8 @@ def layer_norm(x: Tensor, w: Tensor, b: Tensor, eps: float) -> Tensor:
     if LIBRARY is None or not usable(x, w, b):
         return plain.layer_norm(x, w, b, eps)
     x = x.contiguous()
-    out, width = torch.empty_like(x), x.shape[-1]
+    *leading, width = x.shape
+    out = x.new_empty(*leading, width)
     LIBRARY.cutaway_layer_norm(
         x.data_ptr(), w.data_ptr(), b.data_ptr(), eps, x.numel() // width, width, out.data_ptr(), get_num_threads()
     )

@@ -1,0 +1,114 @@
+// A team: the threads of one OpenMP region that stay together over a whole pass, while the first of them runs Python.
+// Between two layers the others fetch what comes next, so that memory does not idle. It does not know what the work is.
+#pragma once
+
+#include "threads.h"
+
+#include <atomic>
+#include <cstdint>
+#include <omp.h>
+
+// Bytes that are read in every pass, and those that were read after them in the last one. It is an error to free the
+// bytes before `forget`.
+struct Stretch {
+    const char* bytes;
+    int64_t count;
+    Stretch *before, *next;  // only `follow` and `forget` write these, under a lock
+
+    static void follow(Stretch* before, Stretch* after);  // from now on
+    static void forget(Stretch* stretch);                 // nobody reads it when this returns
+};
+
+class Team {
+  public:
+    explicit Team(int size) : size_(size) {}
+
+    // The team that the calling thread leads, or null.
+    static Team* mine();
+
+    // body() runs on the calling thread, which leads; the others of the region serve until it is over.
+    static void gather(void (*body)(), int threads);
+
+    // work(index, size) on every thread, the leader's own part included. reads: what the work reads of what every pass
+    // reads, or null.
+    template <class Work>
+    void run(const Work& work, Stretch* reads) {
+        if (reads && last_ && last_->next != reads) Stretch::follow(last_, reads);
+        if (reads) last_ = reads;
+        call_ = [](const void* w, int index, int size) { (*(const Work*)w)(index, size); };
+        work_ = &work;
+        left_.store(size_ - 1, std::memory_order_relaxed);
+        turn_.fetch_add(1, std::memory_order_release);
+        work(0, size_);
+        while (left_.load(std::memory_order_acquire)) pause();
+    }
+
+  private:
+    static void pause() {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    }
+
+    void serve(int index);
+    bool asked(uint32_t seen) const { return turn_.load(std::memory_order_acquire) != seen; }
+    void fetch(int index, uint32_t seen, const Stretch& read) const;
+
+    int size_;
+    void (*call_)(const void*, int, int) = nullptr;
+    const void* work_ = nullptr;
+    Stretch* last_ = nullptr;
+    bool over_ = false;
+    alignas(64) std::atomic<uint32_t> turn_{0};
+    alignas(64) std::atomic<int> left_{0};
+};
+
+// work(index, size) on every thread of the caller's team, or of a region of so many threads; alone where threads is 1.
+template <class Work>
+void on_each(int threads, const Work& work, Stretch* reads = nullptr) {
+    if (threads <= 1) return work(0, 1);
+    if (Team* team = Team::mine()) return team->run(work, reads);
+#pragma omp parallel num_threads(threads)
+    work(omp_get_thread_num(), omp_get_num_threads());
+}
+
+// work(from, to) for contiguous parts of `count` things.
+template <class Work>
+void split(int64_t count, int threads, const Work& work) {
+    on_each(threads, [&](int index, int size) {
+        Share part = share(count, index, size);
+        work(part.from, part.to);
+    });
+}
+
+// Things that threads take a portion at a time: their own share from its start, then what others have left of theirs
+// from its end. A thread may be late (its memory is slower, its processor was taken away): nobody waits for it.
+class Portions {
+  public:
+    Portions(int64_t count, int64_t portion) : count_(count), portion_(portion) {}
+
+    template <class Work>
+    void each(int index, int size, const Work& work) {
+        if (size > MOST) return work(share(count_, index, size));
+        for (int i = 0; i < size; ++i) {
+            int owner = (index + i) % size;
+            Taken& taken = taken_[owner];
+            Share own = share(count_, owner, size);
+            int64_t portions = (own.to - own.from + portion_ - 1) / portion_;
+            while (taken.all.fetch_add(1, std::memory_order_relaxed) < portions) {
+                int64_t place = i ? portions - 1 - taken.last.fetch_add(1, std::memory_order_relaxed) : taken.first++;
+                int64_t from = own.from + place * portion_;
+                work({from, from + portion_ < own.to ? from + portion_ : own.to});
+            }
+        }
+    }
+
+  private:
+    static constexpr int MOST = 64;
+    struct alignas(64) Taken {  // of one share: by its owner from the start, by others from the end
+        std::atomic<int64_t> all{0}, last{0};
+        int64_t first = 0;
+    };
+    int64_t count_, portion_;
+    Taken taken_[MOST];
+};
