@@ -5,6 +5,7 @@ Short methods that call the floors below; it computes nothing itself, and prints
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ from cutaway.sample.step import Step
 from cutaway.text.pieces import Tokens
 from cutaway.text.stream import StreamDecoder
 from cutaway.text.tokenizer import Tokenizer, tokenizer_files_from_gguf
-from cutaway.trace.record import Recorder
+from cutaway.trace.record import Enough, Recorder
 from cutaway.trace.select import Selection, select
 from cutaway.trace.trace import Trace
 from cutaway.weights.hub import resolve
@@ -165,10 +166,13 @@ class LM:
             return self.decoder(self.tokens(texts))
 
     def trace(self, texts: Texts, sites: Selection = "*") -> Trace:
-        """The values of one pass at the chosen sites: all of them, a pattern, a list of patterns, or a predicate."""
+        """The values of one pass at the chosen sites: all of them, a pattern, a list of patterns, or a predicate.
+
+        The pass ends at the last of them; what comes after is not computed.
+        """
         tokens, chosen = self.tokens(texts), select(self.config, sites)
-        recorder = Recorder(chosen)
-        with torch.inference_mode():
+        recorder = Recorder(chosen, last=chosen[-1] if chosen else None)
+        with torch.inference_mode(), suppress(Enough):
             self.decoder(tokens, tap=recorder)
         explicit = any(name.endswith(("attn.scores", "attn.pattern")) for name in chosen)
         values = {name: recorder.parts[name][0] for name in chosen}

@@ -5,6 +5,7 @@ It knows how values are found and shown; it does not know how they were computed
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites, clean_name
 from cutaway.text.pieces import Tokens
+from cutaway.trace import keep
 from cutaway.trace.select import nearest
 
 
@@ -42,6 +44,17 @@ class Trace(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.values_by_site)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as one .safetensors file, which opens without the model. Raises BadArgument where it cannot be."""
+        words = {"attention": self.attention, "model": self.model}
+        keep.write(Path(path), self.values_by_site, self.tokens, self.config, words)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Trace":
+        """A trace that was saved. Raises BadCheckpoint for a file that is none, or is not whole."""
+        values, tokens, config, words = keep.read(Path(path))
+        return cls(values, tokens, config, words["attention"], words["model"])
 
     @property
     def nbytes(self) -> int:
