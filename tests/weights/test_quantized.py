@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -185,3 +187,9 @@ def test_a_saved_model_is_an_lm_like_any_other(tmp_path: Path):
     lm = load(quantize(tmp_path / "model", tmp_path / "out"))
     assert isinstance(lm, LM)
     assert "int8" in str(lm) and lm.trace("the cat", "blocks.0.attn.q").attention == "fused"
+
+
+def test_loading_does_not_import_torchs_compiler(folder: Path):
+    """It takes a second, which a user would wait at every start."""
+    code = f"import sys, cutaway; cutaway.load({str(folder)!r}); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadCheckpoint, ModelNotFound
@@ -115,8 +116,18 @@ def load_decoder(
 
 def empty_decoder(facts: DecoderConfig) -> Decoder:
     """The decoder without its weights: shapes only, on no device."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         return Decoder(facts).eval().requires_grad_(False)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Modules leave their new weights as they are: to fill shapes with noise, torch would import its compiler (1 s)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        named = kwargs or {}
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 def _finish(
