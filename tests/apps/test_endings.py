@@ -14,7 +14,9 @@ from cutaway.ground.errors import BadText
 
 from .conftest import CONTEXT, Run
 
-COMMAND = [sys.executable, "-c", "import sys; from cutaway.apps.cli.main import main; sys.exit(main())"]
+# a shell's background job has Ctrl-C switched off, and so would all that it starts
+LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+COMMAND = [sys.executable, "-c", f"{LISTENING}; import sys; from cutaway.apps.cli.main import main; sys.exit(main())"]
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 
