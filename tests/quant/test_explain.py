@@ -131,7 +131,7 @@ def test_every_8_bit_layer_has_a_site_that_is_its_input(lm: LM):
     for name, layer in layers.items():
         seen: list[Tensor] = []
         hook = layer.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
-        lm.trace(trace.tokens, "embed.token")
+        lm.logits(trace.tokens)
         hook.remove()
         x = layer_input(lm.decoder, name, trace[sites[name]])
         torch.testing.assert_close(x, seen[0], rtol=1e-5, atol=1e-5)
