@@ -46,7 +46,7 @@ since_boot = float(open("/proc/uptime").read().split()[0])
 began = int(open("/proc/self/stat").read().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
 result["process"] = since_boot - began
 """
-SAVE = "import sys; from cutaway.lm import quantize; quantize(sys.argv[1], sys.argv[2]); result = {}"
+SAVE = "import sys; from cutaway.weights.opening import quantize; quantize(sys.argv[1], sys.argv[2]); result = {}"
 
 
 def stand_in(folder: Path) -> Path:

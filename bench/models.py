@@ -22,7 +22,7 @@ from cutaway.weights.hub import resolve
 from cutaway.weights.save import read_manifest
 
 CONVERT = Path(__file__).parent / "convert"
-QUANTIZE = "import sys; from cutaway.lm import quantize; quantize(sys.argv[1], sys.argv[2])"
+QUANTIZE = "import sys; from cutaway.weights.opening import quantize; quantize(sys.argv[1], sys.argv[2])"
 TOKENIZE = """
 import json, sys
 from pydoc_data.topics import topics

@@ -7,19 +7,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cutaway.lm import LM, load, quantize
+    from cutaway.lm import LM, load
     from cutaway.sample.generation import Generation
     from cutaway.sample.step import Step
     from cutaway.text.pieces import Tokens
+    from cutaway.trace.edit import Edit
     from cutaway.trace.trace import Trace
+    from cutaway.weights.opening import quantize
 
-__all__ = ["LM", "Generation", "Step", "Tokens", "Trace", "load", "quantize"]
+__all__ = ["LM", "Edit", "Generation", "Step", "Tokens", "Trace", "load", "quantize"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "load": "cutaway.lm",
-    "quantize": "cutaway.lm",
+    "quantize": "cutaway.weights.opening",
     "LM": "cutaway.lm",
+    "Edit": "cutaway.trace.edit",
     "Generation": "cutaway.sample.generation",
     "Step": "cutaway.sample.step",
     "Tokens": "cutaway.text.pieces",

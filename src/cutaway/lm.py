@@ -3,9 +3,8 @@
 Short methods that call the floors below; it computes nothing itself, and prints nothing.
 """
 
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,30 +13,35 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cutaway.analysis.effect import Effect, effect
 from cutaway.ground.config import DecoderConfig
-from cutaway.ground.errors import BadArgument, BadCheckpoint, BadText, NoTokenizer
+from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
 from cutaway.ground.sites import all_sites
 from cutaway.model import architecture
 from cutaway.model.decoder import Decoder
-from cutaway.model.tap import Tap, untapped
-from cutaway.quant.int8 import check_mode
-from cutaway.sample.generation import Generation, collect
+from cutaway.model.tap import Chain, Tap, untapped
+from cutaway.sample.generation import Generation, collect, new_ids_of
 from cutaway.sample.loop import generate
 from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
 from cutaway.text.pieces import Tokens
 from cutaway.text.stream import StreamDecoder
-from cutaway.text.tokenizer import Tokenizer, tokenizer_files_from_gguf
-from cutaway.trace.record import Enough, Recorder
+from cutaway.text.tokenizer import Tokenizer
+from cutaway.trace.editor import Editor
+from cutaway.trace.joined import join, read_tokens
+from cutaway.trace.plan import Plan
+from cutaway.trace.recipe import Edits, edits_of
+from cutaway.trace.recipe import write as write_recipe
+from cutaway.trace.record import Recorder, as_it_is
+from cutaway.trace.run import Where, attention_of, chosen_sites, planned, run
 from cutaway.trace.select import Selection, select
 from cutaway.trace.trace import Trace
-from cutaway.weights.hub import resolve
-from cutaway.weights.load import Checkpoint, load_decoder, open_checkpoint
+from cutaway.trace.weights import Change, changed
+from cutaway.weights.load import Checkpoint
+from cutaway.weights.opening import dtype_of, open_model
 from cutaway.weights.progress import Progress
-from cutaway.weights.save import is_saved, open_saved, read_manifest, save
 
 Texts = str | Sequence[str] | Tensor | Tokens
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 def load(
@@ -58,70 +62,10 @@ def load(
     between the layers; float32 on a CPU, bfloat16 on a GPU that has it, else float16. device: the first GPU if there
     is one. progress(done, total, what): called while files are fetched and read. Raises the errors of ground/errors.py.
     """
-    where, mode = _device(device), None if quantize == "none" else quantize
-    precision = _dtype(dtype, where)  # a wrong word is told before anything is fetched
-    if mode is not None:
-        check_mode(mode)
-    path = resolve(None if model is None else str(model), offline=offline, progress=progress)
-    name = path.name if model is None else str(model)
-    if model is None and mode == "int8" and not keep:
-        path = _kept_quantized(path, name, progress)
-    checkpoint = open_checkpoint(path)
-    if is_saved(path):
-        _require_same(path, mode, keep)
-        return LM(open_saved(checkpoint, dtype=precision, device=where), checkpoint, name)
-    decoder = load_decoder(checkpoint, dtype=precision, device=where, quantize=mode, keep=keep, progress=progress)
+    decoder, checkpoint, name = open_model(
+        model, quantize=quantize, keep=keep, dtype=dtype, device=device, offline=offline, progress=progress
+    )
     return LM(decoder, checkpoint, name)
-
-
-def quantize(
-    model: str | Path | None,
-    out: str | Path,
-    *,
-    mode: str = "int8",
-    keep: Sequence[str] = (),
-    offline: bool = False,
-    progress: Progress | None = None,
-) -> Path:
-    """Write a model in 8 bits as the folder `out`, which opens at once; arguments as in `load`.
-
-    Raises BadArgument where `out` is there already, or the model is in 8 bits already.
-    """
-    path = resolve(None if model is None else str(model), offline=offline, progress=progress)
-    if is_saved(path):
-        raise BadArgument(f"{path}, which is in 8 bits already", "a model in full precision", "use it as it is")
-    checkpoint = open_checkpoint(path)
-    cpu = torch.device("cpu")
-    decoder = load_decoder(checkpoint, dtype=torch.float32, device=cpu, quantize=mode, keep=keep, progress=progress)
-    name = path.name if model is None else str(model)
-    save(decoder, checkpoint, Path(out), tokenizer_files_from_gguf, name=name, progress=progress)
-    return Path(out)
-
-
-def _kept_quantized(path: Path, name: str, progress: Progress | None) -> Path:
-    """The default model in 8 bits, kept beside the fetched one; made at the first use."""
-    kept = path.with_name(f"{path.name}-int8")
-    if is_saved(kept):
-        try:
-            read_manifest(kept)
-            return kept
-        except BadCheckpoint:  # of another version: it is ours to make anew
-            shutil.rmtree(kept)
-    try:
-        return quantize(path, kept, progress=progress)
-    except (BadArgument, OSError):  # another process made it meanwhile, or the disk is full: run without it
-        return kept if is_saved(kept) else path
-
-
-def _require_same(path: Path, mode: str | None, keep: Sequence[str]) -> None:
-    """A saved model runs as it was saved."""
-    saved = read_manifest(path)["mode"]
-    if mode != saved:
-        found = f"quantize={mode!r} for {path}, which was saved as {saved!r}"
-        raise BadArgument(found, f"quantize={saved!r}", "load the model that it was made from")
-    if keep:
-        found = f"keep={list(keep)!r} for {path}, which is in 8 bits already"
-        raise BadArgument(found, "no keep", "load the model that it was made from")
 
 
 class LM:
@@ -165,34 +109,116 @@ class LM:
         with torch.inference_mode():
             return self.decoder(self.tokens(texts))
 
-    def trace(self, texts: Texts, sites: Selection = "*") -> Trace:
+    def trace(
+        self,
+        texts: Texts,
+        sites: Selection = "*",
+        *,
+        edits: Edits = (),
+        positions: int | Sequence[int] | None = None,
+        dtype: str | torch.dtype | None = None,
+        to: Where = None,
+        until: str | None = None,
+        grad: bool = False,
+        budget: int | float | str | None = None,
+    ) -> Trace:
         """The values of one pass at the chosen sites: all of them, a pattern, a list of patterns, or a predicate.
 
-        The pass ends at the last of them; what comes after is not computed.
+        The pass ends at the last of them; what comes after is not computed. edits: done on the way, and what is
+        recorded is what they leave; Edits, or a recipe's file. positions: only these of each text, from 0 or from -1
+        back. dtype: what the values are kept in, if not their own. to: "cpu", a GPU, "disk" (a mapped file, for
+        traces larger than the memory) or a folder for that file; None leaves them beside the weights. until: a site
+        after which the pass ends. grad: keep what gradients need, so that torch.autograd.grad works between any two
+        recorded values. budget: bytes, or "2 GB": raises BadArgument before the pass where the trace would take more.
         """
-        tokens, chosen = self.tokens(texts), select(self.config, sites)
-        recorder = Recorder(chosen, last=chosen[-1] if chosen else None)
-        with torch.inference_mode(), suppress(Enough):
-            self.decoder(tokens, tap=recorder)
-        explicit = any(name.endswith(("attn.scores", "attn.pattern")) for name in chosen)
-        values = {name: recorder.parts[name][0] for name in chosen}
-        return Trace(values, tokens, self.config, "explicit" if explicit else "fused", self.name)
+        wanted = positions if positions is None or isinstance(positions, int) else tuple(positions)
+        kept_as = None if dtype is None else dtype_of(dtype, self.device)
+        trace = run(
+            self.decoder, self.tokens(texts), sites, edits=edits_of(edits, self.config), positions=wanted,
+            dtype=kept_as, to=to, until=until, grad=grad, budget=budget,
+        )  # fmt: skip
+        return replace(trace, model=self.name)
 
-    def stream(self, texts: Texts, *, tap: Tap = untapped, **settings: Any) -> Iterator[Step]:
+    def plan(
+        self,
+        texts: Texts,
+        sites: Selection = "*",
+        *,
+        positions: int | Sequence[int] | None = None,
+        dtype: str | torch.dtype | None = None,
+        to: Where = None,
+        until: str | None = None,
+        max_new_tokens: int = 1,
+    ) -> Plan:
+        """What `trace` with these arguments would cost in bytes, or `generate` with so many new tokens."""
+        wanted = positions if positions is None or isinstance(positions, int) else tuple(positions)
+        kept_as = None if dtype is None else dtype_of(dtype, self.device)
+        chosen = chosen_sites(self.config, sites, until)
+        tokens = self.tokens(texts)
+        return planned(self.decoder, tokens, chosen, positions=wanted, dtype=kept_as, to=to, new=max_new_tokens)
+
+    def effect(self, texts: Texts, edits: Edits) -> Effect:
+        """What the edits do to the next token after each text: the likeliest before and after, and KL in nats."""
+        tokens = self.tokens(texts)
+        before, after = (
+            run(self.decoder, tokens, "logits", edits=each, positions=-1)["logits"][:, 0]
+            for each in ([], edits_of(edits, self.config))
+        )
+        return effect(before, after)
+
+    def save_edits(self, edits: Edits, path: str | Path) -> None:
+        """Write a recipe for models like this one: `edits=` takes its path, and so does --edits."""
+        write_recipe(Path(path), edits_of(edits, self.config), self.config)
+
+    @contextmanager
+    def edited(self, weights: Mapping[str, Change]) -> Iterator["LM"]:
+        """While this lasts, the model has these weights: {"blocks.3.W_O": a matrix, or (A, B) whose product is added}.
+
+        Its own are back afterwards. Names are those of the formulas in ground/sites.py; W is [outputs, inputs].
+        """
+        with changed(self.decoder, weights):
+            yield self
+
+    def stream(self, texts: Texts, *, tap: Tap = untapped, edits: Edits = (), **settings: Any) -> Iterator[Step]:
         """Steps as they happen; step.text holds what each text gained, never half a character.
 
         settings: those of sample/settings.py, transformers' own names. tap: watches or changes the values of every
-        pass. Raises the errors of sample/loop.py.
+        pass. edits: done in every pass. Raises the errors of sample/loop.py and trace/editor.py.
         """
-        return self._stream(self.tokens(texts), Sampling(**_known(settings)), tap)
+        tokens, wishes = self.tokens(texts), Sampling(**_known(settings))
+        return self._edited_stream(tokens, wishes, tap, self._editor(tokens, wishes, edits))
 
-    def generate(self, texts: Texts, **settings: Any) -> Generation:
-        """The text that follows, with every step that chose it. Arguments as in `stream`."""
-        tokens = self.tokens(texts)
-        steps = list(self._stream(tokens, Sampling(**_known(settings)), untapped))
+    def generate(
+        self,
+        texts: Texts,
+        *,
+        sites: Selection | None = None,
+        edits: Edits = (),
+        budget: int | float | str | None = None,
+        **settings: Any,
+    ) -> Generation:
+        """The text that follows, with every step that chose it. Arguments as in `stream`, and two more:
+
+        sites: the values to record, prompt and new tokens, in the same cached pass that writes the text: `.trace`,
+        where column t is a text's own position t. The last new token is chosen but never read. budget: as in `trace`,
+        for the longest that the text may get.
+        """
+        tokens, wishes = self.tokens(texts), Sampling(**_known(settings))
+        chosen = select(self.config, sites) if sites is not None else []
+        most = _most_new(tokens, wishes, self.config)
+        cost = planned(self.decoder, tokens, chosen, new=most)
+        if budget is not None:
+            cost.within(budget)
+        recorder, editor = Recorder(chosen, keep=as_it_is), self._editor(tokens, wishes, edits)
+        steps = list(self._edited_stream(tokens, wishes, recorder if chosen else untapped, editor))
         single = isinstance(texts, str) or (not isinstance(texts, Sequence) and len(tokens.ids) == 1)
         prompt = texts if isinstance(texts, str) else list(texts) if isinstance(texts, list | tuple) else None
-        return collect(tokens, steps, self.tokenizer.decode, prompt_text=prompt, single=single)
+        trace = None
+        if sites is not None:
+            read = read_tokens(tokens, new_ids_of(steps, len(tokens.ids)))
+            values = join(recorder.parts, tokens, read, self.config)
+            trace = Trace(values, read, self.config, attention_of(chosen, editor), self.name, plan=cost)
+        return collect(tokens, steps, self.tokenizer.decode, prompt_text=prompt, single=single, trace=trace)
 
     def tokens(self, texts: Texts) -> Tokens:
         """Whatever stands for texts, as Tokens on the model's device."""
@@ -216,6 +242,19 @@ class LM:
         if longest > self.config.n_positions:
             expected = f"at most {self.config.n_positions}, the model's context"
             raise BadText(f"a text of {longest} tokens", expected, "shorten the text")
+
+    def _editor(self, tokens: Tokens, settings: Sampling, edits: Edits) -> Editor:
+        return Editor(edits_of(edits, self.config), self.config, tokens, _most_new(tokens, settings, self.config))
+
+    def _edited_stream(self, tokens: Tokens, settings: Sampling, tap: Tap, editor: Editor) -> Iterator[Step]:
+        """The edits come first: what a tap sees is what the model goes on with."""
+        if not editor.edits:
+            return self._stream(tokens, settings, tap)
+        return self._until_finished(self._stream(tokens, settings, Chain(editor, tap)), editor)
+
+    def _until_finished(self, steps: Iterator[Step], editor: Editor) -> Iterator[Step]:
+        yield from steps
+        editor.finish()
 
     def _stream(self, tokens: Tokens, settings: Sampling, tap: Tap) -> Iterator[Step]:
         try:
@@ -259,6 +298,12 @@ def _new_text(step: Step, decoders: list[StreamDecoder]) -> tuple[str, ...]:
     return tuple(gained)
 
 
+def _most_new(tokens: Tokens, settings: Sampling, config: DecoderConfig) -> int:
+    """The most tokens that may be chosen for any of the texts."""
+    lengths = tokens.lengths.tolist()
+    return max(min(settings.new_tokens(n), max(config.n_positions - n, 1)) for n in lengths)
+
+
 def _known(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings, if all of them have a known name."""
     names = list(Sampling.__dataclass_fields__)
@@ -266,27 +311,3 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
         if name not in names:
             raise BadArgument(f"the argument {name}={settings[name]!r}", f"one of {', '.join(names)}", "leave it out")
     return settings
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        where = torch.device(device)
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
-        raise BadArgument(f"device={str(device)!r}, which cannot be used here", "cpu, or a GPU that torch sees",
-                          "pass device='cpu'") from error  # fmt: skip
-    return where
-
-
-def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
-        return dtype
-    if dtype is None:
-        if device.type == "cpu":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if dtype not in DTYPES:
-        raise BadArgument(f"dtype={str(dtype)!r}", f"one of {', '.join(DTYPES)}", "pass one of those")
-    return DTYPES[str(dtype)]

@@ -15,9 +15,9 @@ import cutaway as package
 from cutaway.analysis.compare import compared_sites
 from cutaway.apps.cli import compare as module
 from cutaway.apps.cli.running import MODES
-from cutaway.lm import quantize
 from cutaway.quant.int8 import quantize_activation
 from cutaway.quant.linear import Int8Linear
+from cutaway.weights.opening import quantize
 
 from .conftest import Run, weights
 from .test_bad_input import refused

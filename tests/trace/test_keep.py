@@ -37,7 +37,7 @@ def test_a_truncated_or_foreign_file_is_refused(lm: LM, tmp_path: Path):
     with pytest.raises(BadCheckpoint, match="found no file"):
         Trace.load(tmp_path / "none.safetensors")
     torch_file = next(tmp_path.rglob("model.safetensors"))
-    with pytest.raises(BadCheckpoint, match="expected 'cutaway trace 1'"):
+    with pytest.raises(BadCheckpoint, match="expected 'cutaway trace 2'"):
         Trace.load(torch_file)
 
 

@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from cutaway.ground.config import DecoderConfig
+
 AXES = {
     "B": "texts",
     "T": "positions",
@@ -39,3 +41,11 @@ class TokenBatch(Protocol):
     def positions(self) -> Tensor: ...
     @property
     def padded(self) -> bool: ...
+
+
+def sizes(config: DecoderConfig) -> dict[str, int]:
+    """The sizes of the axes that a model fixes, by letter."""
+    return {
+        "D": config.d_model, "H": config.n_heads, "G": config.n_kv_heads, "K": config.d_head,
+        "F": config.d_mlp, "V": config.vocab_size, "E": config.d_embed,
+    }  # fmt: skip

@@ -19,12 +19,12 @@ from cutaway.ground.errors import BadArgument, BadCheckpoint
 from cutaway.ground.sites import all_sites
 from cutaway.text.pieces import Piece, Tokens
 
-FORMAT = "cutaway trace 1"
+FORMAT = "cutaway trace 2"
 TOKENS = ("ids", "mask", "positions")
 
 
 def write(
-    path: Path, values: Mapping[str, Tensor], tokens: Tokens, config: DecoderConfig, words: dict[str, str]
+    path: Path, values: Mapping[str, Tensor], tokens: Tokens, config: DecoderConfig, words: dict[str, Any]
 ) -> None:
     """Write values by site as a .safetensors file, in place of one that is there. Raises BadArgument where it cannot.
 
@@ -44,7 +44,7 @@ def write(
         unfinished.unlink(missing_ok=True)
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], Tokens, DecoderConfig, dict[str, str]]:
+def read(path: Path) -> tuple[dict[str, Tensor], Tokens, DecoderConfig, dict[str, Any]]:
     """What `write` was given. Raises BadCheckpoint for a file that is none of its, or not whole."""
     if not path.is_file():
         raise BadCheckpoint(f"no file {path}", "a saved trace", "correct the path")

@@ -1,37 +1,52 @@
-"""Recording: a tap that keeps a copy of every value it was asked for, and changes none.
+"""Recording: a tap that keeps every value it was asked for, and changes none.
 
-It knows names and tensors; it does not know which model they come from.
+It knows names and tensors; it does not know which model they come from, nor where what it keeps will lie.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
+
+Keep = Callable[[str, Tensor], Tensor]  # site, value → what is kept of it
 
 
 class Enough(Exception):
     """Raised inside a pass when its last wanted value is recorded: the rest need not be computed."""
 
 
+def copied(name: str, value: Tensor) -> Tensor:
+    """A copy: a cache or a later pass that reuses the memory does not change it."""
+    return value.detach().clone()
+
+
+def as_it_is(name: str, value: Tensor) -> Tensor:
+    """The value itself, for who copies it later: no part of the model writes over a value (a house rule, tested)."""
+    return value.detach()
+
+
 class Recorder:
     """A tap that keeps values by site.
 
-    A site reached again (the next step of a generation) is kept as a further part. What is kept is a copy: a cache
-    or a later pass that reuses the memory does not change it. last: the site after which the pass ends (Enough).
+    A site reached again (the next step of a generation) is kept as a further part. last: the site after which the
+    pass ends (Enough). keep: what is kept of a value. flows: whether what is kept goes on through the model, too, so
+    that gradients reach it.
     """
 
-    def __init__(self, sites: Iterable[str], last: str | None = None) -> None:
-        self.sites, self.last = frozenset(sites), last
-        self.parts: dict[str, list[Tensor]] = {}
+    def __init__(self, sites: Iterable[str], last: str | None = None, keep: Keep = copied, flows: bool = False) -> None:
+        self.parts: dict[str, list[Tensor]] = {site: [] for site in sites}
+        self.sites, self.last, self.keep, self.flows = frozenset(self.parts), last, keep, flows
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         if name in self.sites:
-            self.parts.setdefault(name, []).append(value.detach().clone())
-            if name == self.last:
-                raise Enough
+            kept = self.keep(name, value)
+            self.parts[name].append(kept)
+            value = kept if self.flows else value
+        if name == self.last:
+            raise Enough
         return value
 
     def wants(self, name: str) -> bool:
-        return name in self.sites
+        return name in self.sites or name == self.last
 
     def rest(self) -> None:
         """Record no more; what was recorded stays."""

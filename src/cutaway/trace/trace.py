@@ -14,6 +14,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites, clean_name
 from cutaway.text.pieces import Tokens
 from cutaway.trace import keep
+from cutaway.trace.plan import Plan
 from cutaway.trace.select import nearest
 
 
@@ -21,7 +22,8 @@ from cutaway.trace.select import nearest
 class Trace(Mapping[str, Tensor]):
     """Values by site, in the order of the forward pass: trace["blocks.0.attn.pattern"] is a tensor [B, H, T, S].
 
-    attention: "explicit" where the softmax was computed by name, "fused" where torch's kernel ran.
+    attention: "explicit" where the softmax was computed by name, "fused" where torch's kernel ran. positions: where
+    not every position was recorded, those that were: the axis T of every value, in their order. plan: its cost.
     """
 
     values_by_site: dict[str, Tensor]
@@ -29,6 +31,8 @@ class Trace(Mapping[str, Tensor]):
     config: DecoderConfig
     attention: str = "explicit"
     model: str = field(default="", compare=False)
+    positions: tuple[int, ...] | None = None
+    plan: Plan | None = field(default=None, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> Tensor:
         clean = clean_name(name)
@@ -39,6 +43,9 @@ class Trace(Mapping[str, Tensor]):
         names = nearest(clean, list(all_sites(self.config)))
         raise BadArgument(f"no site {name!r}", f"a site of this model, such as {names}", "correct the name")
 
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and clean_name(name) in self.values_by_site
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.values_by_site)
 
@@ -47,14 +54,15 @@ class Trace(Mapping[str, Tensor]):
 
     def save(self, path: str | Path) -> None:
         """Write it as one .safetensors file, which opens without the model. Raises BadArgument where it cannot be."""
-        words = {"attention": self.attention, "model": self.model}
+        words = {"attention": self.attention, "model": self.model, "positions": self.positions}
         keep.write(Path(path), self.values_by_site, self.tokens, self.config, words)
 
     @classmethod
     def load(cls, path: str | Path) -> "Trace":
         """A trace that was saved. Raises BadCheckpoint for a file that is none, or is not whole."""
         values, tokens, config, words = keep.read(Path(path))
-        return cls(values, tokens, config, words["attention"], words["model"])
+        positions = None if words["positions"] is None else tuple(words["positions"])
+        return cls(values, tokens, config, words["attention"], words["model"], positions)
 
     @property
     def nbytes(self) -> int:

@@ -42,7 +42,7 @@ def quantize(
     require_known(mode, MODES)
     with busy("starting") as report:
         from cutaway.lm import load
-        from cutaway.lm import quantize as write
+        from cutaway.weights.opening import quantize as write
 
         folder = write(source, out, mode=mode, keep=keep or (), offline=offline, progress=report)
         data = _data(load(folder, quantize=mode, device="cpu").decoder, folder, mode)

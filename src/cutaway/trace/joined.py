@@ -1,0 +1,59 @@
+"""A generation's trace: the parts that each pass recorded, joined so that a column is a text's own position.
+
+It knows parts and columns; it does not know how the tokens between them were chosen.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cutaway.ground.config import DecoderConfig
+from cutaway.ground.sites import all_sites
+from cutaway.text.pieces import Tokens
+
+
+def read_tokens(prompt: Tokens, new_ids: Sequence[Sequence[int]]) -> Tokens:
+    """What the model read of each text, padded on the right: prompt and new tokens but the last, which nothing read."""
+    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(prompt.ids, prompt.mask, strict=True)]
+    rows = [[*ids, *new[:-1]] for ids, new in zip(prompts, new_ids, strict=True)]
+    longest = max(map(len, rows))
+    ids_BT = [[*row, *[0] * (longest - len(row))] for row in rows]
+    mask_BT = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    return Tokens.from_ids(ids_BT, mask_BT).to(prompt.ids.device)
+
+
+def join(
+    parts: Mapping[str, Sequence[Tensor]], prompt: Tokens, tokens: Tokens, config: DecoderConfig
+) -> dict[str, Tensor]:
+    """Values by site, [B, T, ...] of `tokens`: column t of a text is its position t, and padding is all zeros.
+
+    parts: of each site, the value of the pass over the prompt, then one of each further token.
+    """
+    columns_BT = _columns(prompt, tokens)
+    table = all_sites(config)
+    return {site: _join(table[site].shape, values, columns_BT, tokens.mask) for site, values in parts.items()}
+
+
+def _columns(prompt: Tokens, tokens: Tokens) -> Tensor:
+    """Where each text's positions stand in the parts laid side by side: in the prompt, then after all of it."""
+    position_BT = tokens.positions.clamp(min=0)
+    first_B1, lengths_B1 = prompt.mask.argmax(-1)[:, None], prompt.lengths[:, None]
+    after_BT = prompt.ids.shape[1] + position_BT - lengths_B1
+    return torch.where(position_BT < lengths_B1, first_B1 + position_BT, after_BT)
+
+
+def _join(shape: str, parts: Sequence[Tensor], columns_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    rows_B1, real_BT = torch.arange(len(columns_BT), device=columns_BT.device)[:, None], mask_BT.bool()
+    if not shape.startswith("B H T"):
+        value = torch.cat(list(parts), 1)[rows_B1, columns_BT]
+        return value.where(real_BT.reshape(*real_BT.shape, *(1,) * (value.ndim - 2)), 0)
+    attended = parts[-1].shape[-1]
+    hidden = -math.inf if any(bool(part.isneginf().any()) for part in parts) else 0.0  # scores, or pattern
+    wide = torch.cat([F.pad(part, (0, attended - part.shape[-1]), value=hidden) for part in parts], 2)
+    # [B, T, H, S], then [B, S, H, T], each reordered along its second axis
+    value = wide.transpose(1, 2)[rows_B1, columns_BT].transpose(1, 3)[rows_B1, columns_BT].transpose(1, 3)
+    earlier_BTS = real_BT[:, :, None] & real_BT[:, None]
+    return torch.where(earlier_BTS[:, :, None], value, hidden).transpose(1, 2).contiguous()

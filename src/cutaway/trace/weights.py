@@ -1,0 +1,107 @@
+"""Weights changed for a while: one matrix replaced, or something of low rank added to it, and all put back after.
+
+It knows the letters of ground/sites.py's formulas ("blocks.3.W_O") and the layers that hold them; it does not know
+values.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.ground.config import DecoderConfig
+from cutaway.ground.errors import BadArgument
+from cutaway.model.decoder import Decoder
+from cutaway.quant.linear import Int8Linear
+
+Change = Tensor | tuple[Tensor, Tensor]  # the matrix [N, K] itself, or A [N, R] and B [R, K], whose product is added
+
+
+def matrices(config: DecoderConfig) -> dict[str, tuple[str, int, int]]:
+    """Every matrix that can be changed: its name → the layer that holds it, and its rows there, from and to."""
+    q, kv = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
+    ups = (("W_gate", config.d_mlp), ("W_up", config.d_mlp)) if config.gated else (("W_up", config.d_mlp),)
+    layers = {
+        "attn.qkv": (("W_Q", q), ("W_K", kv), ("W_V", kv)),
+        "attn.out": (("W_O", config.d_model),),
+        "mlp.up": ups,
+        "mlp.down": (("W_down", config.d_model),),
+    }
+    table = {}
+    for block in (f"blocks.{layer}." for layer in range(config.n_layers)):
+        for layer, parts in layers.items():
+            start = 0
+            for name, rows in parts:
+                table[block + name] = (block + layer, start, start + rows)
+                start += rows
+    return table | {"W_U": ("unembed.head", 0, config.vocab_size)}
+
+
+@contextmanager
+def changed(decoder: Decoder, weights: Mapping[str, Change]) -> Iterator[None]:
+    """While this lasts, the decoder has these weights; afterwards its own layers again, untouched.
+
+    In an 8-bit layer the rows that change are quantized as at load, and the others keep their codes. Raises
+    BadArgument for a matrix that the model has not or a shape that does not fit, and NotFinite.
+    """
+    table = matrices(decoder.config)
+    layers: dict[str, nn.Module] = {}
+    for name, change in weights.items():
+        if name not in table:
+            found, expected = f"no matrix {name!r}", "one of this model, such as " + ", ".join(list(table)[:4])
+            raise BadArgument(found, expected, "correct the name")
+        layer, start, end = table[name]
+        before = layers.get(layer, decoder.get_submodule(layer))
+        layers[layer] = _with_rows(name, before, start, end, change)
+    originals = {layer: decoder.get_submodule(layer) for layer in layers}
+    try:
+        for layer, module in layers.items():
+            _put(decoder, layer, module)
+        yield
+    finally:
+        for layer, module in originals.items():
+            _put(decoder, layer, module)
+
+
+def _with_rows(name: str, layer: nn.Module, start: int, end: int, change: Change) -> nn.Module:
+    """A new layer, like the old but for these rows."""
+    assert isinstance(layer, Int8Linear | nn.Linear), "every layer of the table is one of these"
+    weight_NK = layer.weight.detach()
+    rows_NK = _new_rows(name, weight_NK[start:end], change)
+    if isinstance(layer, Int8Linear):
+        new = Int8Linear.from_linear(_linear(rows_NK, None), layer.mode)
+        codes = torch.cat((layer.codes[:start], new.codes, layer.codes[end:]))
+        scale = torch.cat((layer.scale[:start], new.scale, layer.scale[end:]))
+        return Int8Linear.from_parts(codes, scale, layer.bias, layer.mode)
+    whole_NK = torch.cat((weight_NK[:start], rows_NK.to(weight_NK), weight_NK[end:]))
+    return _linear(whole_NK, layer.bias)
+
+
+def _new_rows(name: str, rows_NK: Tensor, change: Change) -> Tensor:
+    if isinstance(change, Tensor):
+        fits, given = change.shape == rows_NK.shape, list(change.shape)
+    else:
+        a_NR, b_RK = change
+        given = [list(a_NR.shape), list(b_RK.shape)]
+        fits = a_NR.ndim == b_RK.ndim == 2 and a_NR.shape[1] == b_RK.shape[0]
+        fits = fits and (a_NR.shape[0], b_RK.shape[1]) == tuple(rows_NK.shape)
+    if not fits:
+        n, k = rows_NK.shape
+        expected = f"[{n}, {k}], or a pair [{n}, R] and [R, {k}]"
+        raise BadArgument(f"{given} for {name}", expected, "pass a matrix of its shape")
+    if isinstance(change, Tensor):
+        return change.detach().to(rows_NK.device).clone()
+    return rows_NK.float() + (change[0].float() @ change[1].float()).to(rows_NK.device)
+
+
+def _linear(weight_NK: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight_NK.shape[1], weight_NK.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight_NK, requires_grad=False)
+    layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)  # pyright: ignore
+    return layer
+
+
+def _put(decoder: Decoder, layer: str, module: nn.Module) -> None:
+    parent, _, name = layer.rpartition(".")
+    setattr(decoder.get_submodule(parent), name, module)
