@@ -50,6 +50,8 @@ PEERS = {
         ("openvino", "optimum-intel", "nncf"),
         without=("torchvision",),
     ),
+    "transformer_lens": Peer((TORCH, "transformer-lens>=4,<5"), ("torch", "transformers", "transformer-lens")),
+    "nnsight": Peer((TORCH, "nnsight>=0.8,<0.9"), ("torch", "transformers", "nnsight")),
     # from source, for the instructions of this processor: the wheel's are the least that all have
     "llama_cpp": Peer(
         ("llama-cpp-python", "numpy"),

@@ -27,13 +27,12 @@ from cutaway.sample.step import Step
 from cutaway.text.pieces import Tokens
 from cutaway.text.stream import StreamDecoder
 from cutaway.text.tokenizer import Tokenizer
-from cutaway.trace.editor import Editor
-from cutaway.trace.joined import join, read_tokens
+from cutaway.trace.editor import Editor, sites_of
+from cutaway.trace.joined import Recording
 from cutaway.trace.plan import Plan
 from cutaway.trace.recipe import Edits, edits_of
 from cutaway.trace.recipe import write as write_recipe
-from cutaway.trace.record import Recorder, as_it_is
-from cutaway.trace.run import Where, attention_of, chosen_sites, planned, run
+from cutaway.trace.run import Where, chosen_sites, planned, run
 from cutaway.trace.select import Selection, select
 from cutaway.trace.trace import Trace
 from cutaway.trace.weights import Change, changed
@@ -204,21 +203,33 @@ class LM:
         for the longest that the text may get.
         """
         tokens, wishes = self.tokens(texts), Sampling(**_known(settings))
-        chosen = select(self.config, sites) if sites is not None else []
-        most = _most_new(tokens, wishes, self.config)
+        done_by, watched = edits_of(edits, self.config), None
+        if sites is not None:
+            watched = self.recording(tokens, sites, edits=done_by, budget=budget, **settings)
+        tap = untapped if watched is None else watched.tap
+        steps = list(self._edited_stream(tokens, wishes, tap, self._editor(tokens, wishes, done_by)))
+        single = isinstance(texts, str) or (not isinstance(texts, Sequence) and len(tokens.ids) == 1)
+        prompt = texts if isinstance(texts, str) else list(texts) if isinstance(texts, list | tuple) else None
+        trace = None if watched is None else watched.trace(new_ids_of(steps, len(tokens.ids)))
+        return collect(tokens, steps, self.tokenizer.decode, prompt_text=prompt, single=single, trace=trace)
+
+    def recording(
+        self,
+        texts: Texts,
+        sites: Selection,
+        *,
+        edits: Edits = (),
+        budget: int | float | str | None = None,
+        **settings: Any,
+    ) -> Recording:
+        """A tap for `stream` that records, and its `.trace(new_ids)` afterwards. Arguments as in `generate`."""
+        tokens, chosen = self.tokens(texts), select(self.config, sites)
+        most = _most_new(tokens, Sampling(**_known(settings)), self.config)
         cost = planned(self.decoder, tokens, chosen, new=most)
         if budget is not None:
             cost.within(budget)
-        recorder, editor = Recorder(chosen, keep=as_it_is), self._editor(tokens, wishes, edits)
-        steps = list(self._edited_stream(tokens, wishes, recorder if chosen else untapped, editor))
-        single = isinstance(texts, str) or (not isinstance(texts, Sequence) and len(tokens.ids) == 1)
-        prompt = texts if isinstance(texts, str) else list(texts) if isinstance(texts, list | tuple) else None
-        trace = None
-        if sites is not None:
-            read = read_tokens(tokens, new_ids_of(steps, len(tokens.ids)))
-            values = join(recorder.parts, tokens, read, self.config)
-            trace = Trace(values, read, self.config, attention_of(chosen, editor), self.name, plan=cost)
-        return collect(tokens, steps, self.tokenizer.decode, prompt_text=prompt, single=single, trace=trace)
+        edited = [site for edit in edits_of(edits, self.config) for site in sites_of(edit, self.config)]
+        return Recording(self.decoder, tokens, chosen, cost, edited=edited, model=self.name)
 
     def tokens(self, texts: Texts) -> Tokens:
         """Whatever stands for texts, as Tokens on the model's device."""
@@ -259,7 +270,7 @@ class LM:
     def _stream(self, tokens: Tokens, settings: Sampling, tap: Tap) -> Iterator[Step]:
         try:
             decoders = [StreamDecoder(self.tokenizer) for _ in tokens.ids]
-            decode, show = self.tokenizer.decode, self._show
+            decode, show = self.tokenizer.decode, self.token_text
         except NoTokenizer:  # ids in, ids out
             decoders, decode, show = [], None, None
         steps = generate(
@@ -283,7 +294,8 @@ class LM:
     def _pad_id(self) -> int:
         return min(self.eos_ids, default=0)
 
-    def _show(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
+        """What one id looks like as text."""
         return self.tokenizer.pieces([token])[0].text
 
 

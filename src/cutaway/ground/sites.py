@@ -74,6 +74,14 @@ def block_exit(config: DecoderConfig, layer: int) -> str:
     return f"blocks.{layer}.{'ln2.out' if config.post_norm else 'resid_post'}"
 
 
+def parents_of(config: DecoderConfig, name: str) -> list[str]:
+    """Whole names of the values that a site is made of; ids, mask and positions are the tokens', and left out."""
+    table = all_sites(config)
+    block = name[: name.index(".", 7) + 1] if name.startswith("blocks.") else ""
+    given = [parent for parent in table[name].parents if parent not in ("ids", "mask", "positions")]
+    return [block + parent if block + parent in table else parent for parent in given]
+
+
 def clean_name(name: str) -> str:
     """A site's name with TransformerLens's `hook_` dropped wherever it stands."""
     return name.replace("hook_", "")

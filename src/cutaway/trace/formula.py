@@ -16,6 +16,9 @@ from torch import Tensor
 from cutaway.ground.sites import all_sites
 from cutaway.model.decoder import Decoder
 from cutaway.model.positions import frequencies
+from cutaway.quant import int8
+from cutaway.quant.int8 import Mode
+from cutaway.quant.linear import Int8Linear
 from cutaway.text.pieces import Tokens
 
 
@@ -102,7 +105,7 @@ def _weights(decoder: Decoder, name: str, layer: int | None) -> dict[str, Any]:
         embed, out = decoder.embed, decoder.unembed
         modules = {"W_E": embed.token, "W_pos": embed.position, "W_in": embed.project_in}
         modules |= {"W_out": out.project_out, "W_U": out.head}
-        weights = {key: module.weight for key, module in modules.items() if module is not None}
+        weights: dict[str, Any] = {key: _matrix(module) for key, module in modules.items() if module is not None}
         return weights | (_gain(out.ln_final) if out.ln_final is not None else {})
     config, block = decoder.config, cast(Any, decoder.blocks[layer])
     q, kv = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
@@ -112,10 +115,36 @@ def _weights(decoder: Decoder, name: str, layer: int | None) -> dict[str, Any]:
     return weights | (_gain(getattr(block, name.split(".")[2])) if ".ln" in name else {})
 
 
-def _rows(parts: str, linear: Any, sizes: tuple[int, ...]) -> dict[str, Tensor]:
-    weights = zip(parts.split(), linear.weight.split(sizes), strict=True)
+def _rows(parts: str, linear: Any, sizes: tuple[int, ...]) -> dict[str, Any]:
+    weights = zip(parts.split(), _matrix(linear).split(sizes), strict=True)
     biases = zip(parts.split(), linear.bias.split(sizes), strict=True) if linear.bias is not None else ()
     return {f"W_{part}": rows for part, rows in weights} | {f"b_{part}": rows for part, rows in biases}
+
+
+class _Codes:
+    """A weight in 8 bits as a formula writes one: x @ W.T is then LLM.int8()'s product, of codes and outliers."""
+
+    def __init__(self, codes_NK: Tensor, scale_N: Tensor, mode: str) -> None:
+        self.codes_NK, self.scale_N, self.mode = codes_NK, scale_N, mode
+
+    @property
+    def T(self) -> "_Codes":  # noqa: N802  as a tensor's
+        return self
+
+    def split(self, sizes: tuple[int, ...]) -> list["_Codes"]:
+        rows = zip(self.codes_NK.split(sizes), self.scale_N.split(sizes), strict=True)
+        return [_Codes(codes, scale, self.mode) for codes, scale in rows]
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Tensor:
+        """Called by torch for x @ self."""
+        x, codes = args
+        return int8.linear(x, codes.codes_NK, codes.scale_N, mode=cast(Mode, codes.mode))
+
+
+def _matrix(layer: Any) -> Any:
+    """A layer's weight, or its codes."""
+    return _Codes(layer.codes, layer.scale, layer.mode) if isinstance(layer, Int8Linear) else layer.weight
 
 
 def _gain(norm: Any) -> dict[str, Tensor]:

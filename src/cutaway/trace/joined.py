@@ -5,6 +5,7 @@ It knows parts and columns; it does not know how the tokens between them were ch
 
 import math
 from collections.abc import Mapping, Sequence
+from weakref import ref
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,34 @@ from torch import Tensor
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.sites import all_sites
+from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
+from cutaway.trace.plan import Plan
+from cutaway.trace.record import Recorder, as_it_is
+from cutaway.trace.trace import Trace
+
+
+class Recording:
+    """What is recorded while texts are written: `tap` for the passes, `trace` for what came of them.
+
+    sites: whole names. edited: the sites that edits act on in the same passes. plan: the cost of the longest texts.
+    """
+
+    def __init__(
+        self, decoder: Decoder, prompt: Tokens, sites: Sequence[str], plan: Plan, *, edited: Sequence[str], model: str
+    ) -> None:
+        self.decoder, self.prompt, self.plan, self.model = decoder, prompt, plan, model
+        self.tap = Recorder(sites, keep=as_it_is)
+        asked = [*sites, *edited]
+        self.attention = (
+            "explicit" if any(name.endswith(("attn.scores", "attn.pattern")) for name in asked) else "fused"
+        )
+
+    def trace(self, new_ids: Sequence[Sequence[int]]) -> Trace:
+        """The trace of prompts and new tokens. Column t of a value is the text's own position t."""
+        tokens, config = read_tokens(self.prompt, new_ids), self.decoder.config
+        values = join(self.tap.parts, self.prompt, tokens, config)
+        return Trace(values, tokens, config, self.attention, self.model, plan=self.plan, made_by=ref(self.decoder))
 
 
 def read_tokens(prompt: Tokens, new_ids: Sequence[Sequence[int]]) -> Tokens:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -55,7 +56,8 @@ def run(
         decoder(tokens, tap=Chain(editor, recorder) if edits else recorder)
     editor.finish()
     values = {name: recorder.parts[name][0] for name in chosen}
-    return Trace(values, tokens, decoder.config, attention_of(chosen, editor), positions=several(positions), plan=cost)
+    attention, kept = attention_of(chosen, editor), several(positions)
+    return Trace(values, tokens, decoder.config, attention, positions=kept, plan=cost, made_by=ref(decoder))
 
 
 def planned(

@@ -6,6 +6,7 @@ It prints steps; it does not know how a token is chosen.
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,8 +15,10 @@ from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline,
 from cutaway.apps.cli.running import busy, is_terminal, note, open_model, print_json, read_texts
 
 if TYPE_CHECKING:
+    from cutaway.analysis.effect import Effect
     from cutaway.lm import LM
     from cutaway.sample.step import Step
+    from cutaway.trace.joined import Recording
 
 NewTokens = Annotated[int | None, typer.Option(help="Tokens to add to each text; 50 if no length is given.")]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens of text and answer together.")]
@@ -32,6 +35,12 @@ Stop = Annotated[
     list[str] | None, typer.Option(metavar="TEXT", help="Stop once the new text holds it; may be repeated.")
 ]
 Steps = Annotated[bool, typer.Option("--steps", help="Show afterwards how each token was chosen.")]
+EditsFile = Annotated[Path | None, typer.Option(metavar="RECIPE", help="Edits to do in every pass, a JSON file.")]
+Sites = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Values to record, of prompt and new tokens; may be repeated."),
+]
+Save = Annotated[Path | None, typer.Option(metavar="FILE", help="Write what is recorded as a .safetensors file.")]
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "seed")  # of no effect where nothing is drawn
 # What a terminal would obey instead of showing: ␛ for an escape. Newlines and tabs stay.
 CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
@@ -51,6 +60,9 @@ def generate(
     seed: Seed = None,
     stop_strings: Stop = None,
     steps: Steps = False,
+    edits: EditsFile = None,
+    sites: Sites = None,
+    save: Save = None,
     model: Model = None,
     quantize: Quantize = "int8",
     dtype: Dtype = None,
@@ -73,16 +85,43 @@ def generate(
     with busy("starting") as report:
         _check(settings)  # a wrong number is told before anything is fetched
         lm = open_model(model, quantize=quantize, dtype=dtype, device=device, offline=offline, report=report)
-        coming = lm.stream(prompts, **settings)  # checks the texts' lengths
+        recording = lm.recording(prompts, sites or "*", edits=edits or (), **settings) if sites or save else None
+        tap = {} if recording is None else {"tap": recording.tap}
+        coming = lm.stream(prompts, edits=edits or (), **tap, **settings)  # checks the texts' lengths
     _note_unused(settings)
     if as_json:
         done = list(coming)
-        print_json(_data(lm, prompts, done))
+        print_json(_data(lm, prompts, done) | {"effect": _effect(lm, prompts, done).as_data() if edits else None})
     else:
         done = list(_written(prompts[0], coming) if len(prompts) == 1 else _written_one_by_one(prompts, coming))
     _note_context(lm, done[-1])
     if steps and not as_json:
         _print_steps(done)
+    if edits and not as_json:
+        from cutaway.show.effect import effect_table
+
+        print("\n" + effect_table(_effect(lm, prompts, done), lm.token_text))
+    if recording is not None:
+        _keep(recording, done, save, as_json)
+
+
+def _effect(lm: "LM", prompts: list[str], steps: "list[Step]") -> "Effect":
+    """What the edits did to the first new token."""
+    from cutaway.analysis.effect import effect
+
+    return effect(lm.trace(prompts, "logits", positions=-1)["logits"][:, 0], steps[0].logits)
+
+
+def _keep(recording: "Recording", steps: "list[Step]", save: Path | None, as_json: bool) -> None:
+    """The recorded values: written to a file, or shown as a table."""
+    from cutaway.apps.cli.trace import table
+    from cutaway.sample.generation import new_ids_of
+
+    values = recording.trace(new_ids_of(steps, len(steps[0].ids)))
+    if save is not None:
+        values.save(save)
+    elif not as_json:
+        print("\n" + table(values))
 
 
 def _check(settings: dict[str, Any]) -> None:

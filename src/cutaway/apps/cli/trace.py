@@ -4,6 +4,7 @@ It shows what a trace holds; it does not know how a value was computed.
 """
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,14 +12,17 @@ import typer
 from cutaway.apps.cli.columns import columns
 from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize
 from cutaway.apps.cli.running import busy, facts_of, find, open_model, print_json, read_texts
-from cutaway.ground.errors import BadText
+from cutaway.ground.errors import BadArgument, BadText
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cutaway.analysis.effect import Effect
     from cutaway.ground.config import DecoderConfig
     from cutaway.ground.sites import Site
+    from cutaway.lm import LM
     from cutaway.trace.trace import Trace
+    from cutaway.trace.why import Why as Why_
 
 WIDTH = 80
 Texts = Annotated[
@@ -37,10 +41,35 @@ Show = Annotated[
 SitesList = Annotated[bool, typer.Option("--sites-list", help="List the names of all sites instead; needs no TEXT.")]
 
 
+Why = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ELEMENT", help='Take one number apart, as in "blocks.3.attn.z[0,2,1,5]"; may be repeated.'),
+]
+EditsFile = Annotated[
+    Path | None, typer.Option(metavar="RECIPE", help="Edits to do on the way, a JSON file; their effect is shown.")
+]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="Show what it would cost in bytes, and run nothing.")]
+Budget = Annotated[str | None, typer.Option(metavar="BYTES", help='Refuse to record more than this: "2 GB".')]
+Positions = Annotated[
+    str | None, typer.Option(metavar="LIST", help='Only these positions of each text: "0,5,-1"; -1 is the last.')
+]
+Until = Annotated[str | None, typer.Option(metavar="SITE", help="End the pass after this site.")]
+To = Annotated[str | None, typer.Option(metavar="PLACE", help="Where values go: cpu, disk, or a folder.")]
+Save = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the trace as a .safetensors file.")]
+
+
 def trace(
     texts: Texts = None,
     sites: Sites = None,
     show: Show = None,
+    why: Why = None,
+    edits: EditsFile = None,
+    plan: PlanOnly = False,
+    budget: Budget = None,
+    positions: Positions = None,
+    until: Until = None,
+    to: To = None,
+    save: Save = None,
     sites_list: SitesList = False,
     model: Model = None,
     quantize: Quantize = "int8",
@@ -52,7 +81,7 @@ def trace(
 ) -> None:
     """Record the values of one pass, by site.
 
-    With --show and no --sites, only the sites to show are recorded.
+    With --show or --why and no --sites, only what they need is recorded.
     """
     if sites_list:
         _list_sites(model, offline, as_json)
@@ -60,18 +89,66 @@ def trace(
     if not texts:
         raise BadText("no TEXT", "one text or several", "pass one, or --sites-list for the names of the sites")
     read = read_texts(texts)
-    wanted = [*(sites or []), *(show or [])] or ["*"]
+    asked = [element(each) for each in why or []]
+    options: dict[str, Any] = {"positions": _numbers(positions), "until": until, "to": _place(to)}
     with busy("starting") as report:
         lm = open_model(model, quantize=quantize, dtype=dtype, device=device, offline=offline, report=report)
-        values = lm.trace(read, wanted)
-        shown = _matching(lm.config, show)
-    if as_json:
-        print_json(_data(values, shown))
+        wanted = [*(sites or []), *(show or []), *_needed(lm.config, asked)] or ["*"]
+        cost = lm.plan(read, wanted, **options)
+        values = None if plan else lm.trace(read, wanted, edits=edits or (), budget=budget, **options)
+        effect = None if edits is None or plan else lm.effect(read, edits)
+    if values is None:
+        print_json(cost.as_data()) if as_json else print(cost)
         return
-    if sites or not show:
-        print(_table(values))
-    for place, name in enumerate(shown):
-        print(("\n" if place or sites else "") + _values(values, name))
+    shown, found = _matching(lm.config, show), [values.why(name, *index) for name, index in asked]
+    if save is not None:
+        values.save(save)
+    if as_json:
+        more = {"why": [each.as_data() for each in found], "effect": None if effect is None else effect.as_data()}
+        print_json(_data(values, shown) | more)
+    else:
+        print("\n\n".join(_parts(lm, values, shown, found, effect, bool(sites) or not (show or why))))
+
+
+def _parts(
+    lm: "LM", values: "Trace", shown: list[str], found: "list[Why_]", effect: "Effect | None", whole: bool
+) -> list[str]:
+    """What is printed, a part each."""
+    from cutaway.show.effect import effect_table
+
+    parts = [] if effect is None else [effect_table(effect, lm.token_text)]
+    parts += [table(values)] if whole else []
+    return [*parts, *(_values(values, name) for name in shown), *map(str, found)]
+
+
+def element(written: str) -> tuple[str, tuple[int, ...]]:
+    """ "blocks.3.attn.z[0,2,1,5]" as a name and an index. Raises BadArgument for anything else."""
+    parts = re.fullmatch(r"\s*([^\[\]]+)\[([-\d,\s]+)\]\s*", written)
+    numbers = _numbers(parts[2]) if parts else None
+    if parts is None or numbers is None:
+        raise BadArgument(f"--why {written!r}", "a site and an index on each axis", 'write "blocks.3.attn.z[0,2,1,5]"')
+    return parts[1].strip(), tuple(numbers)
+
+
+def _needed(config: "DecoderConfig", asked: list[tuple[str, tuple[int, ...]]]) -> list[str]:
+    """The sites to explain and their parents."""
+    from cutaway.ground.sites import parents_of
+
+    names = _matching(config, [name for name, _ in asked])
+    return [each for name in names for each in (name, *parents_of(config, name))]
+
+
+def _numbers(written: str | None) -> list[int] | None:
+    if written is None:
+        return None
+    try:
+        return [int(part) for part in written.split(",")]
+    except ValueError as error:
+        raise BadArgument(repr(written), "whole numbers with commas between", 'write for example "0,5,-1"') from error
+
+
+def _place(to: str | None) -> "Path | str | None":
+    return Path(to) if to is not None and Path(to).is_dir() else to
 
 
 def _matching(config: "DecoderConfig", patterns: list[str] | None) -> list[str]:
@@ -88,7 +165,7 @@ def _measure(value: "Tensor") -> dict[str, Any]:
     return {"shape": list(value.shape), "dtype": dtype, "bytes": value.nbytes, "mean": mean, "largest": largest}
 
 
-def _table(values: "Trace") -> str:
+def table(values: "Trace") -> str:
     measured = {name: _measure(value) for name, value in values.items()}
     rows = [("site", "shape", "bytes", "mean", "largest")]
     for name, m in measured.items():
