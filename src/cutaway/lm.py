@@ -3,16 +3,20 @@
 Short methods that call the floors below; it computes nothing itself, and prints nothing.
 """
 
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from cutaway.analysis.against import against_transformers
+from cutaway.analysis.certificate import Certificate, certify
 from cutaway.analysis.effect import Effect, effect
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
@@ -37,9 +41,10 @@ from cutaway.trace.select import Selection, select
 from cutaway.trace.trace import Trace
 from cutaway.trace.weights import Change, changed
 from cutaway.weights.load import Checkpoint
-from cutaway.weights.opening import dtype_of, open_model
+from cutaway.weights.opening import dtype_of, open_model, reopen
 from cutaway.weights.progress import Progress
 
+CHECKED = ("The sun rises in the east", "I love")  # what `check` runs on, where nothing else is given
 Texts = str | Sequence[str] | Tensor | Tokens
 
 
@@ -164,6 +169,24 @@ class LM:
             for each in ([], edits_of(edits, self.config))
         )
         return effect(before, after)
+
+    def check(self, texts: Texts | None = None, *, against: str | None = None) -> Certificate:
+        """The certificate: what every site of this model means, proved on at least two texts (two short ones of ours).
+
+        against: "transformers" compares every block and the logits with its eager pass on the same files, too; this
+        wants a model in full precision. Raises BadArgument for anything else.
+        """
+        if against not in (None, "transformers"):
+            raise BadArgument(f"against={against!r}", '"transformers"', "pass that, or nothing")
+        tokens = self.tokens(CHECKED if texts is None else texts)
+        if len(tokens.ids) < 2 or not tokens.padded:
+            found = f"{len(tokens.ids)} texts, padded: {tokens.padded}"
+            raise BadArgument(found, "at least two texts of unequal lengths", "pass two texts")
+        lines = list(certify(self.decoder, tokens, lambda: reopen(self.checkpoint, self.decoder)))
+        if against is not None:
+            lines += against_transformers(self.decoder, self.checkpoint.path, tokens)
+        versions = {name: version(name) for name in ("cutaway", "torch", "transformers")}
+        return Certificate(self.name, tuple(lines), versions | {"python": platform.python_version()})
 
     def save_edits(self, edits: Edits, path: str | Path) -> None:
         """Write a recipe for models like this one: `edits=` takes its path, and so does --edits."""

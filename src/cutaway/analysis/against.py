@@ -1,0 +1,75 @@
+"""Is it the model that its makers meant? The same checkpoint in transformers' own modules, eager attention.
+
+Largest |difference| over largest |value|, at what leaves every block and at the logits, in float32 and in float64: a
+wiring error (a transposed weight, shifted positions, a lost bias) is as large in float64, rounding is not. Trust it
+as far as transformers' implementation of the family. The one file that runs transformers' models; it does not know
+text.
+"""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.analysis.certificate import Line, relative
+from cutaway.ground.errors import BadArgument
+from cutaway.ground.sites import block_exit
+from cutaway.model.decoder import Decoder
+from cutaway.model.steps import plain
+from cutaway.quant.explain import int8_layers
+from cutaway.text.pieces import Tokens
+from cutaway.trace.run import run
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-5}
+WHY = "transformers takes softmax and angles in float32 even in float64: that much rounding stays"
+
+
+def against_transformers(decoder: Decoder, folder: Path, tokens: Tokens) -> Iterator[Line]:
+    """Two lines a dtype. Raises BadArgument for a model in 8 bits, or files that transformers cannot load."""
+    if int8_layers(decoder):
+        do = "load it with quantize=None, or --quantize none"
+        raise BadArgument("a model in 8 bits", "one in full precision, as transformers runs it", do)
+    for dtype, tolerance in TOLERANCE.items():
+        ours = deepcopy(decoder).to(device="cpu", dtype=dtype)
+        ours.use(plain)  # the native steps are float32's
+        blocks, logits = _theirs(folder, dtype, tokens)
+        name, why = str(dtype).removeprefix("torch."), WHY if dtype is torch.float64 else ""
+        sites = [block_exit(decoder.config, layer) for layer in range(decoder.config.n_layers)]
+        trace = run(ours, tokens.to("cpu"), [*sites, "logits"])
+        real_BT = tokens.mask.bool().cpu()
+        pairs = zip(sites, blocks, strict=True)
+        errors = {site: relative(trace[site][real_BT], block[real_BT]) for site, block in pairs}
+        worst = max(errors, key=lambda site: errors[site])
+        yield Line(f"every block = transformers' in {name}", errors[worst], tolerance, worst, why)
+        error = relative(trace["logits"][real_BT], logits[real_BT])
+        yield Line(f"logits = transformers' in {name}", error, tolerance, "logits", why)
+
+
+def _theirs(folder: Path, dtype: torch.dtype, tokens: Tokens) -> tuple[list[Tensor], Tensor]:
+    """What leaves each of transformers' blocks, by hooks, and its logits."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation="eager", local_files_only=True
+        ).eval()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        found = f"{folder}, which transformers cannot load ({str(error).splitlines()[0][:120]})"
+        raise BadArgument(
+            found, "a folder in Hugging Face's format, in full precision", "check it without --against"
+        ) from error
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        seen.append(output[0] if isinstance(output, tuple) else output)
+
+    base: Any = getattr(model.base_model, "decoder", model.base_model)
+    for block in base.h if hasattr(base, "h") else base.layers:
+        block.register_forward_hook(keep)
+    with torch.no_grad():
+        logits = model(input_ids=tokens.ids.cpu(), attention_mask=tokens.mask.cpu()).logits
+    return seen, logits

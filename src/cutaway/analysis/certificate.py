@@ -1,0 +1,256 @@
+"""What do this model's sites mean? Claims that must hold at one's own checkpoint, each with its worst error.
+
+A site is worth reading only if it is what its name says, so each claim is recomputed in another way: values by the
+formulas of ground/sites.py, a head's share by its own columns, a batch by its single texts, a cached pass by an
+uncached one, every edit by whether the logits move. Trust a certificate for the model, the precision and the texts
+that it names; that the decoder is the one its makers meant, only transformers can say (analysis/against.py). Errors
+are the largest |difference| over the largest |value| of a site. This file knows values and weights; it does not know
+text.
+"""
+
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cutaway.analysis.derived import head_outputs
+from cutaway.ground.sites import all_sites
+from cutaway.model.cache import Cache
+from cutaway.model.decoder import Decoder
+from cutaway.quant.explain import int8_layers
+from cutaway.text.pieces import Tokens
+from cutaway.trace.edit import Edit
+from cutaway.trace.formula import recompute
+from cutaway.trace.run import run
+from cutaway.trace.trace import Trace
+
+ROUNDING = {torch.float64: 1e-10, torch.float32: 5e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+AT_ONCE = 32  # edits tried in one pass, each in a text of its own
+LEAST_MOVE = 1e-7  # of the logits, by an edit of the order of the site's own values
+
+
+@dataclass(frozen=True)
+class Line:
+    """One claim: what it says, its worst error and where that was, and what would still do; why, in 8 bits."""
+
+    claim: str
+    error: float
+    tolerance: float
+    where: str = ""
+    why: str = ""
+    at_least: bool = False  # the error must be above the tolerance: something has to move
+
+    @property
+    def passed(self) -> bool:
+        """NaN passes nothing."""
+        return self.error > self.tolerance if self.at_least else self.error <= self.tolerance
+
+    def as_data(self) -> dict[str, Any]:
+        """The line as JSON."""
+        return asdict(self) | {"passed": self.passed}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """All lines of one check, with what was checked: the model, and the versions of what ran."""
+
+    model: str
+    lines: tuple[Line, ...]
+    versions: dict[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every line holds."""
+        return all(line.passed for line in self.lines)
+
+    def as_data(self) -> dict[str, Any]:
+        """The certificate as JSON."""
+        lines = [line.as_data() for line in self.lines]
+        return {"model": self.model, "passed": self.passed, "lines": lines, "versions": self.versions}
+
+    def __str__(self) -> str:
+        """A claim a line, at most 80 columns: whether it holds, its worst error, what would do, and where."""
+        table = [f"{'':<6}{'claim':<54}{'error':>9}{'allowed':>11}"]
+        for line in self.lines:
+            sign = ">" if line.at_least else "≤"
+            numbers = f"{line.error:>9.1e}  {sign} {line.tolerance:.0e}"
+            table.append(f"{'holds' if line.passed else 'FAILS':<6}{line.claim:<54}{numbers}")
+            table += [f"      at {line.where}"] if not line.passed and line.where else []
+        whys = dict.fromkeys(line.why for line in self.lines if line.why)
+        failed = sum(not line.passed for line in self.lines)
+        verdict = f"{failed} of {len(self.lines)} claims fail" if failed else f"all {len(self.lines)} claims hold"
+        notes = [part for why in whys for part in textwrap.wrap(why, 76, initial_indent="  ", subsequent_indent="  ")]
+        return "\n".join([*table, verdict, *notes])
+
+
+def certify(decoder: Decoder, tokens: Tokens, fresh: Callable[[], Decoder]) -> Iterator[Line]:
+    """Every claim about this decoder, on these texts, one line at a time.
+
+    tokens: at least two texts of unequal lengths, padded on the right. fresh: loads the same model anew.
+    """
+    modes = {layer.mode for layer in int8_layers(decoder).values()}
+    dtype = _dtype(decoder)
+    exact = ROUNDING[dtype]
+    trace = run(decoder, tokens)
+    yield from _formulas(trace, decoder, exact)
+    yield _rows_sum_to_1(trace, exact)
+    yield _heads_sum(trace, decoder, exact, bool(modes))
+    yield from _same_passes(trace, decoder, tokens, _border(exact, modes))
+    if "int8-pooled" not in modes:
+        yield from _same_alone(decoder, tokens, _border(exact, modes))
+    yield _edits_move_the_logits(trace, decoder, 1 if "int8-pooled" in modes else AT_ONCE)
+    yield _same_weights(decoder, fresh())
+
+
+def relative(one: Tensor, other: Tensor) -> float:
+    """Largest |one - other| over largest |other|, equal infinities left out. Unequal ones are an infinite error."""
+    a, b = one.double(), other.double()
+    finite = a.isfinite() & b.isfinite()
+    if not torch.equal(a.where(~finite, 0.0), b.where(~finite, 0.0)):
+        return float("inf")
+    size = b[finite].abs().max() if finite.any() else torch.ones(())
+    return float((a[finite] - b[finite]).abs().max() / size.clamp(min=1e-30)) if finite.any() else 0.0
+
+
+def _formulas(trace: Trace, decoder: Decoder, exact: float) -> Iterator[Line]:
+    """Each site from its parents. The named identities are lines of their own, all others share one."""
+    errors: dict[str, float] = {}
+    with torch.no_grad():
+        for site in trace:
+            try:
+                errors[site] = relative(recompute(site, trace, trace.tokens, decoder), trace[site])
+            except NameError:  # the formula names a weight that the decoder has lost
+                errors[site] = float("inf")
+    named = {
+        "attn.z": "z = pattern @ v",
+        "resid_mid": "resid_mid = resid_pre + attn_out",
+        "resid_post": "resid_post = resid_mid + mlp_out",
+    }
+    if decoder.config.post_norm:
+        named["resid_post"] = "resid_post = ln1.out + mlp_out"
+    for ending, claim in named.items():
+        yield _worst(claim, {site: e for site, e in errors.items() if site.endswith(f".{ending}")}, exact)
+    yield _worst("every site = its formula over its parents", errors, exact)
+
+
+def _rows_sum_to_1(trace: Trace, exact: float) -> Line:
+    sums = {site: trace[site].double().sum(-1) for site in trace if site.endswith("attn.pattern")}
+    return _worst("rows of pattern sum to 1", {s: float((v - 1).abs().max()) for s, v in sums.items()}, exact)
+
+
+def _heads_sum(trace: Trace, decoder: Decoder, exact: float, int8: bool) -> Line:
+    errors = {}
+    for layer in range(decoder.config.n_layers):
+        whole, site = head_outputs(trace, decoder, layer).sum(2), f"blocks.{layer}.attn_out"
+        bias = decoder.get_submodule(f"blocks.{layer}.attn.out").bias
+        errors[site] = relative(whole if bias is None else whole + bias, trace[site])  # pyright: ignore
+    why = "in 8 bits attn_out is of z rounded to codes, and heads are of z itself" if int8 else ""
+    return _worst("heads' own outputs sum to attn_out", errors, 0.1 if int8 else exact, why)
+
+
+def _same_passes(trace: Trace, decoder: Decoder, tokens: Tokens, tolerance: tuple[float, str]) -> Iterator[Line]:
+    """Watched and unwatched, explicit and fused, cached and uncached."""
+    real_BT = tokens.mask.bool()
+    with torch.no_grad():
+        unwatched = decoder(tokens)[real_BT]
+        yield Line("watched = unwatched: explicit attention = fused",
+                   relative(trace["logits"][real_BT], unwatched), tolerance[0], "logits", tolerance[1])  # fmt: skip
+        one = _row(tokens, 0)
+        cache = Cache(decoder.config.n_layers, 1, one.ids.shape[1])
+        steps = [decoder(_column(one, t, t + 1), cache) for t in range(one.ids.shape[1])]
+        uncached = decoder(one)
+    error = relative(torch.cat(steps, 1), uncached)
+    yield Line("cached, token by token = uncached", error, tolerance[0], "logits", tolerance[1])
+
+
+def _same_alone(decoder: Decoder, tokens: Tokens, tolerance: tuple[float, str]) -> Iterator[Line]:
+    for side in ("right", "left"):
+        rolled = tokens if side == "right" else _padded_left(tokens)
+        errors = {}
+        with torch.no_grad():
+            together = decoder(rolled)
+            for row in range(len(tokens.ids)):
+                alone = decoder(_row(tokens, row))[0]
+                errors[f"text {row}"] = relative(together[row][rolled.mask[row].bool()], alone)
+        yield _worst(f"padded on the {side} = single", errors, *tolerance)
+
+
+def _edits_move_the_logits(trace: Trace, decoder: Decoder, at_once: int) -> Line:
+    """At the last place of a text something as large as the values there is added to each site in turn."""
+    row = int(trace.tokens.lengths.argmin())
+    text = _row(trace.tokens, row)
+    own = run(decoder, text)
+    random = torch.Generator().manual_seed(0)
+    edits = [_push(site, own, random) for site in own]
+    moves: dict[str, float] = {}
+    for start in range(0, len(edits), at_once):
+        some = edits[start : start + at_once]
+        rows = Tokens.from_ids(text.ids.expand(len(some) + 1, -1))  # the last row is left alone
+        placed = [
+            Edit.add(edit.site, edit.value, position=-1, source=edit.source, text=i) for i, edit in enumerate(some)
+        ]
+        logits = run(decoder, rows, "logits", edits=placed, positions=-1)["logits"][:, 0].double()
+        apart = (logits - logits[-1]).abs().amax(-1) / logits[-1].abs().max()
+        moves |= {edit.site: float(apart[i]) for i, edit in enumerate(some)}
+    site = min(moves, key=lambda name: moves[name])
+    return Line(f"an edit at each of {len(moves)} sites moves the logits", moves[site], LEAST_MOVE, site, at_least=True)
+
+
+def _push(site: str, own: Trace, random: torch.Generator) -> Edit:
+    """Noise of four times the size of the site's values (in 8 bits less may be rounded away); of scores and patterns,
+    a shift at the first place alone."""
+    value = own[site]
+    size = 4 * float(value[value.isfinite()].double().square().mean().sqrt()) or 1.0
+    if all_sites(own.config)[site].shape == "B H T S":
+        return Edit.add(site, size, source=0)
+    noise = torch.randn(value.shape[-1], generator=random, dtype=torch.float64) * size
+    return Edit.add(site, noise.abs() if value.shape[-1] == 1 else noise)
+
+
+def _same_weights(decoder: Decoder, fresh: Decoder) -> Line:
+    """The tensors in use against those of a fresh load, and the facts that shape the pass."""
+    here, there = decoder.state_dict(), fresh.state_dict()
+    wrong = [name for name in there if name not in here or not torch.equal(here[name].cpu(), there[name].cpu())]
+    wrong += [name for name in here if name not in there]
+    wrong += [] if decoder.embed.offset == fresh.embed.offset else ["the position offset"]
+    wrong += [] if decoder.config == fresh.config else ["the config"]
+    where = wrong[0] if wrong else f"{len(there)} tensors"
+    return Line("weights and facts = the checkpoint's", float(len(wrong)), 0.0, where)
+
+
+def _border(exact: float, modes: set[str]) -> tuple[float, str]:
+    """Tolerance where the same is computed in another order."""
+    if modes - {"int8-weight"}:
+        why = "in 8 bits a value between two codes may fall on either side: a step of 1/127 of its row, carried on"
+        return 0.2, why
+    return max(exact * 4, 1e-9), ""
+
+
+def _worst(claim: str, errors: dict[str, float], tolerance: float, why: str = "") -> Line:
+    if not errors:
+        return Line(claim, 0.0, tolerance, "this model has none", why)
+    where = max(errors, key=lambda site: errors[site] if errors[site] == errors[site] else float("inf"))
+    return Line(claim, errors[where], tolerance, where, why)
+
+
+def _row(tokens: Tokens, row: int) -> Tokens:
+    return Tokens.from_ids(tokens.ids[row][tokens.mask[row].bool()])
+
+
+def _column(tokens: Tokens, start: int, end: int) -> Tokens:
+    return Tokens(*(getattr(tokens, name)[:, start:end] for name in ("ids", "mask", "positions")))
+
+
+def _padded_left(tokens: Tokens) -> Tokens:
+    rows: Sequence[tuple[Tensor, Tensor]] = [
+        (ids.roll(int((mask == 0).sum())), mask.roll(int((mask == 0).sum())))
+        for ids, mask in zip(tokens.ids, tokens.mask, strict=True)
+    ]
+    return Tokens.from_ids(torch.stack([ids for ids, _ in rows]), torch.stack([mask for _, mask in rows]))
+
+
+def _dtype(decoder: Decoder) -> torch.dtype:
+    return next(p.dtype for name, p in decoder.named_parameters() if ".ln1." in name)

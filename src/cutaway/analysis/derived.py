@@ -1,0 +1,99 @@
+"""What follows from recorded values: a head's own output, a neuron's, the stream taken apart, the last norm folded in.
+
+Each is a function of a trace and the weights, exact up to rounding, with its formula; none is a site, so none changes
+the pass. The stream is a sum of what each part wrote only where the norm stands before the branch (all families but
+opt-350m); elsewhere the question has no answer and is refused. In 8 bits a part is computed with the weights that the
+codes stand for, and the layer itself rounded its input too: parts then sum to the recorded value within that rounding.
+Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; names as in TransformerLens's
+ActivationCache. This file knows values and weights; it does not know text.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cutaway.analysis.logit_lens import stream_sites
+from cutaway.ground.config import DecoderConfig
+from cutaway.ground.errors import BadArgument
+from cutaway.ground.shapes import sizes
+from cutaway.model.decoder import Decoder
+from cutaway.trace.trace import Trace
+from cutaway.trace.weights import matrices
+
+
+def matrix(decoder: Decoder, name: str) -> Float[Tensor, "N K"]:
+    """A weight by the name that formulas give it ("blocks.3.W_O", "W_U"); in 8 bits what its codes stand for."""
+    layer, start, end = matrices(decoder.config)[name]
+    return decoder.get_submodule(layer).weight[start:end].detach()  # pyright: ignore[reportIndexIssue,reportReturnType]
+
+
+def head_outputs(trace: Trace, decoder: Decoder, layer: int) -> Float[Tensor, "B T H D"]:
+    """What each head adds to attn_out: z_h @ W_O[:, columns of h].T. All heads and b_O sum to attn_out."""
+    z_BTHK = trace[f"blocks.{layer}.attn.z"]
+    w_DHK = matrix(decoder, f"blocks.{layer}.W_O").unflatten(1, z_BTHK.shape[2:])
+    return torch.einsum("bthk,dhk->bthd", z_BTHK, w_DHK.to(z_BTHK))
+
+
+def neuron_outputs(trace: Trace, decoder: Decoder, layer: int, neurons: Sequence[int]) -> Float[Tensor, "B T N D"]:
+    """What each of these neurons adds to mlp_out: post_n · W_down[:, n]. All neurons and b_down sum to mlp_out."""
+    post_BTF = trace[f"blocks.{layer}.mlp.post"]
+    w_ND = matrix(decoder, f"blocks.{layer}.W_down").T[list(neurons)].to(post_BTF)
+    return post_BTF[..., list(neurons)][..., None] * w_ND
+
+
+def accumulated(trace: Trace) -> tuple[list[str], Float[Tensor, "L B T D"]]:
+    """The residual stream on its way: what enters the first block, then what leaves each, with their sites."""
+    names = stream_sites(trace.config)
+    return names, torch.stack([trace[name] for name in names])
+
+
+def decomposed(trace: Trace) -> tuple[list[str], Float[Tensor, "L B T D"]]:
+    """What was written into the stream, part by part: embedding, positions, each attn_out and mlp_out.
+
+    Their sum is what leaves the last block. Raises BadArgument for a model whose norm follows the sum.
+    """
+    names = part_sites(trace.config)
+    return names, torch.stack([trace[name] for name in names])
+
+
+def part_sites(config: DecoderConfig) -> list[str]:
+    """The sites whose values sum to what leaves the last block. Raises as `decomposed`."""
+    if config.post_norm:
+        expected = "one whose blocks add to it"
+        raise BadArgument("a model that norms its residual stream after every sum", expected, "use another model")
+    names = ["embed.projected" if config.projected else "embed.token"]
+    names += ["embed.position"] if config.rope is None else []
+    return names + [f"blocks.{i}.{part}" for i in range(config.n_layers) for part in ("attn_out", "mlp_out")]
+
+
+def through_final_norm(
+    part_XBTD: Float[Tensor, "*X B T D"], trace: Trace, decoder: Decoder
+) -> Float[Tensor, "*X B T D"]:
+    """A part of the last stream as the unembedding meets it: centered where the norm centers, over the recorded
+    scale, times the gain. With its scale given the norm is linear, so parts of a sum stay parts of one (the bias is
+    apart: `final_bias`). A model without a last norm passes it as it is.
+    """
+    norm = decoder.unembed.ln_final
+    if norm is None:
+        return part_XBTD
+    centered = part_XBTD - part_XBTD.mean(-1, keepdim=True) if norm.centered else part_XBTD
+    return centered / trace["ln_final.scale"] * norm.weight
+
+
+def final_bias(decoder: Decoder) -> Float[Tensor, "D"] | None:
+    """The last norm's bias, which belongs to no part."""
+    norm = decoder.unembed.ln_final
+    return None if norm is None or norm.bias is None else norm.bias.detach()
+
+
+def unembedding(decoder: Decoder, tokens: Sequence[int]) -> Float[Tensor, "N D"]:
+    """The direction in the stream that each token's logit reads, project_out folded in. Raises BadArgument."""
+    v = sizes(decoder.config)["V"]
+    for token in tokens:
+        if not 0 <= token < v:
+            raise BadArgument(f"the token {token}", f"an id from 0 to {v - 1}", "pass a token of this model")
+    w_NE = matrix(decoder, "W_U")[list(tokens)]
+    project = decoder.unembed.project_out
+    return w_NE if project is None else w_NE @ project.weight.detach()
