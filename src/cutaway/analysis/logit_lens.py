@@ -2,19 +2,25 @@
 
 Each residual stream is read with the model's own last norm and unembedding (nostalgebraist 2020, "interpreting GPT:
 the logit lens"). Trust it for the late blocks; early ones speak a language that the unembedding was not trained to
-read, and a tuned lens (Belrose et al. 2023, arXiv 2303.08112) can find more there. The last row is the model's own
-answer. This file knows values and weights; it does not know text.
+read, and a tuned lens (Belrose et al. 2023, arXiv 2303.08112) can find more there: its probes, one affine map a block,
+bring the stream to the last block's language first; they can be loaded. The last row is the model's own answer. This
+file knows values and weights; it does not know text.
 """
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.ground.config import DecoderConfig
+from cutaway.ground.errors import BadCheckpoint
 from cutaway.ground.sites import block_exit
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import untapped
 from cutaway.trace.trace import Trace
+from cutaway.weights.files import open_file
 
 
 def stream_sites(config: DecoderConfig) -> list[str]:
@@ -22,12 +28,37 @@ def stream_sites(config: DecoderConfig) -> list[str]:
     return ["blocks.0.resid_pre", *(block_exit(config, layer) for layer in range(config.n_layers))]
 
 
-def logit_lens(trace: Trace, decoder: Decoder, at_B: Int[Tensor, "B"]) -> Float[Tensor, "L B V"]:
+Probes = Sequence[tuple[Float[Tensor, "D D"], Float[Tensor, "D"]]]  # weight and bias, of what enters each block
+
+
+def logit_lens(
+    trace: Trace, decoder: Decoder, at_B: Int[Tensor, "B"], probes: Probes | None = None
+) -> Float[Tensor, "L B V"]:
     """Logits read after the embedding and after each block, at one position of each text: [layers + 1, B, V].
 
-    The trace must hold `stream_sites`; raises BadArgument where it does not.
+    probes: of a tuned lens; each adds weight @ stream + bias to the stream that enters its block. The trace must hold
+    `stream_sites`; raises BadArgument where it does not.
     """
     rows_B = torch.arange(len(at_B), device=at_B.device)
     with torch.inference_mode():
         streams = [trace[site][rows_B, at_B] for site in stream_sites(decoder.config)]
+        for i, (weight_DD, bias_D) in enumerate(probes or ()):
+            streams = [*streams[:i], streams[i] + streams[i] @ weight_DD.T + bias_D, *streams[i + 1 :]]
         return torch.stack([decoder.unembed(stream_BD[:, None], untapped)[:, 0] for stream_BD in streams])
+
+
+def load_probes(path: Path, config: DecoderConfig) -> Probes:
+    """A tuned lens from its file: tensors "0.weight" [D, D], "0.bias" [D], "1.weight" ..., as the tuned-lens package
+    writes them in params.pt, or the same as .safetensors. Raises BadCheckpoint for anything else.
+    """
+    tensors = open_file(path)
+    expected = [f"{i}.{part}" for i in range(config.n_layers) for part in ("weight", "bias")]
+    d = config.d_model
+    for name in expected:
+        shape = (d, d) if name.endswith("weight") else (d,)
+        if name not in tensors or tuple(tensors[name].shape) != shape:
+            found = f"{list(tensors[name].shape)} as" if name in tensors else "no"
+            do = "load the lens that was trained for this model"
+            raise BadCheckpoint(f"{found} {name!r} in {path}", f"a probe {list(shape)} of each block", do)
+    read = {name: tensors[name].read().float() for name in expected}
+    return [(read[f"{i}.weight"], read[f"{i}.bias"]) for i in range(config.n_layers)]

@@ -88,6 +88,15 @@ def facts_of(path: Path) -> "DecoderConfig":
     return family_of(config).facts(config)
 
 
+def token_of(lm: "LM", text: str, option: str) -> int:
+    """The id of a text that is one token. Raises BadArgument where it is none or several."""
+    ids = lm.tokenizer.tokenize(text, add_special_tokens=False).ids[0].tolist()
+    if len(ids) != 1:
+        pieces = " ".join(repr(lm.token_text(i)) for i in ids)
+        raise BadArgument(f"{option} {text!r}, {len(ids)} tokens: {pieces}", "one token", "pass the first of them")
+    return ids[0]
+
+
 @contextmanager
 def busy(what: str) -> Iterator[Report]:
     """A bar on stderr while this lasts, erased at its end; nothing where stderr is no terminal."""

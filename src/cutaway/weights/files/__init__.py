@@ -41,6 +41,13 @@ def open_folder(path: Path) -> dict[str, LazyTensor]:
     raise BadCheckpoint(found, f"{wanted}, or one other *.safetensors file", "pass the folder that holds the weights")
 
 
+def open_file(path: Path) -> dict[str, LazyTensor]:
+    """The tensors of one .safetensors file, or one that torch saved. Raises BadCheckpoint."""
+    if not path.is_file():
+        raise BadCheckpoint(f"no file {path}", "a .safetensors file, or one of torch.save", "correct the path")
+    return (open_safetensors if path.suffix == ".safetensors" else open_torch_bin)(path)
+
+
 def shard_names(index: Path) -> dict[str, str]:
     """{tensor name: file name} of an index file. Raises BadCheckpoint where it is not one."""
     try:
