@@ -87,7 +87,7 @@ class _Change:
         longest = int(prompt.lengths.max()) + new - 1
         self.sizes = sizes(config) | {"B": len(prompt.ids), "T": longest, "S": longest, "1": 1}
         self._check_places(prompt, new)
-        self.value = None if edit.value is None else self._laid_out(own_axes, torch.as_tensor(edit.value))
+        self.value = None if edit.value is None else self._laid_out(own_axes, _tensor(edit.value))
 
     def __call__(self, value: Tensor, passes: Passes) -> Tensor | None:
         """The value with the edit in it, or None where this pass has no such place."""
@@ -190,6 +190,11 @@ class _Change:
                 place = {"B": "text", "T": "position", "S": "source", "H": "head", "G": "key/value head"}
                 found = f"{place.get(axis, 'neuron')} {beyond[0]} for {self.edit.site}"
                 raise BadArgument(found, f"at most {end - 1}", "choose a place that is there")
+
+
+def _tensor(value: float | Tensor) -> Tensor:
+    """A number keeps all its digits, whatever the model's dtype."""
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
 def _beside(places: Tensor, dims: tuple[int, ...], ndim: int) -> Tensor:

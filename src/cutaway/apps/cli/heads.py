@@ -45,8 +45,8 @@ def heads(
         print_json({"model": lm.name, "scores": {name: of.tolist() for name, of in scores.by_name.items()}})
         return
     of_several = "the text" if len(tokens.ids) == 1 else f"{len(tokens.ids)} texts"
-    on = f"4 texts of {length} random tokens said twice" if read is None else of_several
-    print(f"the {top} highest heads of each score, as block.head, on {on}")
+    on = f"{length} random tokens said twice" if read is None else of_several
+    print(f"block.head and score, the {top} highest of each, on {on}")
     rows = [(name, *(f"{layer}.{head} {score:.3f}" for layer, head, score in scores.top(name, top)))
             for name in scores.by_name]  # fmt: skip
     print(columns(rows))
