@@ -234,7 +234,7 @@ class LM:
         single = isinstance(texts, str) or (not isinstance(texts, Sequence) and len(tokens.ids) == 1)
         prompt = texts if isinstance(texts, str) else list(texts) if isinstance(texts, list | tuple) else None
         trace = None if watched is None else watched.trace(new_ids_of(steps, len(tokens.ids)))
-        return collect(tokens, steps, self.tokenizer.decode, prompt_text=prompt, single=single, trace=trace)
+        return collect(tokens, steps, self._decode, prompt_text=prompt, single=single, trace=trace)
 
     def recording(
         self,
@@ -316,6 +316,13 @@ class LM:
     @property
     def _pad_id(self) -> int:
         return min(self.eos_ids, default=0)
+
+    def _decode(self, ids: list[int]) -> str:
+        """The text of new ids; none where ids are all there is."""
+        try:
+            return self.tokenizer.decode(ids)
+        except NoTokenizer:
+            return ""
 
     def token_text(self, token: int) -> str:
         """What one id looks like as text."""

@@ -75,12 +75,23 @@ def attend_explicit(
     sharing = q_BTHK.shape[2] // k_BSGK.shape[2]  # heads per key/value head
     k_BHKS = k_BSGK.repeat_interleave(sharing, 2).permute(0, 2, 3, 1)
     v_BHSK = v_BSGK.repeat_interleave(sharing, 2).transpose(1, 2)
-    likeness_BHTS = q_BTHK.transpose(1, 2) @ k_BHKS * q_BTHK.shape[-1] ** -0.5
-    hidden_BHTS = ~seen.full(t, s, q_BTHK.device)[:, None]
-    scores_BHTS = tap(site + "scores", likeness_BHTS.masked_fill(hidden_BHTS, float("-inf")))
+    hidden_BTS = torch.zeros(1, device=q_BTHK.device, dtype=q_BTHK.dtype).masked_fill(
+        ~seen.full(t, s, q_BTHK.device), float("-inf")
+    )
+    scores_BHTS = tap(site + "scores", _scaled_product(q_BTHK.transpose(1, 2), k_BHKS, hidden_BTS))
     wide = torch.promote_types(scores_BHTS.dtype, torch.float32)
     pattern_BHTS = tap(site + "pattern", scores_BHTS.softmax(-1, dtype=wide).to(q_BTHK.dtype))
     return (pattern_BHTS @ v_BHSK).transpose(1, 2)
+
+
+def _scaled_product(
+    q_BHTK: Float[Tensor, "B H T K"], k_BHKS: Float[Tensor, "B H K S"], hidden_BTS: Float[Tensor, "#B T S"]
+) -> Float[Tensor, "B H T S"]:
+    """q @ k / sqrt(K) + hidden, in one tensor: of long texts each costs more to allocate than to compute."""
+    b, h, t, width = q_BHTK.shape
+    hidden_NTS = hidden_BTS[:, None].expand(b, h, t, -1).flatten(0, 1) if len(hidden_BTS) > 1 else hidden_BTS
+    q_NTK, k_NKS = q_BHTK.reshape(b * h, t, width), k_BHKS.reshape(b * h, width, -1)
+    return torch.baddbmm(hidden_NTS, q_NTK, k_NKS, alpha=width**-0.5).unflatten(0, (b, h))
 
 
 def attend_fused(

@@ -76,7 +76,10 @@ def _columns(prompt: Tokens, tokens: Tokens) -> Tensor:
 def _join(shape: str, parts: Sequence[Tensor], columns_BT: Tensor, mask_BT: Tensor) -> Tensor:
     rows_B1, real_BT = torch.arange(len(columns_BT), device=columns_BT.device)[:, None], mask_BT.bool()
     if not shape.startswith("B H T"):
-        value = torch.cat(list(parts), 1)[rows_B1, columns_BT]
+        side_by_side = torch.cat(list(parts), 1)
+        if len(columns_BT) == 1 and side_by_side.shape[1] == columns_BT.shape[1]:
+            return side_by_side  # one text, without padding
+        value = side_by_side[rows_B1, columns_BT]
         return value.where(real_BT.reshape(*real_BT.shape, *(1,) * (value.ndim - 2)), 0)
     attended = parts[-1].shape[-1]
     hidden = -math.inf if any(bool(part.isneginf().any()) for part in parts) else 0.0  # scores, or pattern

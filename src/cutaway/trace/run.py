@@ -109,6 +109,7 @@ class _Keeper:
         self.heads_first = {name for name, site in all_sites(config).items() if site.shape.startswith("B H")}
         self.disk = Mapped(_folder(to), cost.bytes, len(cost.rows)) if cost.where == "disk" else None
         self.device = None if to is None or self.disk else to
+        self.kept: set[int] = set()
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         value = value.detach()
@@ -118,8 +119,16 @@ class _Keeper:
         if self.disk is not None:
             return self.disk.put(value if self.dtype is None else value.to(self.dtype))
         kept = value.to(device=self.device, dtype=self.dtype)  # pyright: ignore[reportCallIssue,reportArgumentType]
-        copied = self.positions is not None or kept.data_ptr() != value.data_ptr()
-        return kept.contiguous() if copied else kept.clone(memory_format=torch.contiguous_format)
+        return self._own(kept.contiguous())
+
+    def _own(self, value: Tensor) -> Tensor:
+        """The value itself where it has its memory to itself, which no part of the model writes over (a house rule,
+        tested); else a copy."""
+        storage = value.untyped_storage()
+        if storage.nbytes() != value.nbytes or storage.data_ptr() in self.kept:
+            return value.clone()
+        self.kept.add(storage.data_ptr())
+        return value
 
 
 def _differentiable(name: str, value: Tensor) -> Tensor:
