@@ -28,4 +28,4 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	for claim in start load quality decode prefill; do $(BIN)/python bench/$$claim.py || exit 1; done
+	for claim in start load quality decode prefill trace transformer_lens; do $(BIN)/python bench/$$claim.py || exit 1; done
