@@ -32,6 +32,11 @@ def test_norms(path: str, width: int, rows: int) -> None:
     same(path, kernels.rms_norm, plain.rms_norm, x, w, 1e-5)
     same(path, kernels.layer_norm, plain.layer_norm, x, w, b, 1e-5)
     same(path, kernels.rms_norm, plain.rms_norm, x.transpose(0, 1), w, 1e-5)
+    for bias, whole in ((None, kernels.rms_norm(x, w, 1e-5)), (b, kernels.layer_norm(x, w, b, 1e-5))):
+        for which in range(3):
+            pick = lambda norm: lambda *given: norm(*given)[which]  # noqa: B023, E731
+            same(path, pick(kernels.norm_open), pick(plain.norm_open), x, w, bias, 1e-5)
+        assert torch.equal(kernels.norm_open(x, w, bias, 1e-5)[-1], whole), "watched or not, the same bits"
 
 
 @each_path
@@ -51,6 +56,22 @@ def test_silu_mul(path: str, width: int) -> None:
     same(path, kernels.silu_mul, plain.silu_mul, gate, up)
     far = torch.tensor([[-200.0, -90.0, -20.0, 0.0, 20.0, 90.0, 200.0]])
     same(path, kernels.silu_mul, plain.silu_mul, far, torch.ones_like(far))
+
+
+@each_path
+@pytest.mark.parametrize(("tokens", "places", "causal"), [(1, 1, True), (5, 5, True), (70, 70, True), (3, 41, False)])
+@pytest.mark.parametrize(("heads", "groups", "width"), [(9, 3, 64), (4, 4, 80), (2, 1, 5), (3, 3, 128)])
+def test_attend_open(path: str, tokens: int, places: int, causal: bool, heads: int, groups: int, width: int) -> None:
+    q = noise(2, tokens, (heads + 1) * width, scale=2.0)[..., :-width].unflatten(-1, (heads, width))
+    keys, values = noise(2, 80, groups, width), noise(2, 80, groups, width, seed=1)  # more room than is filled
+    keys, values = keys[:, :places], values[:, :places]
+    for seen in (None, torch.ones(1, tokens, places) > 0, noise(2, tokens, places, seed=3) > 0):
+        if seen is not None:
+            seen = seen | (torch.arange(places) == torch.arange(tokens)[:, None])  # each sees itself
+            seen = seen.tril() if causal else seen
+        for which in range(3):
+            pick = lambda attend: lambda *given: attend(*given)[which].contiguous()  # noqa: B023, E731
+            same(path, pick(kernels.attend_open), pick(plain.attend_open), q, keys, values, causal, seen)
 
 
 @each_path

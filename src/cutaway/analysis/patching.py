@@ -151,6 +151,8 @@ class Rows:
     def wants(self, name: str) -> bool:
         return name == self.site
 
+    changes = wants
+
 
 def _places(decoder: Decoder, base: Trace, what: str) -> list[tuple[int | None, int | None]]:
     """Every (position, head) of one block that the sweep patches."""

@@ -16,7 +16,7 @@ from cutaway.model.attend import Place, attend_explicit, window
 from cutaway.model.cache import Cache
 from cutaway.model.positions import Rotary
 from cutaway.model.steps import ACTIVATIONS, Steps, plain
-from cutaway.model.tap import Tap, untapped, wants_any
+from cutaway.model.tap import Tap, changes_any, show, untapped, wants_any
 
 
 class Embed(nn.Module):
@@ -53,9 +53,13 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.empty(config.d_model)) if config.norm_bias else None
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
-        if wants_any(tap, self.inside):
+        if not wants_any(tap, self.inside):
+            return tap(self.site + ".out", self.steps.norm(x_BTD, self.weight, self.bias, self.eps))
+        opened = None if changes_any(tap, self.inside) else self.steps.norm_open(x_BTD, self.weight, self.bias, self.eps)
+        if opened is None:
             return tap(self.site + ".out", self.explicit(x_BTD, tap))
-        return tap(self.site + ".out", self.steps.norm(x_BTD, self.weight, self.bias, self.eps))
+        show(tap, self.inside, opened[:-1])
+        return tap(self.site + ".out", opened[-1])
 
     def explicit(self, x_BTD: Tensor, tap: Tap) -> Tensor:
         """The same in named steps, in float32 or better."""
@@ -76,7 +80,9 @@ class Attention(nn.Module):
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.site, self.d_head = layer, f"blocks.{layer}.attn.", config.d_head
-        self.inside = [self.site + name for name in ("q", "k", "v", "rot_q", "rot_k", "scores", "pattern")]
+        self.softmax = [self.site + "scores", self.site + "pattern"]
+        turned = [] if config.rope is None else ["rot_q", "rot_k"]
+        self.inside = [*(self.site + name for name in ("q", "k", "v", *turned)), *self.softmax]
         self.heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)
         width = config.n_heads * config.d_head
         # The rows of query, key and value stand in one matrix: one product instead of three.
@@ -87,11 +93,20 @@ class Attention(nn.Module):
         self, x_BTD: Float[Tensor, "B T D"], place: Place, cache: Cache | None, tap: Tap
     ) -> Float[Tensor, "B T D"]:
         qkv_BTX = self.qkv(x_BTD)
-        if wants_any(tap, self.inside):
-            z_BTHK = self.explicit(qkv_BTX, place, cache, tap)
-        else:
+        if not wants_any(tap, self.inside):
             z_BTHK = self.steps.attention(qkv_BTX, self.heads, place, cache, self.layer)
+        else:
+            z_BTHK = self.opened(qkv_BTX, place, cache, tap)
         return self.out(tap(self.site + "z", z_BTHK).flatten(-2))
+
+    def opened(self, qkv_BTX: Tensor, place: Place, cache: Cache | None, tap: Tap) -> Tensor:
+        """The same, what is inside shown: in one step where there is such a one and nothing changes, else explicitly."""
+        if not changes_any(tap, self.inside) and not wants_any(tap, self.softmax):
+            opened = self.steps.attention_open(qkv_BTX, self.heads, place, cache, self.layer)
+            if opened is not None:
+                show(tap, self.inside[:-2], opened[:-1])
+                return opened[-1]
+        return self.explicit(qkv_BTX, place, cache, tap)
 
     def explicit(self, qkv_BTX: Tensor, place: Place, cache: Cache | None, tap: Tap) -> Tensor:
         """All between the two products, in named steps → z [B, T, H, K]."""
@@ -102,9 +117,15 @@ class Attention(nn.Module):
             q_BTHK = tap(site + "rot_q", self.steps.rotate(q_BTHK, place.turn))
             k_BTGK = tap(site + "rot_k", self.steps.rotate(k_BTGK, place.turn))
         k_BSGK, v_BSGK = (k_BTGK, v_BTGK) if cache is None else cache.extend(self.layer, k_BTGK, v_BTGK)
-        if tap.wants(site + "scores") or tap.wants(site + "pattern"):
+        if not wants_any(tap, self.softmax):
+            return self.steps.attend(q_BTHK, k_BSGK, v_BSGK, place.window)
+        opened = None
+        if not changes_any(tap, self.softmax):
+            opened = self.steps.attend_open(q_BTHK, k_BSGK, v_BSGK, place.window)
+        if opened is None:
             return attend_explicit(q_BTHK, k_BSGK, v_BSGK, place.window, site, tap)
-        return self.steps.attend(q_BTHK, k_BSGK, v_BSGK, place.window)
+        show(tap, self.softmax, opened[:-1])
+        return opened[-1]
 
 
 class MLP(nn.Module):
@@ -115,7 +136,7 @@ class MLP(nn.Module):
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
         self.site, self.gated = f"blocks.{layer}.mlp.", config.gated
-        self.activation = config.activation
+        self.activation, self.inside = config.activation, [self.site + "pre", self.site + "pre_linear"]
         # Where gated, the gate's rows stand before the other branch's in one matrix.
         rows = config.d_mlp * (2 if config.gated else 1)
         self.up = nn.Linear(config.d_model, rows, bias=config.mlp_bias)
@@ -125,10 +146,10 @@ class MLP(nn.Module):
         site, act = self.site, ACTIVATIONS[self.activation]
         if not self.gated:
             post_BTF = act(tap(site + "pre", self.up(x_BTD)))
-        elif tap.wants(site + "pre") or tap.wants(site + "pre_linear"):
+        elif wants_any(tap, self.inside):
             gate_BTF, linear_BTF = self.up(x_BTD).chunk(2, -1)
             gate_BTF, linear_BTF = tap(site + "pre", gate_BTF), tap(site + "pre_linear", linear_BTF)
-            post_BTF = act(gate_BTF) * linear_BTF
+            post_BTF = self.steps.gate(gate_BTF, linear_BTF, self.activation)
         else:
             post_BTF = self.steps.gated(self.up, x_BTD, self.activation)
         return self.down(tap(site + "post", post_BTF))

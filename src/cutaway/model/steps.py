@@ -1,7 +1,8 @@
 """The small steps between the products, where nobody asked for the values inside them: one call each, in plain torch.
 
 `Steps` is what the decoder calls; whoever loads the weights may give it faster ones of the same meaning
-(Decoder.use). It does not know the values' names, nor who watches.
+(Decoder.use). Those that end in `_open` also give the values inside, where there is a fast way to: else None, and the
+decoder takes its explicit form. It does not know the values' names, nor who watches.
 """
 
 from collections.abc import Callable
@@ -34,6 +35,12 @@ class Steps:
             return F.layer_norm(x_BTD, weight.shape, weight, bias, eps)
         return F.rms_norm(x_BTD, weight.shape, weight, eps)
 
+    def norm_open(
+        self, x_BTD: Tensor, weight: Tensor, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """scale, normalized, and the result."""
+        return None
+
     def rotate(self, x_BTHK: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
         """Each pair turned by its angle: positions.py."""
         return rotate(x_BTHK, turn)
@@ -41,6 +48,12 @@ class Steps:
     def attend(self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, seen: Window) -> Tensor:
         """Scores, softmax and mix in one: attend.py: attend_explicit."""
         return attend_fused(q_BTHK, k_BSGK, v_BSGK, seen)
+
+    def attend_open(
+        self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, seen: Window
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """scores, pattern, and z."""
+        return None
 
     def attention(
         self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int
@@ -55,10 +68,19 @@ class Steps:
         k_BSGK, v_BSGK = (k_BTGK, v_BTGK) if cache is None else cache.extend(layer, k_BTGK, v_BTGK)
         return self.attend(q_BTHK, k_BSGK, v_BSGK, place.window)
 
+    def attention_open(
+        self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int
+    ) -> tuple[Tensor, ...] | None:
+        """q, k, v, where places turn also the turned q and k, and z."""
+        return None
+
+    def gate(self, gate_BTF: Tensor, linear_BTF: Tensor, activation: str) -> Tensor:
+        """One half through the nonlinearity, times the other half."""
+        return ACTIVATIONS[activation](gate_BTF) * linear_BTF
+
     def gated(self, up: nn.Module, x_BTD: Tensor, activation: str) -> Tensor:
         """The up product, its first half through the nonlinearity, times its second half: MLP.forward."""
-        gate_BTF, linear_BTF = up(x_BTD).chunk(2, -1)
-        return ACTIVATIONS[activation](gate_BTF) * linear_BTF
+        return self.gate(*up(x_BTD).chunk(2, -1), activation)
 
 
 plain = Steps()

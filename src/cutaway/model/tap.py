@@ -22,6 +22,10 @@ class Tap(Protocol):
         """Whether this value must be computed by itself, even where a fused kernel would skip it."""
         ...
 
+    def changes(self, name: str) -> bool:
+        """Whether what it returns for a value that it wants may be another: then what follows must be made of it."""
+        ...
+
 
 class Untapped:
     """Nobody watches: every value passes, none is asked for."""
@@ -30,6 +34,9 @@ class Untapped:
         return value
 
     def wants(self, name: str) -> bool:
+        return False
+
+    def changes(self, name: str) -> bool:
         return False
 
 
@@ -47,6 +54,9 @@ class Chain:
     def wants(self, name: str) -> bool:
         return any(tap.wants(name) for tap in self.taps)
 
+    def changes(self, name: str) -> bool:
+        return any(tap.changes(name) for tap in self.taps)
+
 
 untapped = Untapped()
 
@@ -54,3 +64,14 @@ untapped = Untapped()
 def wants_any(tap: Tap, names: Iterable[str]) -> bool:
     """Whether one of these values must be computed by itself."""
     return tap is not untapped and any(map(tap.wants, names))
+
+
+def changes_any(tap: Tap, names: Iterable[str]) -> bool:
+    """Whether one of these values may be replaced."""
+    return any(map(tap.changes, names))
+
+
+def show(tap: Tap, names: Iterable[str], values: Iterable[Tensor]) -> None:
+    """Pass values that nobody replaces."""
+    for name, value in zip(names, values, strict=True):
+        tap(name, value)

@@ -35,6 +35,11 @@ class NativeSteps(Steps):
             return kernels.rms_norm(x_BTD, weight, eps)
         return kernels.layer_norm(x_BTD, weight, bias, eps)
 
+    def norm_open(
+        self, x_BTD: Tensor, weight: Tensor, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        return kernels.norm_open(x_BTD, weight, bias, eps) if kernels.usable(x_BTD, weight) else None
+
     def rotate(self, x_BTHK: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
         return super().rotate(x_BTHK, turn) if _differentiable(x_BTHK) else kernels.rotate(x_BTHK, turn)
 
@@ -45,20 +50,55 @@ class NativeSteps(Steps):
         z_BHK = kernels.attend_one(q_BTHK[:, 0], k_BSGK.transpose(1, 2), v_BSGK.transpose(1, 2), mask_BS)
         return z_BHK[:, None]
 
+    def attend_open(
+        self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, seen: Window
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        if not kernels.usable(q_BTHK, k_BSGK, v_BSGK):
+            return None
+        return kernels.attend_open(q_BTHK, k_BSGK, v_BSGK, seen.causal, seen.visible_BTS)
+
     def attention(
         self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int
     ) -> Tensor:
+        z_BTHK = self._step(qkv_BTX, heads, place, cache, layer)
+        return super().attention(qkv_BTX, heads, place, cache, layer) if z_BTHK is None else z_BTHK
+
+    def attention_open(
+        self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int
+    ) -> tuple[Tensor, ...] | None:
+        q_BTHK, k_BTGK, v_BTGK = qkv_BTX.unflatten(-1, (sum(heads), -1)).split(heads, 2)
+        turned = () if place.turn is None else (qkv_BTX.new_empty(q_BTHK.shape), qkv_BTX.new_empty(k_BTGK.shape))
+        z_BTHK = self._step(qkv_BTX, heads, place, cache, layer, turned)
+        return None if z_BTHK is None else (q_BTHK, k_BTGK, v_BTGK, *turned, z_BTHK)
+
+    def _step(
+        self,
+        qkv_BTX: Tensor,
+        heads: tuple[int, int, int],
+        place: Place,
+        cache: Cache | None,
+        layer: int,
+        turned: tuple[Tensor, Tensor] | tuple[()] = (),
+    ) -> Tensor | None:
+        """One new place of each text, after the prompt: z [B, 1, H, K], and what has turned in `turned`. Else None."""
         keys_BSGK, values_BSGK = (None, None) if cache is None else cache.slots(layer)
         one_new_place = qkv_BTX.shape[1] == 1 and qkv_BTX.dtype == torch.float32 and not _differentiable(qkv_BTX)
         if cache is None or keys_BSGK is None or values_BSGK is None or not one_new_place:
-            return super().attention(qkv_BTX, heads, place, cache, layer)
+            return None
         shape = self.shapes.get(cache)
         if shape is None:
             pairs = 0 if place.turn is None else place.turn[0].shape[-1]
             shape = self.shapes[cache] = kernels.step_shape(keys_BSGK, heads[0], pairs)
         visible = place.window.visible_BTS
         mask_BS = None if visible is None else visible[:, 0]
-        return kernels.attention_step(shape, qkv_BTX, place.turn, keys_BSGK, values_BSGK, cache.length, mask_BS)
+        return kernels.attention_step(
+            shape, qkv_BTX, place.turn, keys_BSGK, values_BSGK, cache.length, mask_BS, turned or None
+        )
+
+    def gate(self, gate_BTF: Tensor, linear_BTF: Tensor, activation: str) -> Tensor:
+        if activation == "silu":
+            return kernels.silu_mul(gate_BTF, linear_BTF)
+        return super().gate(gate_BTF, linear_BTF, activation)
 
     def gated(self, up: nn.Module, x_BTD: Tensor, activation: str) -> Tensor:
         if activation == "silu" and isinstance(up, Int8Linear):

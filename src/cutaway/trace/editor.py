@@ -51,6 +51,8 @@ class Editor:
     def wants(self, name: str) -> bool:
         return name in self.by_site
 
+    changes = wants
+
     def finish(self) -> None:
         """After the run: raises BadArgument for an edit that was never reached, warns of one that changed nothing."""
         for edit, changed in zip(self.edits, self.changed, strict=True):

@@ -48,6 +48,9 @@ class Recorder:
     def wants(self, name: str) -> bool:
         return name in self.sites or name == self.last
 
+    def changes(self, name: str) -> bool:
+        return self.flows and name in self.sites
+
     def rest(self) -> None:
         """Record no more; what was recorded stays."""
         self.sites = frozenset()

@@ -5,12 +5,15 @@ from cutaway.quant.kernels.library import LIBRARY, MISSING, force, path, paths
 from cutaway.quant.kernels.steps import (
     StepShape,
     attend_one,
+    attend_open,
     attention_step,
     layer_norm,
+    norm_open,
     rms_norm,
     rotate,
     silu_mul,
     step_shape,
+    usable,
 )
 from cutaway.quant.kernels.team import together
 
@@ -24,10 +27,12 @@ __all__ = [
     "NativeLayer",
     "StepShape",
     "attend_one",
+    "attend_open",
     "attention_step",
     "available",
     "force",
     "layer_norm",
+    "norm_open",
     "path",
     "paths",
     "rms_norm",
@@ -35,4 +40,5 @@ __all__ = [
     "silu_mul",
     "step_shape",
     "together",
+    "usable",
 ]

@@ -166,6 +166,7 @@ TARGET static void dots(const Dots& d) { d.tokens == 1 ? one_token(d) : many_tok
 const Path AVX512_PATH = {
     "avx512-vnni",  avx512::available, avx512::dots,   avx512::widen,  avx512::quantize, avx512::gather,
     avx512::finish, avx512::rms_norm,  avx512::layer_norm, avx512::rotate, avx512::silu_mul, avx512::attend,
+    avx512::attend_open,
 };
 
 #endif

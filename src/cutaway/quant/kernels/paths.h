@@ -83,6 +83,26 @@ struct Attention {
     float* z;       // [heads, width]
 };
 
+// Attention of some tokens by one head, whose every step is kept. A token sees the places below its limit.
+struct Open {
+    const float *q, *keys, *values;     // q a row every q_stride; a value row every value_stride
+    int64_t q_stride, value_stride, z_stride;
+    const uint8_t* mask;                // bool [tokens, places], or null
+    int64_t tokens, width, places;
+    int64_t limit, later;               // token i sees `limit + i · later` places at most
+    float *scores, *pattern, *z;        // [tokens, places] twice; z a row every z_stride
+};
+
+constexpr int PANEL = 32;  // places whose keys lie beside each other, component by component: [panels, width, PANEL]
+
+// One row brought to unit size. What is inside the step is written where it is asked for: not null.
+struct Row {
+    const float *x, *w, *b;  // b of layer_norm only
+    float eps;
+    int64_t width;
+    float *scale, *normalized, *out;
+};
+
 struct Path {
     const char* name;
     bool (*available)();
@@ -92,11 +112,12 @@ struct Path {
                      uint8_t* codes, Token& token);
     void (*gather)(const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, float* columns);
     void (*finish)(const Call& call, const Tokens& tokens, const Part& part, const Part* up);
-    void (*rms_norm)(const float* x, const float* w, float eps, int64_t width, float* out);
-    void (*layer_norm)(const float* x, const float* w, const float* b, float eps, int64_t width, float* out);
+    void (*rms_norm)(const Row& row);
+    void (*layer_norm)(const Row& row);
     void (*rotate)(const float* x, const float* cos, const float* sin, int64_t pairs, int64_t width, float* out);
     void (*silu_mul)(const float* gate, const float* up, int64_t width, float* out);
     void (*attend)(const Attention& a);
+    void (*attend_open)(const Open& o);
 };
 
 extern const Path PORTABLE_PATH;

@@ -5,10 +5,14 @@
 #include "team.h"
 
 #include <cstring>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace {
 
 constexpr int64_t SMALL = 1 << 15;  // floats below which a second thread costs more than it brings
+constexpr int64_t LARGE = 4 << 20;  // bytes from which large pages are worth their asking
 
 int for_work(int64_t floats, int32_t threads) { return floats < SMALL ? 1 : threads; }
 
@@ -16,21 +20,16 @@ int for_work(int64_t floats, int32_t threads) { return floats < SMALL ? 1 : thre
 
 extern "C" {
 
-EXPORT void cutaway_rms_norm(const float* x, const float* w, float eps, int64_t rows, int64_t width, float* out,
-                             int32_t threads) {
+// x and out [rows, width]. b: null for RMSNorm. scale [rows] and normalized [rows, width]: null where nobody asks.
+EXPORT void cutaway_norm(const float* x, const float* w, const float* b, float eps, int64_t rows, int64_t width,
+                         float* scale, float* normalized, float* out, int32_t threads) {
     const Path& path = chosen_path();
+    auto norm = b ? path.layer_norm : path.rms_norm;
     threads = for_work(rows * width, threads);
     split(rows, threads, [&](int64_t from, int64_t to) {
-        for (int64_t r = from; r < to; ++r) path.rms_norm(x + r * width, w, eps, width, out + r * width);
-    });
-}
-
-EXPORT void cutaway_layer_norm(const float* x, const float* w, const float* b, float eps, int64_t rows, int64_t width,
-                               float* out, int32_t threads) {
-    const Path& path = chosen_path();
-    threads = for_work(rows * width, threads);
-    split(rows, threads, [&](int64_t from, int64_t to) {
-        for (int64_t r = from; r < to; ++r) path.layer_norm(x + r * width, w, b, eps, width, out + r * width);
+        for (int64_t r = from; r < to; ++r)
+            norm({x + r * width, w, b, eps, width, scale ? scale + r : nullptr,
+                  normalized ? normalized + r * width : nullptr, out + r * width});
     });
 }
 
@@ -86,6 +85,56 @@ static void attend_one(const Path& path, const AttendOne& c, int32_t threads) {
 
 EXPORT void cutaway_attend_one(const AttendOne* call, int32_t threads) { attend_one(chosen_path(), *call, threads); }
 
+// Attention of many tokens, whose every step is kept: scores and pattern [texts, heads, tokens, places] and z [texts,
+// tokens, heads, width]. Heads in groups that share keys.
+struct AttendOpen {
+    const float *q, *keys, *values;  // keys [texts, groups, panels, width, PANEL]; values a place every value_stride
+    const uint8_t* mask;             // bool [texts or 1, tokens, places], or null
+    float *scores, *pattern, *z;
+    int64_t texts, groups, heads, tokens, places, width;  // heads in one group
+    int64_t q_text, q_stride, value_text, value_group, value_stride, mask_text;
+    int64_t limit, later;  // token i of a text sees `limit + i * later` places at most
+};
+
+// Memory that is written once, from its start: in large pages it costs a third of the time to get.
+static void expect(void* memory, int64_t bytes) {
+#if defined(MADV_HUGEPAGE)
+    constexpr uintptr_t PAGE = 4096;
+    uintptr_t from = (uintptr_t(memory) + PAGE - 1) / PAGE * PAGE, to = (uintptr_t(memory) + uintptr_t(bytes)) / PAGE * PAGE;
+    if (bytes >= LARGE) madvise((void*)from, to - from, MADV_HUGEPAGE);  // if it cannot be, nothing is lost
+#endif
+}
+
+EXPORT void cutaway_attend_open(const AttendOpen* call, int32_t threads) {
+    constexpr int64_t CHUNK = 64;  // tokens that one thread takes at once
+    const Path& path = chosen_path();
+    const AttendOpen& c = *call;
+    int64_t all_heads = c.groups * c.heads, chunks = (c.tokens + CHUNK - 1) / CHUNK;
+    int64_t panels = (c.places + PANEL - 1) / PANEL;
+    expect(c.scores, c.texts * all_heads * c.tokens * c.places * int64_t(sizeof(float)));
+    expect(c.pattern, c.texts * all_heads * c.tokens * c.places * int64_t(sizeof(float)));
+    auto chunk = [&](int64_t i) {
+        int64_t first = (chunks - 1 - i % chunks) * CHUNK;  // the longest rows first: threads end together
+        int64_t text = i / chunks / all_heads, head = i / chunks % all_heads, group = head / c.heads;
+        int64_t row = (text * all_heads + head) * c.tokens + first;
+        int64_t count = c.tokens - first < CHUNK ? c.tokens - first : CHUNK;
+        path.attend_open({c.q + text * c.q_text + first * c.q_stride + head * c.width,
+                          c.keys + (text * c.groups + group) * panels * c.width * PANEL,
+                          c.values + text * c.value_text + group * c.value_group, c.q_stride, c.value_stride,
+                          all_heads * c.width, c.mask ? c.mask + text * c.mask_text + first * c.places : nullptr, count,
+                          c.width, c.places, c.limit + first * c.later, c.later, c.scores + row * c.places,
+                          c.pattern + row * c.places,
+                          c.z + ((text * c.tokens + first) * all_heads + head) * c.width});
+    };
+    Portions portions(c.texts * all_heads * chunks, 1);
+    threads = for_work(c.texts * all_heads * c.tokens * c.places * c.width, threads);
+    on_each(threads, [&](int index, int size) {
+        portions.each(index, size, [&](Share part) {
+            for (int64_t i = part.from; i < part.to; ++i) chunk(i);
+        });
+    });
+}
+
 // What stays the same from token to token: the shapes of a cache and of the heads that use it.
 struct StepShape {
     int64_t texts, groups, heads, width, pairs;  // heads in one group; pairs that turn, 0 where none do
@@ -94,16 +143,18 @@ struct StepShape {
 };
 
 // The whole of attention between its two products, for one new token of each text: q and k turn, k and v take the
-// cache's last place, and q looks at all `places`. qkv [texts, (groups·heads + 2·groups)·width] in that order.
+// cache's last place, and q looks at all `places`. qkv [texts, (groups·heads + 2·groups)·width] in that order. The
+// turned q and k are written where they are asked for, as [texts, heads, width] each: not null.
 EXPORT void cutaway_attention_step(const StepShape* shape, const float* qkv, const float* cos, const float* sin,
-                                   float* keys, float* values, const uint8_t* mask, int64_t places, float* z,
-                                   int32_t threads) {
+                                   float* keys, float* values, const uint8_t* mask, int64_t places, float* rot_q,
+                                   float* rot_k, float* z, int32_t threads) {
     const Path& path = chosen_path();
     const StepShape& c = *shape;
     int64_t q_floats = c.groups * c.heads * c.width, kv_floats = c.groups * c.width;
     thread_local Scratch memory;
     memory.reserve(Scratch::room<float>(c.texts * q_floats));
-    float* turned = memory.take<float>(c.texts * q_floats);
+    size_t head_bytes = size_t(c.width) * sizeof(float);
+    float* turned = rot_q ? rot_q : memory.take<float>(c.texts * q_floats);
     for (int64_t text = 0; text < c.texts; ++text) {
         const float *q = qkv + text * (q_floats + 2 * kv_floats), *k = q + q_floats, *v = k + kv_floats;
         int64_t place = text * c.text_stride + (places - 1) * c.place_stride;
@@ -111,8 +162,10 @@ EXPORT void cutaway_attention_step(const StepShape* shape, const float* qkv, con
         for (int64_t i = 0; i < q_floats; i += c.width)
             path.rotate(q + i, own_cos, own_sin, c.pairs, c.width, turned + text * q_floats + i);
         for (int64_t g = 0; g < c.groups; ++g) {
-            path.rotate(k + g * c.width, own_cos, own_sin, c.pairs, c.width, keys + place + g * c.group_stride);
-            memcpy(values + place + g * c.group_stride, v + g * c.width, size_t(c.width) * sizeof(float));
+            float *key = keys + place + g * c.group_stride, *value = values + place + g * c.group_stride;
+            path.rotate(k + g * c.width, own_cos, own_sin, c.pairs, c.width, key);
+            memcpy(value, v + g * c.width, head_bytes);
+            if (rot_k) memcpy(rot_k + text * kv_floats + g * c.width, key, head_bytes);
         }
     }
     attend_one(path, {turned, keys, values, mask, z, c.texts, c.groups, c.heads, c.width, places, c.text_stride,

@@ -1,32 +1,39 @@
 // The small steps of a decoder between two linear layers, one row at a time, in float32.
 // Included once by each path, inside its namespace, after vectors.h. It does not know shapes, strides or threads.
 
-TARGET static void rms_norm(const float* x, const float* w, float eps, int64_t width, float* out) {
-    v16 squares = {};
-    for (int64_t i = 0; i < width; i += 16) {
-        v16 v = load(x + i, width - i);
-        squares = squares + v * v;
+// The second half of both norms: each element, less `mean`, over the row's root mean square.
+INLINE void finish_norm(const Row& r, float mean, v16 squares) {
+    float scale = sqrtf(sum(squares) / float(r.width) + r.eps), inverse = 1.0f / scale;
+    if (r.scale) *r.scale = scale;
+    for (int64_t i = 0; i < r.width; i += 16) {
+        int64_t count = r.width - i;
+        v16 normalized = (load(r.x + i, count) - mean) * inverse;
+        v16 w = load(r.w + i, count);
+        if (r.normalized) store(r.normalized + i, normalized, count);
+        store(r.out + i, r.b ? normalized * w + load(r.b + i, count) : normalized * w, count);
     }
-    float inverse = 1.0f / sqrtf(sum(squares) / float(width) + eps);
-    for (int64_t i = 0; i < width; i += 16)
-        store(out + i, load(x + i, width - i) * inverse * load(w + i, width - i), width - i);
 }
 
-TARGET static void layer_norm(const float* x, const float* w, const float* b, float eps, int64_t width, float* out) {
-    v16 total = {};
-    for (int64_t i = 0; i < width; i += 16) total = total + load(x + i, width - i);
-    float mean = sum(total) / float(width);
+TARGET static void rms_norm(const Row& r) {
     v16 squares = {};
-    for (int64_t i = 0; i < width; i += 16) {
-        v16 centered = load(x + i, width - i) - mean;
-        for (int64_t past = width - i; past < 16; ++past) centered[past] = 0;
+    for (int64_t i = 0; i < r.width; i += 16) {
+        v16 v = load(r.x + i, r.width - i);
+        squares = squares + v * v;
+    }
+    finish_norm(r, 0.0f, squares);
+}
+
+TARGET static void layer_norm(const Row& r) {
+    v16 total = {};
+    for (int64_t i = 0; i < r.width; i += 16) total = total + load(r.x + i, r.width - i);
+    float mean = sum(total) / float(r.width);
+    v16 squares = {};
+    for (int64_t i = 0; i < r.width; i += 16) {
+        v16 centered = load(r.x + i, r.width - i) - mean;
+        for (int64_t past = r.width - i; past < 16; ++past) centered[past] = 0;
         squares = squares + centered * centered;
     }
-    float inverse = 1.0f / sqrtf(sum(squares) / float(width) + eps);
-    for (int64_t i = 0; i < width; i += 16) {
-        v16 normalized = (load(x + i, width - i) - mean) * inverse;
-        store(out + i, normalized * load(w + i, width - i) + load(b + i, width - i), width - i);
-    }
+    finish_norm(r, mean, squares);
 }
 
 // One head: component i of the first half turns with component i of the second; what is past 2·pairs stays.
@@ -100,4 +107,87 @@ TARGET static void attend(const Attention& a) {
         for (; start + 64 <= a.width; start += 64) mix<4>(a, weights, inverse, start, a.z + h * a.width);
         for (; start < a.width; start += 16) mix<1>(a, weights, inverse, start, a.z + h * a.width);
     }
+}
+
+// out [ROWS, count] = factor · a [ROWS, depth] · b [depth, count], for at most 32 columns; the sums stay in registers.
+template <int ROWS>
+INLINE void product(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth, float factor,
+                    float* out, int64_t out_stride, int64_t count) {
+    v16 total[ROWS][2] = {};
+    for (int64_t k = 0; k < depth; ++k) {
+        v16 left = load(b + k * b_stride, count), right = load(b + k * b_stride + 16, count - 16);
+        for (int r = 0; r < ROWS; ++r) {
+            total[r][0] = total[r][0] + a[r * a_stride + k] * left;
+            total[r][1] = total[r][1] + a[r * a_stride + k] * right;
+        }
+    }
+    for (int r = 0; r < ROWS; ++r) {
+        store(out + r * out_stride, total[r][0] * factor, count);
+        store(out + r * out_stride + 16, total[r][1] * factor, count - 16);
+    }
+}
+
+INLINE int64_t seen(const Open& o, int64_t token) {
+    int64_t limit = o.limit + token * o.later;
+    return limit < o.places ? limit : o.places;
+}
+
+// One token's scores, as they came → -infinity where hidden; and their softmax.
+TARGET static void soften(const Open& o, int64_t token) {
+    float *scores = o.scores + token * o.places, *pattern = o.pattern + token * o.places;
+    int64_t limit = seen(o, token);
+    for (int64_t s = limit; s < o.places; ++s) scores[s] = -INFINITY;
+    if (o.mask)
+        for (int64_t s = 0; s < limit; ++s)
+            if (!o.mask[token * o.places + s]) scores[s] = -INFINITY;
+    v16 most = all(-INFINITY), total = {};
+    for (int64_t s = 0; s < limit; s += 16) {
+        v16 score = load(scores + s, limit - s);
+        for (int64_t past = limit - s; past < 16; ++past) score[past] = -INFINITY;
+        most = (score > most) | (score != score) ? score : most;
+    }
+    float largest = -INFINITY;
+    for (int i = 0; i < 16; ++i) largest = most[i] > largest || most[i] != most[i] ? most[i] : largest;
+    for (int64_t s = 0; s < limit; s += 16) {
+        v16 score = load(scores + s, limit - s);
+        for (int64_t past = limit - s; past < 16; ++past) score[past] = -INFINITY;
+        v16 weight = score == -INFINITY ? v16{} : exponential(score - largest);
+        store(pattern + s, weight, limit - s);
+        total = total + weight;
+    }
+    float inverse = 1.0f / sum(total);
+    for (int64_t s = 0; s < limit; s += 16) store(pattern + s, load(pattern + s, limit - s) * inverse, limit - s);
+    memset(pattern + limit, 0, size_t(o.places - limit) * sizeof(float));
+}
+
+template <int ROWS>
+TARGET static void score_rows(const Open& o, int64_t token, int64_t start) {
+    int64_t left = o.places - start;
+    product<ROWS>(o.q + token * o.q_stride, o.q_stride, o.keys + start * o.width, PANEL, o.width,
+                  1.0f / sqrtf(float(o.width)), o.scores + token * o.places + start, o.places,
+                  left < PANEL ? left : PANEL);
+}
+
+template <int ROWS>
+TARGET static void mix_rows(const Open& o, int64_t token) {
+    for (int64_t i = 0; i < o.width; i += 32) {
+        int64_t left = o.width - i;
+        product<ROWS>(o.pattern + token * o.places, o.places, o.values + i, o.value_stride, seen(o, token + ROWS - 1),
+                      1.0f, o.z + token * o.z_stride + i, o.z_stride, left < 32 ? left : 32);
+    }
+}
+
+TARGET static void attend_open(const Open& o) {
+    constexpr int ROWS = 4;
+    int64_t whole = o.tokens / ROWS * ROWS, reach = seen(o, o.tokens - 1);
+    for (int64_t start = 0; start < reach; start += PANEL) {  // a panel stays in the first cache for all tokens
+        int64_t t = 0;
+        for (; t < whole; t += ROWS)
+            if (start < seen(o, t + ROWS - 1)) score_rows<ROWS>(o, t, start);
+        for (; t < o.tokens; ++t) score_rows<1>(o, t, start);
+    }
+    for (int64_t t = 0; t < o.tokens; ++t) soften(o, t);
+    int64_t t = 0;
+    for (; t < whole; t += ROWS) mix_rows<ROWS>(o, t);
+    for (; t < o.tokens; ++t) mix_rows<1>(o, t);
 }

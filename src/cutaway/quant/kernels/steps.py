@@ -7,10 +7,13 @@ gradients are wanted. It does not know blocks, caches or names of values.
 import ctypes
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, get_num_threads
 
 from cutaway.quant.kernels import plain
 from cutaway.quant.kernels.library import LIBRARY
+
+PANEL = 32  # places whose keys the library wants beside each other: as in paths.h
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -26,11 +29,10 @@ def rms_norm(x: Tensor, w: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps) · w over the last axis."""
     if LIBRARY is None or not usable(x, w):
         return plain.rms_norm(x, w, eps)
-    x = x.contiguous()
-    *leading, width = x.shape
-    out = x.new_empty(*leading, width)
-    LIBRARY.cutaway_rms_norm(
-        x.data_ptr(), w.data_ptr(), eps, x.numel() // width, width, out.data_ptr(), get_num_threads()
+    x, out = x.contiguous(), x.new_empty(x.shape)
+    width = x.shape[-1]
+    LIBRARY.cutaway_norm(
+        x.data_ptr(), w.data_ptr(), None, eps, x.numel() // width, width, None, None, out.data_ptr(), get_num_threads()
     )
     return out
 
@@ -39,13 +41,27 @@ def layer_norm(x: Tensor, w: Tensor, b: Tensor, eps: float) -> Tensor:
     """(x - mean) / sqrt(variance + eps) · w + b over the last axis."""
     if LIBRARY is None or not usable(x, w, b):
         return plain.layer_norm(x, w, b, eps)
-    x = x.contiguous()
-    *leading, width = x.shape
-    out = x.new_empty(*leading, width)
-    LIBRARY.cutaway_layer_norm(
-        x.data_ptr(), w.data_ptr(), b.data_ptr(), eps, x.numel() // width, width, out.data_ptr(), get_num_threads()
-    )
+    x, out = x.contiguous(), x.new_empty(x.shape)
+    width = x.shape[-1]
+    LIBRARY.cutaway_norm(
+        x.data_ptr(), w.data_ptr(), b.data_ptr(), eps, x.numel() // width, width, None, None, out.data_ptr(),
+        get_num_threads(),
+    )  # fmt: skip
     return out
+
+
+def norm_open(x: Tensor, w: Tensor, b: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Either norm (RMSNorm without b) with every step of it → scale [..., 1], x normalized, and the result."""
+    if LIBRARY is None or not usable(x, w, *(() if b is None else (b,))):
+        return plain.norm_open(x, w, b, eps)
+    x, normalized, out = x.contiguous(), x.new_empty(x.shape), x.new_empty(x.shape)
+    *leading, width = x.shape
+    scale = x.new_empty(*leading, 1)
+    LIBRARY.cutaway_norm(
+        x.data_ptr(), w.data_ptr(), None if b is None else b.data_ptr(), eps, x.numel() // width, width,
+        scale.data_ptr(), normalized.data_ptr(), out.data_ptr(), get_num_threads(),
+    )  # fmt: skip
+    return scale, normalized, out
 
 
 def rotate(x_BTHK: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
@@ -118,6 +134,42 @@ def attend_one(q_BHK: Tensor, keys_BGSK: Tensor, values_BGSK: Tensor, mask_BS: T
     return z
 
 
+class _AttendOpen(ctypes.Structure):
+    """steps.cpp holds the same struct: change both together."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("q", "keys", "values", "mask", "scores", "pattern", "z")),
+        *((name, ctypes.c_int64) for name in ("texts", "groups", "heads", "tokens", "places", "width")),
+        *((name, ctypes.c_int64) for name in ("q_text", "q_stride", "value_text", "value_group", "value_stride")),
+        *((name, ctypes.c_int64) for name in ("mask_text", "limit", "later")),
+    )
+
+
+def attend_open(
+    q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, causal: bool, mask_BTS: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention with every step of it → scores and pattern [B, H, T, S], z [B, T, H, K].
+
+    causal: token t sees places up to t. mask: bool [B or 1, T, S], True where a token sees a place, at least one each.
+    """
+    if LIBRARY is None or not usable(q_BTHK, k_BSGK, v_BSGK):
+        return plain.attend_open(q_BTHK, k_BSGK, v_BSGK, causal, mask_BTS)
+    texts, tokens, heads, width = q_BTHK.shape
+    places, groups = k_BSGK.shape[1:3]
+    q = q_BTHK if q_BTHK.stride(2) == width else q_BTHK.contiguous()
+    keys = F.pad(k_BSGK, (0, 0, 0, 0, 0, -places % PANEL)).unflatten(1, (-1, PANEL)).permute(0, 3, 1, 4, 2).contiguous()
+    scores, pattern = q.new_empty(texts, heads, tokens, places), q.new_empty(texts, heads, tokens, places)
+    z, mask = q.new_empty(texts, tokens, heads, width), None if mask_BTS is None else mask_BTS.contiguous()
+    call = _AttendOpen(
+        q.data_ptr(), keys.data_ptr(), v_BSGK.data_ptr(), None if mask is None else mask.data_ptr(),
+        scores.data_ptr(), pattern.data_ptr(), z.data_ptr(), texts, groups, heads // groups, tokens, places, width,
+        q.stride(0), q.stride(1), v_BSGK.stride(0), v_BSGK.stride(2), v_BSGK.stride(1),
+        0 if mask is None or len(mask) == 1 else mask.stride(0), 1 if causal else places, int(causal),
+    )  # fmt: skip
+    LIBRARY.cutaway_attend_open(ctypes.addressof(call), get_num_threads())
+    return scores, pattern, z
+
+
 class StepShape(ctypes.Structure):
     """What stays the same from token to token. steps.cpp holds the same struct: change both together."""
 
@@ -145,12 +197,13 @@ def attention_step(
     values_BSGK: Tensor,
     places: int,
     mask_BS: Tensor | None = None,
+    turned: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Attention between its two products for one new token → z [B, 1, H, K].
 
     q and k turn, k and v are written to place `places - 1` of the cache [B, capacity, G, K], and q looks at all
-    `places`. qkv: q, k, v of all heads behind each other. mask: bool [B, places] or None. Only where the library is,
-    for float32 on the CPU; nothing here is checked.
+    `places`. qkv: q, k, v of all heads behind each other. mask: bool [B, places] or None. turned: room for the
+    turned q [B, 1, H, K] and k [B, 1, G, K]. Only where the library is, for float32 on the CPU; nothing is checked.
     """
     assert LIBRARY is not None
     z = qkv_B1X.new_empty(shape.texts, 1, shape.groups * shape.heads, shape.width)
@@ -159,9 +212,10 @@ def attention_step(
     if mask_BS is not None:
         shape.mask_stride, shape.mask_step = mask_BS.stride(0), mask_BS.stride(1)
         mask = mask_BS.data_ptr()
+    rot_q, rot_k = (None, None) if turned is None else (turned[0].data_ptr(), turned[1].data_ptr())
     LIBRARY.cutaway_attention_step(
         ctypes.addressof(shape), qkv_B1X.data_ptr(), cos.data_ptr(), sin.data_ptr(),
-        keys_BSGK.data_ptr(), values_BSGK.data_ptr(), mask, places, z.data_ptr(), get_num_threads(),
+        keys_BSGK.data_ptr(), values_BSGK.data_ptr(), mask, places, rot_q, rot_k, z.data_ptr(), get_num_threads(),
     )  # fmt: skip
     return z
 
