@@ -252,7 +252,7 @@ class LM:
         if budget is not None:
             cost.within(budget)
         edited = [site for edit in edits_of(edits, self.config) for site in sites_of(edit, self.config)]
-        return Recording(self.decoder, tokens, chosen, cost, edited=edited, model=self.name)
+        return Recording(self.decoder, tokens, cost, new=most, edited=edited, model=self.name)
 
     def tokens(self, texts: Texts) -> Tokens:
         """Whatever stands for texts, as Tokens on the model's device."""

@@ -79,11 +79,11 @@ def test_a_quantized_model_takes_the_native_steps_and_gradients_the_plain_ones(t
             entered.append(value.detach().requires_grad_())
             return entered[0]
 
-        def wants(self, name: str) -> bool:
+        def wants(self, *names: str) -> bool:
             return False
 
-        def changes(self, name: str) -> bool:
-            return name == "blocks.0.resid_pre"
+        def changes(self, *names: str) -> bool:
+            return "blocks.0.resid_pre" in names
 
     decoder(PROMPT, tap=Enter())[:, -1].logsumexp(-1).sum().backward()
     gradient = entered[0].grad

@@ -148,8 +148,8 @@ class Rows:
             return torch.where(here.any(-1, keepdim=True).to(value.device), other, value)
         return torch.where(here[..., None].to(value.device), other, value)
 
-    def wants(self, name: str) -> bool:
-        return name == self.site
+    def wants(self, *names: str) -> bool:
+        return self.site in names
 
     changes = wants
 

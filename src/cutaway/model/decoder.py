@@ -16,7 +16,7 @@ from cutaway.model.attend import Place, attend_explicit, window
 from cutaway.model.cache import Cache
 from cutaway.model.positions import Rotary
 from cutaway.model.steps import ACTIVATIONS, Steps, plain
-from cutaway.model.tap import Tap, changes_any, show, untapped, wants_any
+from cutaway.model.tap import Tap, show, untapped
 
 
 class Embed(nn.Module):
@@ -53,9 +53,11 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.empty(config.d_model)) if config.norm_bias else None
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
-        if not wants_any(tap, self.inside):
+        if not tap.wants(*self.inside):
             return tap(self.site + ".out", self.steps.norm(x_BTD, self.weight, self.bias, self.eps))
-        opened = None if changes_any(tap, self.inside) else self.steps.norm_open(x_BTD, self.weight, self.bias, self.eps)
+        opened = None
+        if not tap.changes(*self.inside):
+            opened = self.steps.norm_open(x_BTD, self.weight, self.bias, self.eps)
         if opened is None:
             return tap(self.site + ".out", self.explicit(x_BTD, tap))
         show(tap, self.inside, opened[:-1])
@@ -93,15 +95,15 @@ class Attention(nn.Module):
         self, x_BTD: Float[Tensor, "B T D"], place: Place, cache: Cache | None, tap: Tap
     ) -> Float[Tensor, "B T D"]:
         qkv_BTX = self.qkv(x_BTD)
-        if not wants_any(tap, self.inside):
+        if not tap.wants(*self.inside):
             z_BTHK = self.steps.attention(qkv_BTX, self.heads, place, cache, self.layer)
         else:
             z_BTHK = self.opened(qkv_BTX, place, cache, tap)
         return self.out(tap(self.site + "z", z_BTHK).flatten(-2))
 
     def opened(self, qkv_BTX: Tensor, place: Place, cache: Cache | None, tap: Tap) -> Tensor:
-        """The same, what is inside shown: in one step where there is such a one and nothing changes, else explicitly."""
-        if not changes_any(tap, self.inside) and not wants_any(tap, self.softmax):
+        """The same, what is inside shown: in one step where there is one for it and nothing changes, or explicitly."""
+        if not tap.changes(*self.inside) and not tap.wants(*self.softmax):
             opened = self.steps.attention_open(qkv_BTX, self.heads, place, cache, self.layer)
             if opened is not None:
                 show(tap, self.inside[:-2], opened[:-1])
@@ -117,10 +119,10 @@ class Attention(nn.Module):
             q_BTHK = tap(site + "rot_q", self.steps.rotate(q_BTHK, place.turn))
             k_BTGK = tap(site + "rot_k", self.steps.rotate(k_BTGK, place.turn))
         k_BSGK, v_BSGK = (k_BTGK, v_BTGK) if cache is None else cache.extend(self.layer, k_BTGK, v_BTGK)
-        if not wants_any(tap, self.softmax):
+        if not tap.wants(*self.softmax):
             return self.steps.attend(q_BTHK, k_BSGK, v_BSGK, place.window)
         opened = None
-        if not changes_any(tap, self.softmax):
+        if not tap.changes(*self.softmax):
             opened = self.steps.attend_open(q_BTHK, k_BSGK, v_BSGK, place.window)
         if opened is None:
             return attend_explicit(q_BTHK, k_BSGK, v_BSGK, place.window, site, tap)
@@ -146,7 +148,7 @@ class MLP(nn.Module):
         site, act = self.site, ACTIVATIONS[self.activation]
         if not self.gated:
             post_BTF = act(tap(site + "pre", self.up(x_BTD)))
-        elif wants_any(tap, self.inside):
+        elif tap.wants(*self.inside):
             gate_BTF, linear_BTF = self.up(x_BTD).chunk(2, -1)
             gate_BTF, linear_BTF = tap(site + "pre", gate_BTF), tap(site + "pre_linear", linear_BTF)
             post_BTF = self.steps.gate(gate_BTF, linear_BTF, self.activation)

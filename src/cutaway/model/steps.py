@@ -80,7 +80,8 @@ class Steps:
 
     def gated(self, up: nn.Module, x_BTD: Tensor, activation: str) -> Tensor:
         """The up product, its first half through the nonlinearity, times its second half: MLP.forward."""
-        return self.gate(*up(x_BTD).chunk(2, -1), activation)
+        gate_BTF, linear_BTF = up(x_BTD).chunk(2, -1)
+        return self.gate(gate_BTF, linear_BTF, activation)
 
 
 plain = Steps()

@@ -18,12 +18,12 @@ class Tap(Protocol):
 
     def __call__(self, name: str, value: Tensor) -> Tensor: ...
 
-    def wants(self, name: str) -> bool:
-        """Whether this value must be computed by itself, even where a fused kernel would skip it."""
+    def wants(self, *names: str) -> bool:
+        """Whether one of these must be computed by itself, even where a fused kernel would skip it."""
         ...
 
-    def changes(self, name: str) -> bool:
-        """Whether what it returns for a value that it wants may be another: then what follows must be made of it."""
+    def changes(self, *names: str) -> bool:
+        """Whether what it returns for one of these may be another value: then what follows must be made of it."""
         ...
 
 
@@ -33,10 +33,10 @@ class Untapped:
     def __call__(self, name: str, value: Tensor) -> Tensor:
         return value
 
-    def wants(self, name: str) -> bool:
+    def wants(self, *names: str) -> bool:
         return False
 
-    def changes(self, name: str) -> bool:
+    def changes(self, *names: str) -> bool:
         return False
 
 
@@ -51,24 +51,14 @@ class Chain:
             value = tap(name, value)
         return value
 
-    def wants(self, name: str) -> bool:
-        return any(tap.wants(name) for tap in self.taps)
+    def wants(self, *names: str) -> bool:
+        return any(tap.wants(*names) for tap in self.taps)
 
-    def changes(self, name: str) -> bool:
-        return any(tap.changes(name) for tap in self.taps)
+    def changes(self, *names: str) -> bool:
+        return any(tap.changes(*names) for tap in self.taps)
 
 
 untapped = Untapped()
-
-
-def wants_any(tap: Tap, names: Iterable[str]) -> bool:
-    """Whether one of these values must be computed by itself."""
-    return tap is not untapped and any(map(tap.wants, names))
-
-
-def changes_any(tap: Tap, names: Iterable[str]) -> bool:
-    """Whether one of these values may be replaced."""
-    return any(map(tap.changes, names))
 
 
 def show(tap: Tap, names: Iterable[str], values: Iterable[Tensor]) -> None:

@@ -38,7 +38,9 @@ class NativeSteps(Steps):
     def norm_open(
         self, x_BTD: Tensor, weight: Tensor, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor] | None:
-        return kernels.norm_open(x_BTD, weight, bias, eps) if kernels.usable(x_BTD, weight) else None
+        if x_BTD.dtype != torch.float32 or _differentiable(x_BTD):
+            return None
+        return kernels.norm_open(x_BTD, weight, bias, eps)
 
     def rotate(self, x_BTHK: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
         return super().rotate(x_BTHK, turn) if _differentiable(x_BTHK) else kernels.rotate(x_BTHK, turn)
@@ -66,7 +68,7 @@ class NativeSteps(Steps):
     def attention_open(
         self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int
     ) -> tuple[Tensor, ...] | None:
-        q_BTHK, k_BTGK, v_BTGK = qkv_BTX.unflatten(-1, (sum(heads), -1)).split(heads, 2)
+        q_BTHK, k_BTGK, v_BTGK = qkv_BTX.view(*qkv_BTX.shape[:2], sum(heads), -1).split(heads, 2)
         turned = () if place.turn is None else (qkv_BTX.new_empty(q_BTHK.shape), qkv_BTX.new_empty(k_BTGK.shape))
         z_BTHK = self._step(qkv_BTX, heads, place, cache, layer, turned)
         return None if z_BTHK is None else (q_BTHK, k_BTGK, v_BTGK, *turned, z_BTHK)

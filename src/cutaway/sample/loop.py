@@ -90,7 +90,7 @@ def _read(decoder: Decoder, tokens: Tokens, cache: Cache | None, tap: Tap) -> Te
     """Logits [B, V] of each text's last token; of the others too, where someone watches the end of the pass."""
     if tokens.ids.shape[1] == 1:
         return decoder(tokens, cache, tap)[:, 0]
-    if not any(tap.wants(site) for site in LAST_SITES):
+    if not tap.wants(*LAST_SITES):
         return decoder(tokens, cache, tap, tokens.last)[:, 0]
     rows_B = torch.arange(len(tokens.last), device=tokens.ids.device)
     return decoder(tokens, cache, tap)[rows_B, tokens.last]  # a copy: a step does not hold on to all T

@@ -48,8 +48,8 @@ class Editor:
                 value = edited
         return value
 
-    def wants(self, name: str) -> bool:
-        return name in self.by_site
+    def wants(self, *names: str) -> bool:
+        return not self.by_site.keys().isdisjoint(names)
 
     changes = wants
 

@@ -19,11 +19,6 @@ def copied(name: str, value: Tensor) -> Tensor:
     return value.detach().clone()
 
 
-def as_it_is(name: str, value: Tensor) -> Tensor:
-    """The value itself, for who copies it later: no part of the model writes over a value (a house rule, tested)."""
-    return value
-
-
 class Recorder:
     """A tap that keeps values by site.
 
@@ -45,11 +40,11 @@ class Recorder:
             raise Enough
         return value
 
-    def wants(self, name: str) -> bool:
-        return name in self.sites or name == self.last
+    def wants(self, *names: str) -> bool:
+        return self.last in names or not self.sites.isdisjoint(names)
 
-    def changes(self, name: str) -> bool:
-        return self.flows and name in self.sites
+    def changes(self, *names: str) -> bool:
+        return self.flows and not self.sites.isdisjoint(names)
 
     def rest(self) -> None:
         """Record no more; what was recorded stays."""

@@ -1,0 +1,77 @@
+"""Room for values that gain a column with every pass of a generation, and the tap that fills it.
+
+It knows what each value will take; it does not know which tokens the columns are, nor which texts they belong to.
+"""
+
+from collections.abc import Sequence
+from ctypes import memmove
+
+import torch
+from torch import Tensor
+
+from cutaway.ground.errors import BadArgument
+from cutaway.trace.plan import Row
+
+TWO_AXES = ("attn.scores", "attn.pattern")  # they gain a row and a column: they are kept pass by pass
+
+
+class Growing:
+    """A tap that copies each pass's values beside those of the passes before: the prompt's columns, then one a pass.
+
+    rows: the values, and what they will take. columns: as many as there may be.
+    """
+
+    def __init__(self, rows: Sequence[Row], columns: int, device: torch.device) -> None:
+        self.order, self.columns = [row.site for row in rows], columns
+        self.sites, self.first = frozenset(self.order), self.order[0] if rows else None
+        self.parts: dict[str, list[Tensor]] = {row.site: [] for row in rows if row.site.endswith(TWO_AXES)}
+        self.values: dict[str, Tensor] = {}  # [B, columns, ...]; a column of all texts lies together
+        for row in rows:
+            if row.site not in self.parts:
+                batch, _, *rest = row.shape
+                self.values[row.site] = _room((columns, batch, *rest), row.dtype, device).transpose(0, 1)
+        self.direct: dict[str, tuple[int, int]] = {}  # where a site's columns begin, and the bytes of each
+        self.column, self.filled = 0, 0  # where this pass's values begin, and where the next pass's will
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        if name == self.first:
+            self._begin(value.shape[1])
+        place = self.direct.get(name)  # hundreds of values a token pass here: bytes, where bytes will do
+        if place is not None and value.nbytes == place[1] and value.is_contiguous():
+            memmove(place[0] + self.column * place[1], value.data_ptr(), place[1])
+        elif name in self.sites:
+            self._put(name, value)
+        return value
+
+    def wants(self, *names: str) -> bool:
+        return not self.sites.isdisjoint(names)
+
+    def changes(self, *names: str) -> bool:
+        return False
+
+    def _begin(self, new: int) -> None:
+        """A pass over so many more columns."""
+        self.column, self.filled = self.filled, self.filled + new
+        if self.filled > self.columns:
+            expected = f"at most {self.columns}, as planned"
+            raise BadArgument(
+                f"values of {self.filled} places", expected, "record each generation with a tap of its own"
+            )
+
+    def _put(self, name: str, value: Tensor) -> None:
+        if name in self.parts:
+            self.parts[name].append(value)
+            return
+        room = self.values[name]
+        room[:, self.column : self.filled] = value
+        if value.is_cpu and room.is_cpu and value.dtype == room.dtype:
+            self.direct[name] = room.data_ptr(), room[:, 0].nbytes
+
+
+def _room(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory, which on the host takes room only where it is written."""
+    try:
+        return torch.empty(shape, dtype=dtype, device=device)
+    except RuntimeError as error:  # torch's word for having no memory left
+        found = f"no memory left for a value of {list(shape)}"
+        raise BadArgument(found, "room for all that is to be recorded", "record fewer sites, or new tokens") from error
