@@ -72,6 +72,9 @@ def test_attend_open(path: str, tokens: int, places: int, causal: bool, heads: i
         for which in range(3):
             pick = lambda attend: lambda *given: attend(*given)[which].contiguous()  # noqa: B023, E731
             same(path, pick(kernels.attend_open), pick(plain.attend_open), q, keys, values, causal, seen)
+        with forced(path):
+            shown, unseen = (f(q, keys, values, causal, seen) for f in (kernels.attend_open, kernels.attend_many))
+        assert torch.equal(shown[-1], unseen), "watched or not, the same bits"
 
 
 @each_path

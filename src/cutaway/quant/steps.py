@@ -46,7 +46,11 @@ class NativeSteps(Steps):
         return super().rotate(x_BTHK, turn) if _differentiable(x_BTHK) else kernels.rotate(x_BTHK, turn)
 
     def attend(self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, seen: Window) -> Tensor:
-        if q_BTHK.shape[1] > 1 or _differentiable(q_BTHK):
+        if q_BTHK.shape[1] > 1:
+            if not kernels.usable(q_BTHK, k_BSGK, v_BSGK):
+                return super().attend(q_BTHK, k_BSGK, v_BSGK, seen)
+            return kernels.attend_many(q_BTHK, k_BSGK, v_BSGK, seen.causal, seen.visible_BTS)
+        if _differentiable(q_BTHK):
             return super().attend(q_BTHK, k_BSGK, v_BSGK, seen)
         mask_BS = None if seen.visible_BTS is None else seen.visible_BTS[:, 0]
         z_BHK = kernels.attend_one(q_BTHK[:, 0], k_BSGK.transpose(1, 2), v_BSGK.transpose(1, 2), mask_BS)

@@ -4,7 +4,7 @@ It knows a decoder and tokens; it does not know text, nor how a token is chosen.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import ref
@@ -110,6 +110,7 @@ class _Keeper:
         self.disk = Mapped(_folder(to), cost.bytes, len(cost.rows)) if cost.where == "disk" else None
         self.device = None if to is None or self.disk else to
         self.kept: set[int] = set()
+        self.joined = {} if dtype is not None else _joined({row.site: row.bytes for row in cost.rows})
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         value = value.detach()
@@ -119,16 +120,30 @@ class _Keeper:
         if self.disk is not None:
             return self.disk.put(value if self.dtype is None else value.to(self.dtype))
         kept = value.to(device=self.device, dtype=self.dtype)  # pyright: ignore[reportCallIssue,reportArgumentType]
-        return self._own(kept.contiguous())
+        return self._own(name, kept)
 
-    def _own(self, value: Tensor) -> Tensor:
-        """The value itself where it has its memory to itself, which no part of the model writes over (a house rule,
-        tested); else a copy."""
-        storage = value.untyped_storage()
-        if storage.nbytes() != value.nbytes or storage.data_ptr() in self.kept:
-            return value.clone()
-        self.kept.add(storage.data_ptr())
+    def _own(self, name: str, value: Tensor) -> Tensor:
+        """The value itself, which no part of the model writes over (a house rule, tested), where its memory holds
+        nothing but values that are kept; else a copy."""
+        if value.untyped_storage().nbytes() == self.joined.get(name):
+            return value
+        value = value.contiguous()
+        if value.untyped_storage().nbytes() != value.nbytes or value.data_ptr() in self.kept:
+            return value.clone()  # a block reads what the one before it wrote
+        self.kept.add(value.data_ptr())
         return value
+
+
+def _joined(wanted: Mapping[str, int]) -> dict[str, int]:
+    """Of the sites that are born side by side in one product, and all wanted: the bytes of that product."""
+    sums = {}
+    for site in wanted:
+        stem, _, last = site.rpartition(".")
+        for group in (("q", "k", "v"), ("pre", "pre_linear")):
+            names = [f"{stem}.{name}" for name in group]
+            if last in group and all(name in wanted for name in names):
+                sums[site] = sum(wanted[name] for name in names)
+    return sums
 
 
 def _differentiable(name: str, value: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from cutaway.quant.kernels.layer import DTYPES, EPILOGUES, MAX_WIDTH, NativeLaye
 from cutaway.quant.kernels.library import LIBRARY, MISSING, force, path, paths
 from cutaway.quant.kernels.steps import (
     StepShape,
+    attend_many,
     attend_one,
     attend_open,
     attention_step,
@@ -26,6 +27,7 @@ __all__ = [
     "MISSING",
     "NativeLayer",
     "StepShape",
+    "attend_many",
     "attend_one",
     "attend_open",
     "attention_step",

@@ -85,16 +85,24 @@ static void attend_one(const Path& path, const AttendOne& c, int32_t threads) {
 
 EXPORT void cutaway_attend_one(const AttendOne* call, int32_t threads) { attend_one(chosen_path(), *call, threads); }
 
-// Attention of many tokens, whose every step is kept: scores and pattern [texts, heads, tokens, places] and z [texts,
-// tokens, heads, width]. Heads in groups that share keys.
+// Attention of many tokens: z [texts, tokens, heads, width], heads in groups that share keys; and where they are asked
+// for (not null), scores and pattern [texts, heads, tokens, places].
 struct AttendOpen {
-    const float *q, *keys, *values;  // keys [texts, groups, panels, width, PANEL]; values a place every value_stride
+    const float *q, *keys, *values;  // a token's q every q_stride; a place's key every key_stride, and values likewise
     const uint8_t* mask;             // bool [texts or 1, tokens, places], or null
+    float *panels;                   // room for the keys [texts, groups, panels, width, PANEL]
     float *scores, *pattern, *z;
     int64_t texts, groups, heads, tokens, places, width;  // heads in one group
-    int64_t q_text, q_stride, value_text, value_group, value_stride, mask_text;
+    int64_t q_text, q_stride, key_text, key_group, key_stride, value_text, value_group, value_stride, mask_text;
     int64_t limit, later;  // token i of a text sees `limit + i * later` places at most
 };
+
+// The keys of PANEL places, component by component; 0 where there are no more places.
+static void make_panel(const AttendOpen& c, const float* keys, int64_t first, float* panel) {
+    int64_t count = c.places - first < PANEL ? c.places - first : PANEL;
+    for (int64_t k = 0; k < c.width; ++k)
+        for (int64_t s = 0; s < PANEL; ++s) panel[k * PANEL + s] = s < count ? keys[(first + s) * c.key_stride + k] : 0;
+}
 
 // Memory that is written once, from its start: in large pages it costs a third of the time to get.
 static void expect(void* memory, int64_t bytes) {
@@ -111,23 +119,35 @@ EXPORT void cutaway_attend_open(const AttendOpen* call, int32_t threads) {
     const AttendOpen& c = *call;
     int64_t all_heads = c.groups * c.heads, chunks = (c.tokens + CHUNK - 1) / CHUNK;
     int64_t panels = (c.places + PANEL - 1) / PANEL;
-    expect(c.scores, c.texts * all_heads * c.tokens * c.places * int64_t(sizeof(float)));
-    expect(c.pattern, c.texts * all_heads * c.tokens * c.places * int64_t(sizeof(float)));
+    if (c.scores) {
+        expect(c.scores, c.texts * all_heads * c.tokens * c.places * int64_t(sizeof(float)));
+        expect(c.pattern, c.texts * all_heads * c.tokens * c.places * int64_t(sizeof(float)));
+    }
     auto chunk = [&](int64_t i) {
+        thread_local Scratch memory;
+        memory.reserve(Scratch::room<float>(c.scores ? 0 : CHUNK * c.places));
+        float* unseen = memory.take<float>(0);  // a softmax may stand where its scores stood
         int64_t first = (chunks - 1 - i % chunks) * CHUNK;  // the longest rows first: threads end together
         int64_t text = i / chunks / all_heads, head = i / chunks % all_heads, group = head / c.heads;
         int64_t row = (text * all_heads + head) * c.tokens + first;
         int64_t count = c.tokens - first < CHUNK ? c.tokens - first : CHUNK;
         path.attend_open({c.q + text * c.q_text + first * c.q_stride + head * c.width,
-                          c.keys + (text * c.groups + group) * panels * c.width * PANEL,
+                          c.panels + (text * c.groups + group) * panels * c.width * PANEL,
                           c.values + text * c.value_text + group * c.value_group, c.q_stride, c.value_stride,
                           all_heads * c.width, c.mask ? c.mask + text * c.mask_text + first * c.places : nullptr, count,
-                          c.width, c.places, c.limit + first * c.later, c.later, c.scores + row * c.places,
-                          c.pattern + row * c.places,
+                          c.width, c.places, c.limit + first * c.later, c.later, c.scores ? c.scores + row * c.places : unseen,
+                          c.scores ? c.pattern + row * c.places : unseen,
                           c.z + ((text * c.tokens + first) * all_heads + head) * c.width});
     };
-    Portions portions(c.texts * all_heads * chunks, 1);
     threads = for_work(c.texts * all_heads * c.tokens * c.places * c.width, threads);
+    split(c.texts * c.groups * panels, threads, [&](int64_t from, int64_t to) {
+        for (int64_t i = from; i < to; ++i) {
+            int64_t row = i / panels;
+            make_panel(c, c.keys + row / c.groups * c.key_text + row % c.groups * c.key_group, i % panels * PANEL,
+                       c.panels + i * c.width * PANEL);
+        }
+    });
+    Portions portions(c.texts * all_heads * chunks, 1);
     on_each(threads, [&](int index, int size) {
         portions.each(index, size, [&](Share part) {
             for (int64_t i = part.from; i < part.to; ++i) chunk(i);

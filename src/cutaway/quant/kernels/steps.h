@@ -109,22 +109,31 @@ TARGET static void attend(const Attention& a) {
     }
 }
 
-// out [ROWS, count] = factor · a [ROWS, depth] · b [depth, count], for at most 32 columns; the sums stay in registers.
-template <int ROWS>
-INLINE void product(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth, float factor,
-                    float* out, int64_t out_stride, int64_t count) {
-    v16 total[ROWS][2] = {};
+// A matrix: its first row, and how far it is to the next.
+struct Rows {
+    const float* at;
+    int64_t stride;
+};
+
+// One row's share of a product: component k of `a` times 32 columns of `b`.
+INLINE void add_product(float a, const v16 b[2], v16& first, v16& second) {
+    first = first + a * b[0];
+    second = second + a * b[1];
+}
+
+// out rows R... [count] = factor · a [R..., depth] · b [depth, count], for at most 32 columns; the sums stay in
+// registers, which the compiler does if it sees each by itself. WHOLE: all 32 columns of b may be read.
+template <bool WHOLE, int... R>
+INLINE void product(Rows a, Rows b, int64_t depth, float factor, float* out, int64_t out_stride, int64_t count,
+                    std::integer_sequence<int, R...>) {
+    v16 firsts[sizeof...(R)] = {}, seconds[sizeof...(R)] = {};
     for (int64_t k = 0; k < depth; ++k) {
-        v16 left = load(b + k * b_stride, count), right = load(b + k * b_stride + 16, count - 16);
-        for (int r = 0; r < ROWS; ++r) {
-            total[r][0] = total[r][0] + a[r * a_stride + k] * left;
-            total[r][1] = total[r][1] + a[r * a_stride + k] * right;
-        }
+        const float* row = b.at + k * b.stride;
+        v16 columns[2] = {WHOLE ? load(row) : load(row, count), WHOLE ? load(row + 16) : load(row + 16, count - 16)};
+        (..., add_product(a.at[R * a.stride + k], columns, firsts[R], seconds[R]));
     }
-    for (int r = 0; r < ROWS; ++r) {
-        store(out + r * out_stride, total[r][0] * factor, count);
-        store(out + r * out_stride + 16, total[r][1] * factor, count - 16);
-    }
+    (..., store(out + R * out_stride, firsts[R] * factor, count));
+    (..., store(out + R * out_stride + 16, seconds[R] * factor, count - 16));
 }
 
 INLINE int64_t seen(const Open& o, int64_t token) {
@@ -163,31 +172,41 @@ TARGET static void soften(const Open& o, int64_t token) {
 template <int ROWS>
 TARGET static void score_rows(const Open& o, int64_t token, int64_t start) {
     int64_t left = o.places - start;
-    product<ROWS>(o.q + token * o.q_stride, o.q_stride, o.keys + start * o.width, PANEL, o.width,
+    product<true>({o.q + token * o.q_stride, o.q_stride}, {o.keys + start * o.width, PANEL}, o.width,
                   1.0f / sqrtf(float(o.width)), o.scores + token * o.places + start, o.places,
-                  left < PANEL ? left : PANEL);
+                  left < PANEL ? left : PANEL, std::make_integer_sequence<int, ROWS>());
 }
 
 template <int ROWS>
-TARGET static void mix_rows(const Open& o, int64_t token) {
-    for (int64_t i = 0; i < o.width; i += 32) {
-        int64_t left = o.width - i;
-        product<ROWS>(o.pattern + token * o.places, o.places, o.values + i, o.value_stride, seen(o, token + ROWS - 1),
-                      1.0f, o.z + token * o.z_stride + i, o.z_stride, left < 32 ? left : 32);
-    }
+TARGET static void mix_rows(const Open& o, int64_t token, int64_t) {
+    Rows pattern = {o.pattern + token * o.places, o.places};
+    int64_t depth = seen(o, token + ROWS - 1), i = 0;
+    for (; i + 32 <= o.width; i += 32)
+        product<true>(pattern, {o.values + i, o.value_stride}, depth, 1.0f, o.z + token * o.z_stride + i, o.z_stride, 32,
+                      std::make_integer_sequence<int, ROWS>());
+    if (i < o.width)
+        product<false>(pattern, {o.values + i, o.value_stride}, depth, 1.0f, o.z + token * o.z_stride + i, o.z_stride,
+                       o.width - i, std::make_integer_sequence<int, ROWS>());
+}
+
+using EachRows = void (*)(const Open& o, int64_t token, int64_t start);
+
+// All tokens that see the place `start`, eight at a time, then those that are left.
+template <EachRows EIGHT, EachRows FOUR, EachRows ONE>
+INLINE void by_rows(const Open& o, int64_t start) {
+    int64_t t = 0;
+    for (; t + 8 <= o.tokens; t += 8)
+        if (start < seen(o, t + 7)) EIGHT(o, t, start);
+    for (; t + 4 <= o.tokens; t += 4)
+        if (start < seen(o, t + 3)) FOUR(o, t, start);
+    for (; t < o.tokens; ++t)
+        if (start < seen(o, t)) ONE(o, t, start);
 }
 
 TARGET static void attend_open(const Open& o) {
-    constexpr int ROWS = 4;
-    int64_t whole = o.tokens / ROWS * ROWS, reach = seen(o, o.tokens - 1);
-    for (int64_t start = 0; start < reach; start += PANEL) {  // a panel stays in the first cache for all tokens
-        int64_t t = 0;
-        for (; t < whole; t += ROWS)
-            if (start < seen(o, t + ROWS - 1)) score_rows<ROWS>(o, t, start);
-        for (; t < o.tokens; ++t) score_rows<1>(o, t, start);
-    }
+    int64_t reach = seen(o, o.tokens - 1);
+    for (int64_t start = 0; start < reach; start += PANEL)  // a panel stays in the first cache for all tokens
+        by_rows<score_rows<8>, score_rows<4>, score_rows<1>>(o, start);
     for (int64_t t = 0; t < o.tokens; ++t) soften(o, t);
-    int64_t t = 0;
-    for (; t < whole; t += ROWS) mix_rows<ROWS>(o, t);
-    for (; t < o.tokens; ++t) mix_rows<1>(o, t);
+    by_rows<mix_rows<8>, mix_rows<4>, mix_rows<1>>(o, 0);
 }

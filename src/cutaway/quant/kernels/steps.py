@@ -7,7 +7,6 @@ gradients are wanted. It does not know blocks, caches or names of values.
 import ctypes
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, get_num_threads
 
 from cutaway.quant.kernels import plain
@@ -138,9 +137,10 @@ class _AttendOpen(ctypes.Structure):
     """steps.cpp holds the same struct: change both together."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("q", "keys", "values", "mask", "scores", "pattern", "z")),
+        *((name, ctypes.c_void_p) for name in ("q", "keys", "values", "mask", "panels", "scores", "pattern", "z")),
         *((name, ctypes.c_int64) for name in ("texts", "groups", "heads", "tokens", "places", "width")),
-        *((name, ctypes.c_int64) for name in ("q_text", "q_stride", "value_text", "value_group", "value_stride")),
+        *((name, ctypes.c_int64) for name in ("q_text", "q_stride", "key_text", "key_group", "key_stride")),
+        *((name, ctypes.c_int64) for name in ("value_text", "value_group", "value_stride")),
         *((name, ctypes.c_int64) for name in ("mask_text", "limit", "later")),
     )
 
@@ -154,20 +154,43 @@ def attend_open(
     """
     if LIBRARY is None or not usable(q_BTHK, k_BSGK, v_BSGK):
         return plain.attend_open(q_BTHK, k_BSGK, v_BSGK, causal, mask_BTS)
+    texts, tokens, heads, _ = q_BTHK.shape
+    scores, pattern = (q_BTHK.new_empty(texts, heads, tokens, k_BSGK.shape[1]) for _ in range(2))
+    return scores, pattern, _attend_many(q_BTHK, k_BSGK, v_BSGK, causal, mask_BTS, scores, pattern)
+
+
+def attend_many(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, causal: bool, mask_BTS: Tensor | None = None) -> Tensor:
+    """z of `attend_open`, bit for bit, without room for scores and pattern. causal and mask as there."""
+    if LIBRARY is None or not usable(q_BTHK, k_BSGK, v_BSGK):
+        return plain.attend_open(q_BTHK, k_BSGK, v_BSGK, causal, mask_BTS)[-1]
+    return _attend_many(q_BTHK, k_BSGK, v_BSGK, causal, mask_BTS)
+
+
+def _attend_many(
+    q_BTHK: Tensor,
+    k_BSGK: Tensor,
+    v_BSGK: Tensor,
+    causal: bool,
+    mask_BTS: Tensor | None,
+    scores: Tensor | None = None,
+    pattern: Tensor | None = None,
+) -> Tensor:
+    assert LIBRARY is not None
     texts, tokens, heads, width = q_BTHK.shape
     places, groups = k_BSGK.shape[1:3]
     q = q_BTHK if q_BTHK.stride(2) == width else q_BTHK.contiguous()
-    keys = F.pad(k_BSGK, (0, 0, 0, 0, 0, -places % PANEL)).unflatten(1, (-1, PANEL)).permute(0, 3, 1, 4, 2).contiguous()
-    scores, pattern = q.new_empty(texts, heads, tokens, places), q.new_empty(texts, heads, tokens, places)
+    panels = q.new_empty(texts, groups, -(-places // PANEL), width, PANEL)
     z, mask = q.new_empty(texts, tokens, heads, width), None if mask_BTS is None else mask_BTS.contiguous()
+    inside = [None if value is None else value.data_ptr() for value in (scores, pattern)]
     call = _AttendOpen(
-        q.data_ptr(), keys.data_ptr(), v_BSGK.data_ptr(), None if mask is None else mask.data_ptr(),
-        scores.data_ptr(), pattern.data_ptr(), z.data_ptr(), texts, groups, heads // groups, tokens, places, width,
-        q.stride(0), q.stride(1), v_BSGK.stride(0), v_BSGK.stride(2), v_BSGK.stride(1),
+        q.data_ptr(), k_BSGK.data_ptr(), v_BSGK.data_ptr(), None if mask is None else mask.data_ptr(),
+        panels.data_ptr(), *inside, z.data_ptr(), texts, groups, heads // groups, tokens, places, width,
+        q.stride(0), q.stride(1), k_BSGK.stride(0), k_BSGK.stride(2), k_BSGK.stride(1),
+        v_BSGK.stride(0), v_BSGK.stride(2), v_BSGK.stride(1),
         0 if mask is None or len(mask) == 1 else mask.stride(0), 1 if causal else places, int(causal),
     )  # fmt: skip
     LIBRARY.cutaway_attend_open(ctypes.addressof(call), get_num_threads())
-    return scores, pattern, z
+    return z
 
 
 class StepShape(ctypes.Structure):
