@@ -31,7 +31,8 @@ def test_every_site_is_emitted_once_and_equals_its_formula(name: str, tmp_path: 
         order.append(name)
         return recorder(name, value)
 
-    tap.wants, tap.changes = recorder.wants, recorder.changes  # type: ignore[attr-defined]
+    for method in ("wants", "changes", "room"):
+        setattr(tap, method, getattr(recorder, method))
     with torch.inference_mode():
         logits = decoder(TOKENS, tap=tap)
         plain = decoder(TOKENS)

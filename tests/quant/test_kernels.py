@@ -14,7 +14,7 @@ from cutaway.quant import kernels
 from cutaway.quant.int8 import linear, quantize_weight
 from cutaway.quant.kernels.layer import _Layer
 from cutaway.quant.kernels.library import LIBRARY
-from cutaway.quant.kernels.steps import _AttendOne
+from cutaway.quant.kernels.steps import _AttendOne, _AttendOpen
 from cutaway.quant.linear import finish
 from tests.quant.helpers import forced, layer, noise, relative, threads
 
@@ -192,7 +192,13 @@ def test_the_library_uses_torchs_own_threads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "name", "twin"), [("paths.h", "Layer", _Layer), ("steps.cpp", "AttendOne", _AttendOne)]
+    ("file", "name", "twin"),
+    [
+        ("paths.h", "Layer", _Layer),
+        ("steps.cpp", "AttendOne", _AttendOne),
+        ("steps.cpp", "AttendOpen", _AttendOpen),
+        ("steps.cpp", "StepShape", kernels.StepShape),
+    ],
 )
 def test_a_struct_has_the_same_fields_here_and_there(file: str, name: str, twin: type[ctypes.Structure]) -> None:
     """ctypes cannot check a struct against C++: the order of its names can be."""
@@ -200,3 +206,33 @@ def test_a_struct_has_the_same_fields_here_and_there(file: str, name: str, twin:
     body = re.sub(r"//.*", "", source.split(f"struct {name} {{")[1].split("};")[0])
     fields = [re.findall(r"\w+", part)[-1] for part in re.split("[,;]", body) if part.strip()]
     assert fields == [field for field, *_ in twin._fields_]
+
+
+@each_path
+@pytest.mark.parametrize("rows", [1, 5, 70])
+@pytest.mark.parametrize("epilogue", ["none", "relu", "residual", "gated-silu"])
+def test_a_norm_before_the_layer_and_all_that_is_inside(path: str, rows: int, epilogue: str) -> None:
+    """One call gives, bit for bit, what the steps give one after another, and writes each where it is asked for."""
+    width, outputs = 100, 40
+    codes, scale, bias = layer(outputs, width)
+    native = kernels.NativeLayer(codes, scale, bias)
+    x, w, b = noise(rows, width, scale=3.0), noise(width, seed=1), noise(width, seed=2)
+    residual = noise(rows, outputs, seed=3) if epilogue == "residual" else None
+    wide = outputs // 2 if epilogue == "gated-silu" else outputs
+    for norm_bias in (None, b):
+        inside = [torch.full((3, rows, n), torch.nan) for n in (1, width, width, wide, wide, wide)]
+        room = kernels.Room(inside)
+        room.at = 1
+        with forced(path):
+            opened = kernels.norm_open(x, w, norm_bias, 1e-5)
+            plain = native(opened[-1])
+            halves = plain.chunk(2, -1) if epilogue == "gated-silu" else (plain, None)
+            expected = native(opened[-1], epilogue, residual)
+            for count in (1, 2, 3):
+                with threads(count):
+                    assert torch.equal(native(x, epilogue, residual, (w, norm_bias, 1e-5)), expected)
+                    assert torch.equal(native(x, epilogue, residual, (w, norm_bias, 1e-5), room), expected)
+        for value, shown in zip(inside, (*opened, *halves, expected), strict=True):
+            if shown is not None:
+                assert torch.equal(value[1], shown)
+            assert value[0].isnan().all() and value[2].isnan().all(), "another pass's row was written"

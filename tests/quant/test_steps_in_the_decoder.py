@@ -5,14 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from cutaway.ground.shapes import sizes
 from cutaway.ground.sites import all_sites
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
 from cutaway.model.steps import plain
-from cutaway.model.tap import Tap, untapped
+from cutaway.model.tap import Tap, Untapped, untapped
 from cutaway.quant import kernels
 from cutaway.quant.steps import NativeSteps
 from cutaway.text.pieces import Tokens
+from cutaway.trace.growing import Growing
+from cutaway.trace.plan import Row
 from cutaway.trace.record import Recorder
 from cutaway.weights.load import load_decoder, open_checkpoint
 from tests.parity.tiny import CONFIGS, saved
@@ -70,7 +73,7 @@ def test_a_quantized_model_takes_the_native_steps_and_gradients_the_plain_ones(t
     assert isinstance(decoder.blocks[0].mlp.steps, NativeSteps)
     entered: list[torch.Tensor] = []
 
-    class Enter:
+    class Enter(Untapped):
         """Makes the first residual stream a leaf with a gradient."""
 
         def __call__(self, name: str, value: torch.Tensor) -> torch.Tensor:
@@ -79,12 +82,41 @@ def test_a_quantized_model_takes_the_native_steps_and_gradients_the_plain_ones(t
             entered.append(value.detach().requires_grad_())
             return entered[0]
 
-        def wants(self, *names: str) -> bool:
-            return False
-
         def changes(self, *names: str) -> bool:
             return "blocks.0.resid_pre" in names
 
     decoder(PROMPT, tap=Enter())[:, -1].logsumexp(-1).sum().backward()
     gradient = entered[0].grad
     assert gradient is not None and gradient.isfinite().all() and gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_in_8_bits_watched_or_not_the_bits_are_the_same(name: str, tmp_path: Path):
+    """Steps joined into one, steps that write what is inside where it is kept, and one value after another."""
+    checkpoint = open_checkpoint(saved(name, tmp_path)[0])
+    decoder = load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize="int8")
+    sites = [site for site in all_sites(decoder.config) if not site.endswith(("attn.scores", "attn.pattern"))]
+    table, config = all_sites(decoder.config), decoder.config
+    lengths = sizes(config) | {"B": 2, "T": 8, "1": 1}
+    rows = [Row(site, tuple(lengths[axis] for axis in table[site].shape.split()), torch.float32) for site in sites]
+    each, growing = Recorder(sites), Growing(rows, 8, torch.device("cpu"))
+    unseen = outputs(decoder)
+    assert torch.equal(outputs(decoder, each), unseen) and torch.equal(outputs(decoder, growing), unseen)
+    for site in sites:
+        assert torch.equal(torch.cat(each.parts[site], 1), growing.values[site]), site
+
+
+def test_a_hook_sees_its_module_called_with_its_own_values(tmp_path: Path):
+    checkpoint = open_checkpoint(saved("llama", tmp_path)[0])
+    decoder = load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize="int8")
+    block, recorder = decoder.blocks[1], Recorder(["blocks.1.ln2.out", "blocks.1.attn_out"])
+    seen: list[torch.Tensor] = []
+    hooks = [m.register_forward_hook(lambda module, given, out: seen.append(out)) for m in (block.attn.out, block.ln2)]
+    expected = outputs(decoder, recorder)
+    explicit, seen = list(seen), []
+    assert torch.equal(outputs(decoder), expected)
+    for hook in hooks:
+        hook.remove()
+    for found, watched, site in zip(seen[:2], explicit[:2], ("attn_out", "ln2.out"), strict=True):
+        assert torch.equal(found, watched) and torch.equal(found, recorder.parts[f"blocks.1.{site}"][0])
+    assert len(seen) == 6 and torch.equal(outputs(decoder), expected)

@@ -7,6 +7,7 @@ import torch
 
 from cutaway.ground.errors import BadArgument, BadText, NotFinite
 from cutaway.model.cache import Cache
+from cutaway.model.tap import Untapped
 from cutaway.sample.generation import new_ids_of
 from cutaway.sample.loop import generate
 from cutaway.sample.settings import Sampling
@@ -170,7 +171,7 @@ def test_settings_that_overflow_the_logits_are_named() -> None:
         run(successor(), batch([1]), do_sample=True, temperature=1e-40)
 
 
-class Watcher:
+class Watcher(Untapped):
     def __init__(self, *wanted: str) -> None:
         self.wanted, self.seen = frozenset(wanted), []
 
@@ -180,9 +181,6 @@ class Watcher:
 
     def wants(self, *names: str) -> bool:
         return not self.wanted.isdisjoint(names)
-
-    def changes(self, *names: str) -> bool:
-        return False
 
 
 @pytest.mark.parametrize("site", ["logits", "ln_final.out"])

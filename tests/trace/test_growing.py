@@ -32,6 +32,7 @@ def test_columns_are_kept_in_the_order_of_the_passes():
     tap = Growing(ROWS, 9, torch.device("cpu"))
     passes = [values(4, 4, 0), *(values(1, 5 + step, 1 + step) for step in range(3))]
     for one in passes:
+        tap("embed.token", one["blocks.0.ln1.scale"])  # every pass begins so
         for name, value in one.items():
             assert tap(name, value) is value
     for name in ("blocks.0.ln1.scale", "blocks.0.attn.q", "blocks.0.mlp.post"):
@@ -44,14 +45,15 @@ def test_columns_are_kept_in_the_order_of_the_passes():
 
 def test_more_than_was_planned_is_refused_before_anything_is_written():
     tap = Growing(ROWS[:1], 4, torch.device("cpu"))
-    tap("blocks.0.ln1.scale", torch.zeros(2, 4, 1))
+    tap("embed.token", torch.zeros(2, 4, 1))
     with pytest.raises(BadArgument, match="at most 4"):
-        tap("blocks.0.ln1.scale", torch.zeros(2, 1, 1))
+        tap("embed.token", torch.zeros(2, 1, 1))
 
 
 def test_what_a_pass_writes_over_later_is_kept_as_it_was():
     tap = Growing(ROWS[:1], 4, torch.device("cpu"))
     value = torch.ones(2, 1, 1)
     for step in range(4):
+        tap("embed.token", value)
         tap("blocks.0.ln1.scale", value.fill_(step))
     assert tap.values["blocks.0.ln1.scale"][0, :, 0].tolist() == [0, 1, 2, 3]

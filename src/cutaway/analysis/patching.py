@@ -153,6 +153,9 @@ class Rows:
 
     changes = wants
 
+    def room(self, names: tuple[str, ...], places: int) -> None:
+        """None: it changes them."""
+
 
 def _places(decoder: Decoder, base: Trace, what: str) -> list[tuple[int | None, int | None]]:
     """Every (position, head) of one block that the sweep patches."""

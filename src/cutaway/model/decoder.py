@@ -6,6 +6,8 @@ no checkpoint, no model family and no quantization: facts come in a DecoderConfi
 put another layer of the same call in the place of a Linear.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -16,7 +18,13 @@ from cutaway.model.attend import Place, attend_explicit, window
 from cutaway.model.cache import Cache
 from cutaway.model.positions import Rotary
 from cutaway.model.steps import ACTIVATIONS, Steps, plain
-from cutaway.model.tap import Tap, show, untapped
+from cutaway.model.tap import Tap, show, unseen, untapped
+
+
+def child(name: str) -> Any:
+    """A module's own module of that name, at once. nn.Module looks for one only where all else has failed, which takes
+    0.7 µs, hundreds of times a token."""
+    return property(lambda module: module._modules[name])
 
 
 class Embed(nn.Module):
@@ -40,6 +48,11 @@ class Embed(nn.Module):
         return resid + tap("embed.position", self.position(rows_BT))
 
 
+def norm_sites(site: str) -> tuple[str, str, str]:
+    """What a norm shows."""
+    return site + ".scale", site + ".normalized", site + ".out"
+
+
 class Norm(nn.Module):
     """Each vector brought to unit size, then a learned gain: LayerNorm (centered, with a bias) or RMSNorm."""
 
@@ -48,7 +61,7 @@ class Norm(nn.Module):
     def __init__(self, config: DecoderConfig, site: str) -> None:
         super().__init__()
         self.site, self.eps, self.centered = site, config.norm_eps, config.norm == "layer"
-        self.inside = [site + ".scale", site + ".normalized"]
+        self.inside = norm_sites(site)[:2]
         self.weight = nn.Parameter(torch.empty(config.d_model))
         self.bias = nn.Parameter(torch.empty(config.d_model)) if config.norm_bias else None
 
@@ -78,13 +91,14 @@ class Attention(nn.Module):
     """Vectors, mixed across positions: each head looks at earlier places and brings back what it finds."""
 
     steps: Steps = plain
+    qkv, out = (child("qkv"), child("out"))
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.site, self.d_head = layer, f"blocks.{layer}.attn.", config.d_head
-        self.softmax = [self.site + "scores", self.site + "pattern"]
-        turned = [] if config.rope is None else ["rot_q", "rot_k"]
-        self.inside = [*(self.site + name for name in ("q", "k", "v", *turned)), *self.softmax]
+        self.reads = (*norm_sites(f"blocks.{layer}.ln1"), "", "", "")
+        self.softmax = (self.site + "scores", self.site + "pattern")
+        self.inside = tuple(self.site + name for name in ("q", "k", "v", "rot_q", "rot_k", "z"))
         self.heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)
         width = config.n_heads * config.d_head
         # The rows of query, key and value stand in one matrix: one product instead of three.
@@ -92,26 +106,22 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, config.d_model, bias=config.out_bias)
 
     def forward(
-        self, x_BTD: Float[Tensor, "B T D"], place: Place, cache: Cache | None, tap: Tap
-    ) -> Float[Tensor, "B T D"]:
-        qkv_BTX = self.qkv(x_BTD)
-        if not tap.wants(*self.inside):
-            z_BTHK = self.steps.attention(qkv_BTX, self.heads, place, cache, self.layer)
-        else:
-            z_BTHK = self.opened(qkv_BTX, place, cache, tap)
-        return self.out(tap(self.site + "z", z_BTHK).flatten(-2))
-
-    def opened(self, qkv_BTX: Tensor, place: Place, cache: Cache | None, tap: Tap) -> Tensor:
-        """The same, what is inside shown: in one step where there is one for it and nothing changes, or explicitly."""
-        if not tap.changes(*self.inside) and not tap.wants(*self.softmax):
-            opened = self.steps.attention_open(qkv_BTX, self.heads, place, cache, self.layer)
-            if opened is not None:
-                show(tap, self.inside[:-2], opened[:-1])
-                return opened[-1]
-        return self.explicit(qkv_BTX, place, cache, tap)
+        self, x_BTD: Float[Tensor, "B T D"], norm: Norm | None, place: Place, cache: Cache | None, tap: Tap
+    ) -> Float[Tensor, "B T H K"]:
+        """What each head brings back, z; `out` adds it up. norm: what x passes first."""
+        t, step = x_BTD.shape[1], self.steps
+        qkv_BTX = unseen(lambda room: step.product(self.qkv, x_BTD, norm, room=room), self.reads, t, tap)
+        if qkv_BTX is None:
+            qkv_BTX = self.qkv(x_BTD if norm is None else norm(x_BTD, tap))
+        if tap.wants(*self.softmax):
+            return self.explicit(qkv_BTX, place, cache, tap)
+        z_BTHK = unseen(
+            lambda room: step.attention(qkv_BTX, self.heads, place, cache, self.layer, room), self.inside, t, tap
+        )
+        return self.explicit(qkv_BTX, place, cache, tap) if z_BTHK is None else z_BTHK
 
     def explicit(self, qkv_BTX: Tensor, place: Place, cache: Cache | None, tap: Tap) -> Tensor:
-        """All between the two products, in named steps → z [B, T, H, K]."""
+        """All between the two products, in named steps."""
         site = self.site
         q_BTHK, k_BTGK, v_BTGK = qkv_BTX.unflatten(-1, (-1, self.d_head)).split(self.heads, 2)
         q_BTHK, k_BTGK, v_BTGK = tap(site + "q", q_BTHK), tap(site + "k", k_BTGK), tap(site + "v", v_BTGK)
@@ -119,13 +129,17 @@ class Attention(nn.Module):
             q_BTHK = tap(site + "rot_q", self.steps.rotate(q_BTHK, place.turn))
             k_BTGK = tap(site + "rot_k", self.steps.rotate(k_BTGK, place.turn))
         k_BSGK, v_BSGK = (k_BTGK, v_BTGK) if cache is None else cache.extend(self.layer, k_BTGK, v_BTGK)
+        return tap(site + "z", self.mixed(q_BTHK, k_BSGK, v_BSGK, place, tap))
+
+    def mixed(self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, place: Place, tap: Tap) -> Tensor:
+        """Values mixed by the softmax of scores, which are shown where somebody asks."""
         if not tap.wants(*self.softmax):
             return self.steps.attend(q_BTHK, k_BSGK, v_BSGK, place.window)
         opened = None
         if not tap.changes(*self.softmax):
             opened = self.steps.attend_open(q_BTHK, k_BSGK, v_BSGK, place.window)
         if opened is None:
-            return attend_explicit(q_BTHK, k_BSGK, v_BSGK, place.window, site, tap)
+            return attend_explicit(q_BTHK, k_BSGK, v_BSGK, place.window, self.site, tap)
         show(tap, self.softmax, opened[:-1])
         return opened[-1]
 
@@ -134,35 +148,50 @@ class MLP(nn.Module):
     """Each vector changed by itself: wide, through a nonlinearity, and back."""
 
     steps: Steps = plain
+    up, down = (child("up"), child("down"))
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
         self.site, self.gated = f"blocks.{layer}.mlp.", config.gated
-        self.activation, self.inside = config.activation, [self.site + "pre", self.site + "pre_linear"]
+        wide = (self.site + "pre", self.site + "pre_linear", self.site + "post")
+        self.activation, self.inside = config.activation, (*norm_sites(f"blocks.{layer}.ln2"), *wide)
         # Where gated, the gate's rows stand before the other branch's in one matrix.
         rows = config.d_mlp * (2 if config.gated else 1)
         self.up = nn.Linear(config.d_model, rows, bias=config.mlp_bias)
         self.down = nn.Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
 
-    def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
-        site, act = self.site, ACTIVATIONS[self.activation]
+    def forward(self, x_BTD: Float[Tensor, "B T D"], norm: Norm | None, tap: Tap) -> Float[Tensor, "B T F"]:
+        """The wide half, post; `down` brings it back. norm: what x passes first."""
+        step, act, gated = self.steps, self.activation, self.gated
+        post_BTF = unseen(
+            lambda room: step.product(self.up, x_BTD, norm, act, gated, room), self.inside, x_BTD.shape[1], tap
+        )
+        return self.explicit(x_BTD if norm is None else norm(x_BTD, tap), tap) if post_BTF is None else post_BTF
+
+    def explicit(self, x_BTD: Tensor, tap: Tap) -> Tensor:
+        """The same of what it reads, in named steps."""
         if not self.gated:
-            post_BTF = act(tap(site + "pre", self.up(x_BTD)))
-        elif tap.wants(*self.inside):
-            gate_BTF, linear_BTF = self.up(x_BTD).chunk(2, -1)
-            gate_BTF, linear_BTF = tap(site + "pre", gate_BTF), tap(site + "pre_linear", linear_BTF)
-            post_BTF = self.steps.gate(gate_BTF, linear_BTF, self.activation)
+            post_BTF = ACTIVATIONS[self.activation](tap(self.site + "pre", self.up(x_BTD)))
         else:
-            post_BTF = self.steps.gated(self.up, x_BTD, self.activation)
-        return self.down(tap(site + "post", post_BTF))
+            gate_BTF, linear_BTF = self.up(x_BTD).chunk(2, -1)
+            gate_BTF, linear_BTF = tap(self.site + "pre", gate_BTF), tap(self.site + "pre_linear", linear_BTF)
+            post_BTF = self.steps.gate(gate_BTF, linear_BTF, self.activation)
+        return tap(self.site + "post", post_BTF)
 
 
 class Block(nn.Module):
     """One layer: attention adds to the residual stream, then the MLP does. The norm stands before each, or after."""
 
+    steps: Steps = plain
+    ln1, attn, ln2, mlp = (child("ln1"), child("attn"), child("ln2"), child("mlp"))
+
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
         self.site, self.post_norm = f"blocks.{layer}.", config.post_norm
+        self.attn_sums, self.mlp_sums = (
+            ("", "", "", self.site + product, "", self.site + total)
+            for product, total in (("attn_out", "resid_mid"), ("mlp_out", "resid_post"))
+        )
         self.ln1 = Norm(config, self.site + "ln1")
         self.attn = Attention(config, layer)
         self.ln2 = Norm(config, self.site + "ln2")
@@ -171,32 +200,45 @@ class Block(nn.Module):
     def forward(
         self, resid_BTD: Float[Tensor, "B T D"], place: Place, cache: Cache | None, tap: Tap
     ) -> Float[Tensor, "B T D"]:
-        site = self.site
-        resid_BTD = tap(site + "resid_pre", resid_BTD)
-        read_BTD = resid_BTD if self.post_norm else self.ln1(resid_BTD, tap)
-        attn_BTD = tap(site + "attn_out", self.attn(read_BTD, place, cache, tap))
-        mid_BTD = tap(site + "resid_mid", resid_BTD + attn_BTD)
+        resid_BTD = tap(self.site + "resid_pre", resid_BTD)
+        ln1, ln2 = (None, None) if self.post_norm else (self.ln1, self.ln2)
+        z_BTHK = self.attn(resid_BTD, ln1, place, cache, tap)
+        mid_BTD = self.added(resid_BTD, self.attn.out, z_BTHK.flatten(-2), self.attn_sums, tap)
         if self.post_norm:
             mid_BTD = self.ln1(mid_BTD, tap)
-        read_BTD = mid_BTD if self.post_norm else self.ln2(mid_BTD, tap)
-        post_BTD = tap(site + "resid_post", mid_BTD + tap(site + "mlp_out", self.mlp(read_BTD, tap)))
+        post_BTF = self.mlp(mid_BTD, ln2, tap)
+        post_BTD = self.added(mid_BTD, self.mlp.down, post_BTF, self.mlp_sums, tap)
         return self.ln2(post_BTD, tap) if self.post_norm else post_BTD
+
+    def added(self, resid_BTD: Tensor, layer: nn.Module, x_BTX: Tensor, sites: tuple[str, ...], tap: Tap) -> Tensor:
+        """The stream with what a layer makes of x added to it."""
+        step = self.steps
+        sum_BTD = unseen(lambda room: step.add(resid_BTD, layer, x_BTX, room), sites, x_BTX.shape[1], tap)
+        return tap(sites[5], resid_BTD + tap(sites[3], layer(x_BTX))) if sum_BTD is None else sum_BTD
 
 
 class Unembed(nn.Module):
     """Vectors → logits: the last norm, and the likeness of what is left to every token's row."""
 
+    steps: Steps = plain
+
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
+        self.reads = (*norm_sites("ln_final"), "", "", "")
         self.ln_final = Norm(config, "ln_final") if config.final_norm else None
         self.project_out = nn.Linear(config.d_model, config.d_embed, bias=False) if config.projected else None
         self.head = nn.Linear(config.d_embed, config.vocab_size, bias=False)
 
     def forward(self, resid_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T V"]:
-        if self.ln_final is not None:
-            resid_BTD = self.ln_final(resid_BTD, tap)
-        out_BTE = resid_BTD if self.project_out is None else self.project_out(resid_BTD)
-        return tap("logits", self.head(out_BTE))
+        norm, step = self.ln_final, self.steps
+        if self.project_out is not None:
+            resid_BTD, norm = self.project_out(resid_BTD if norm is None else norm(resid_BTD, tap)), None
+        logits_BTV = unseen(
+            lambda room: step.product(self.head, resid_BTD, norm, room=room), self.reads, resid_BTD.shape[1], tap
+        )
+        if logits_BTV is None:
+            logits_BTV = self.head(resid_BTD if norm is None else norm(resid_BTD, tap))
+        return tap("logits", logits_BTV)
 
 
 class Decoder(nn.Module):
@@ -219,7 +261,7 @@ class Decoder(nn.Module):
     def use(self, steps: Steps) -> None:
         """Take the small steps this way from now on."""
         for module in self.modules():
-            if isinstance(module, Norm | Attention | MLP | Decoder):
+            if isinstance(module, Norm | Attention | MLP | Block | Unembed | Decoder):
                 module.steps = steps
 
     def forward(

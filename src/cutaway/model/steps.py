@@ -6,9 +6,12 @@ decoder takes its explicit form. It does not know the values' names, nor who wat
 """
 
 from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks as _forward_hooks
+from torch.nn.modules.module import _global_forward_pre_hooks as _forward_pre_hooks
 
 from cutaway.model.attend import Place, Window, attend_fused
 from cutaway.model.cache import Cache
@@ -22,8 +25,20 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@runtime_checkable
+class Normalizing(Protocol):
+    """The facts of a norm (decoder.py: Norm)."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    eps: float
+
+
 class Steps:
-    """Each step's meaning: the explicit form beside it in decoder.py, or in the file named."""
+    """Each step's meaning: the explicit form beside it in decoder.py, or in the file named.
+
+    A step with a `room` (Tap.room) is to write there what is inside it; None: it cannot, or someone must see its parts.
+    """
 
     def whole(self, run: Callable[[], Tensor], new: int) -> Tensor:
         """A whole pass over `new` places a text: run() and nothing else."""
@@ -56,32 +71,57 @@ class Steps:
         return None
 
     def attention(
-        self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int
-    ) -> Tensor:
+        self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int, room: Any
+    ) -> Tensor | None:
         """All between the two products: split, turn, remember, attend → z [B, T, H, K]: Attention.explicit.
 
-        heads: how many rows of heads q, k and v have, in qkv's order.
+        heads: how many rows of heads q, k and v have, in qkv's order. room: for q, k, v, the turned q and k, and z.
         """
+        if room is not None:
+            return None
         q_BTHK, k_BTGK, v_BTGK = qkv_BTX.unflatten(-1, (sum(heads), -1)).split(heads, 2)
         if place.turn is not None:
             q_BTHK, k_BTGK = self.rotate(q_BTHK, place.turn), self.rotate(k_BTGK, place.turn)
         k_BSGK, v_BSGK = (k_BTGK, v_BTGK) if cache is None else cache.extend(layer, k_BTGK, v_BTGK)
         return self.attend(q_BTHK, k_BSGK, v_BSGK, place.window)
 
-    def attention_open(
-        self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int
-    ) -> tuple[Tensor, ...] | None:
-        """q, k, v, where places turn also the turned q and k, and z."""
-        return None
-
     def gate(self, gate_BTF: Tensor, linear_BTF: Tensor, activation: str) -> Tensor:
         """One half through the nonlinearity, times the other half."""
         return ACTIVATIONS[activation](gate_BTF) * linear_BTF
 
-    def gated(self, up: nn.Module, x_BTD: Tensor, activation: str) -> Tensor:
-        """The up product, its first half through the nonlinearity, times its second half: MLP.forward."""
-        gate_BTF, linear_BTF = up(x_BTD).chunk(2, -1)
+    def product(
+        self,
+        layer: nn.Module,
+        x_BTD: Tensor,
+        norm: Normalizing | None = None,
+        activation: str | None = None,
+        gated: bool = False,
+        room: Any = None,
+    ) -> Tensor | None:
+        """A product with what stands before and after it: the norm, and the nonlinearity: MLP.explicit.
+
+        room: for the norm's scale, normalized and out; what the nonlinearity takes, where gated each half; the result.
+        """
+        if room is not None or hooked(norm):
+            return None
+        out_BTF = layer(x_BTD if norm is None else self.norm(x_BTD, norm.weight, norm.bias, norm.eps))
+        if activation is None:
+            return out_BTF
+        if not gated:
+            return ACTIVATIONS[activation](out_BTF)
+        gate_BTF, linear_BTF = out_BTF.chunk(2, -1)
         return self.gate(gate_BTF, linear_BTF, activation)
+
+    def add(self, resid_BTD: Tensor, layer: nn.Module, x_BTX: Tensor, room: Any) -> Tensor | None:
+        """The stream and a product: Block.added. room: for the product, fourth, and the sum, sixth."""
+        return None if room is not None else resid_BTD + layer(x_BTX)
+
+
+def hooked(module: Any) -> bool:
+    """Whether someone waits for this module to be called (torch's forward hooks): then it must be."""
+    if module is None:
+        return False
+    return bool(module._forward_hooks or module._forward_pre_hooks or _forward_hooks or _forward_pre_hooks)
 
 
 plain = Steps()

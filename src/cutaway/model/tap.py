@@ -3,8 +3,8 @@
 It knows names and values; it does not know what a watcher does with them.
 """
 
-from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -26,6 +26,12 @@ class Tap(Protocol):
         """Whether what it returns for one of these may be another value: then what follows must be made of it."""
         ...
 
+    def room(self, names: tuple[str, ...], places: int) -> Any:
+        """Where a step may itself write those of these values that are wanted, of so many places a text, so that the
+        tap need not be called with them: an object that only such steps look into. None: there is no such room.
+        """
+        ...
+
 
 class Untapped:
     """Nobody watches: every value passes, none is asked for."""
@@ -38,6 +44,9 @@ class Untapped:
 
     def changes(self, *names: str) -> bool:
         return False
+
+    def room(self, names: tuple[str, ...], places: int) -> Any:
+        return None
 
 
 class Chain:
@@ -57,8 +66,22 @@ class Chain:
     def changes(self, *names: str) -> bool:
         return any(tap.changes(*names) for tap in self.taps)
 
+    def room(self, names: tuple[str, ...], places: int) -> Any:
+        """That of the only one who wants them."""
+        wanting = [tap for tap in self.taps if tap.wants(*names) or tap.changes(*names)]
+        return wanting[0].room(names, places) if len(wanting) == 1 else None
+
 
 untapped = Untapped()
+
+
+def unseen(step: Callable[[Any], Tensor | None], names: tuple[str, ...], places: int, tap: Tap) -> Tensor | None:
+    """The result of a step that has these values inside (its room's order; "" for none), where nobody wants them or the
+    step can write them where the tap keeps them. Else None: they must be made one by one."""
+    if not tap.wants(*names):
+        return step(None)
+    room = tap.room(names, places)
+    return None if room is None else step(room)
 
 
 def show(tap: Tap, names: Iterable[str], values: Iterable[Tensor]) -> None:

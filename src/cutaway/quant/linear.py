@@ -38,7 +38,7 @@ class Int8Linear(nn.Module):
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale.float())
         self.register_buffer("bias", None if bias is None else bias.detach().float())
-        self._prepared: _Prepared | None = None
+        self._prepared: Prepared | None = None
 
     @classmethod
     def from_parts(cls, codes: Tensor, scale: Tensor, bias: Tensor | None = None, mode: Mode = "int8") -> "Int8Linear":
@@ -59,7 +59,17 @@ class Int8Linear(nn.Module):
     @property
     def engine(self) -> str:
         """Who computes this layer: "native avx512-vnni", "torch onednn", "torch _int_mm", "torch float64"..."""
-        return self._ready().engine()
+        return self.ready().engine()
+
+    @property
+    def native(self) -> bool:
+        """Whether the native library computes it; asking `engine` would read all codes, which a mapped file has not."""
+        return (
+            kernels.available
+            and self.codes.is_cpu
+            and self.mode != "int8-weight"
+            and self.in_features <= kernels.MAX_WIDTH
+        )
 
     def forward(self, x: Tensor, epilogue: str = "none", residual: Tensor | None = None) -> Tensor:
         """The layer, and what follows it in the same pass over memory.
@@ -69,13 +79,13 @@ class Int8Linear(nn.Module):
         """
         if torch.is_grad_enabled() and (x.requires_grad or (residual is not None and residual.requires_grad)):
             return finish(_Through.apply(x, self), epilogue, residual)
-        return self._ready().run(x, epilogue, residual)
+        return self.ready().run(x, epilogue, residual)
 
     def extra_repr(self) -> str:
         has_bias = self.bias is not None
         return f"{self.in_features}, {self.out_features}, bias={has_bias}, mode={self.mode}, engine={self.engine}"
 
-    def _ready(self) -> "_Prepared":
+    def ready(self) -> "Prepared":
         """What the engine keeps beside the buffers, made again when one of them was replaced."""
         ready, buffers = self._prepared, self._buffers
         if ready is not None:
@@ -83,7 +93,7 @@ class Int8Linear(nn.Module):
             same = codes is buffers["codes"] and scale is buffers["scale"] and bias is buffers["bias"]
             if same and mode == self.mode:
                 return ready
-        ready = self._prepared = _Prepared(self.codes, self.scale, self.bias, self.mode)
+        ready = self._prepared = Prepared(self.codes, self.scale, self.bias, self.mode)
         return ready
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Linear":
@@ -102,7 +112,7 @@ class Int8Linear(nn.Module):
         return self.__dict__ | {"_prepared": None}  # pointers do not survive a copy
 
 
-class _Prepared:
+class Prepared:
     """An engine, chosen and made ready for one set of buffers."""
 
     def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None, mode: Mode) -> None:
@@ -159,7 +169,7 @@ class _Through(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Int8Linear) -> Tensor:
         ctx.layer, ctx.dtype = layer, x.dtype
-        return layer._ready().run(x, "none", None)
+        return layer.ready().run(x, "none", None)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:

@@ -4,7 +4,8 @@ It does not know blocks or names of values: it answers to the same calls as mode
 """
 
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
+from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from cutaway.model.attend import Place, Window
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
-from cutaway.model.steps import Steps
+from cutaway.model.steps import Normalizing, Steps, hooked
 from cutaway.quant import kernels
 from cutaway.quant.linear import Int8Linear
+
+EPILOGUES = {(None, False): "none", ("relu", False): "relu", ("silu", True): "gated-silu"}
 
 
 class NativeSteps(Steps):
@@ -25,7 +28,7 @@ class NativeSteps(Steps):
 
     def __init__(self, together: bool = False) -> None:
         self.together = together
-        self.shapes: WeakKeyDictionary[Cache, kernels.StepShape] = WeakKeyDictionary()
+        self.shape: tuple[Callable[[], Cache | None], kernels.StepShape] | None = None  # the last cache's
 
     def whole(self, run: Callable[[], Tensor], new: int) -> Tensor:
         return kernels.together(run) if new == 1 and self.together else run()
@@ -64,41 +67,20 @@ class NativeSteps(Steps):
         return kernels.attend_open(q_BTHK, k_BSGK, v_BSGK, seen.causal, seen.visible_BTS)
 
     def attention(
-        self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int
-    ) -> Tensor:
-        z_BTHK = self._step(qkv_BTX, heads, place, cache, layer)
-        return super().attention(qkv_BTX, heads, place, cache, layer) if z_BTHK is None else z_BTHK
-
-    def attention_open(
-        self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int
-    ) -> tuple[Tensor, ...] | None:
-        q_BTHK, k_BTGK, v_BTGK = qkv_BTX.view(*qkv_BTX.shape[:2], sum(heads), -1).split(heads, 2)
-        turned = () if place.turn is None else (qkv_BTX.new_empty(q_BTHK.shape), qkv_BTX.new_empty(k_BTGK.shape))
-        z_BTHK = self._step(qkv_BTX, heads, place, cache, layer, turned)
-        return None if z_BTHK is None else (q_BTHK, k_BTGK, v_BTGK, *turned, z_BTHK)
-
-    def _step(
-        self,
-        qkv_BTX: Tensor,
-        heads: tuple[int, int, int],
-        place: Place,
-        cache: Cache | None,
-        layer: int,
-        turned: tuple[Tensor, Tensor] | tuple[()] = (),
+        self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int, room: Any
     ) -> Tensor | None:
-        """One new place of each text, after the prompt: z [B, 1, H, K], and what has turned in `turned`. Else None."""
+        """One call for one new place of each text after the prompt."""
         keys_BSGK, values_BSGK = (None, None) if cache is None else cache.slots(layer)
         one_new_place = qkv_BTX.shape[1] == 1 and qkv_BTX.dtype == torch.float32 and not _differentiable(qkv_BTX)
         if cache is None or keys_BSGK is None or values_BSGK is None or not one_new_place:
-            return None
-        shape = self.shapes.get(cache)
-        if shape is None:
+            return super().attention(qkv_BTX, heads, place, cache, layer, room)
+        if self.shape is None or self.shape[0]() is not cache:
             pairs = 0 if place.turn is None else place.turn[0].shape[-1]
-            shape = self.shapes[cache] = kernels.step_shape(keys_BSGK, heads[0], pairs)
+            self.shape = ref(cache), kernels.step_shape(keys_BSGK, heads[0], pairs)
         visible = place.window.visible_BTS
         mask_BS = None if visible is None else visible[:, 0]
         return kernels.attention_step(
-            shape, qkv_BTX, place.turn, keys_BSGK, values_BSGK, cache.length, mask_BS, turned or None
+            self.shape[1], qkv_BTX, place.turn, keys_BSGK, values_BSGK, cache.length, mask_BS, room
         )
 
     def gate(self, gate_BTF: Tensor, linear_BTF: Tensor, activation: str) -> Tensor:
@@ -106,10 +88,40 @@ class NativeSteps(Steps):
             return kernels.silu_mul(gate_BTF, linear_BTF)
         return super().gate(gate_BTF, linear_BTF, activation)
 
-    def gated(self, up: nn.Module, x_BTD: Tensor, activation: str) -> Tensor:
-        if activation == "silu" and isinstance(up, Int8Linear):
-            return up(x_BTD, "gated-silu")
-        return super().gated(up, x_BTD, activation)
+    def product(
+        self,
+        layer: nn.Module,
+        x_BTD: Tensor,
+        norm: Normalizing | None = None,
+        activation: str | None = None,
+        gated: bool = False,
+        room: Any = None,
+    ) -> Tensor | None:
+        epilogue, native = EPILOGUES.get((activation, gated)), _joining(layer, x_BTD)
+        if epilogue is None or native is None or hooked(norm):
+            return super().product(layer, x_BTD, norm, activation, gated, room)
+        return native(x_BTD, epilogue, None, None if norm is None else _parts(norm), room)
+
+    def add(self, resid_BTD: Tensor, layer: nn.Module, x_BTX: Tensor, room: Any) -> Tensor | None:
+        native = _joining(layer, x_BTX)
+        if native is None or resid_BTD.dtype is not torch.float32:
+            return super().add(resid_BTD, layer, x_BTX, room)
+        return native(x_BTX, "residual", resid_BTD, None, room)
+
+
+def _joining(layer: nn.Module, x: Tensor) -> kernels.NativeLayer | None:
+    """The layer as one that can compute what stands around it, too, if it is such a one.
+
+    It is then not called as a module; so a hook, which is to see what the layer takes and gives alone, prevents it.
+    """
+    if not isinstance(layer, Int8Linear) or x.dtype is not torch.float32 or hooked(layer) or torch.is_grad_enabled():
+        return None
+    return layer.ready().native
+
+
+def _parts(norm: Normalizing) -> kernels.NormParts:
+    own: dict[str, Tensor] = norm._parameters  # pyright: ignore[reportAttributeAccessIssue]  faster than by attribute
+    return own["weight"], own.get("bias"), norm.eps
 
 
 def use_native_steps(decoder: Decoder) -> None:
@@ -126,8 +138,7 @@ def _is_native(decoder: Decoder) -> bool:
 
 
 def _multiplies(layer: nn.Module) -> bool:
-    """What Int8Linear will choose; asking for its engine would read all codes, which a mapped file has not done yet."""
-    return isinstance(layer, Int8Linear) and layer.mode != "int8-weight" and layer.in_features <= kernels.MAX_WIDTH
+    return isinstance(layer, Int8Linear) and layer.native
 
 
 def _differentiable(x: Tensor) -> bool:

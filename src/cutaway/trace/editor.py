@@ -53,6 +53,9 @@ class Editor:
 
     changes = wants
 
+    def room(self, names: tuple[str, ...], places: int) -> None:
+        """None: it changes them."""
+
     def finish(self) -> None:
         """After the run: raises BadArgument for an edit that was never reached, warns of one that changed nothing."""
         for edit, changed in zip(self.edits, self.changed, strict=True):

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from cutaway.ground.errors import BadArgument
+from cutaway.quant.kernels import Room
+from cutaway.trace.places import FIRST_SITE
 from cutaway.trace.plan import Row
 
 TWO_AXES = ("attn.scores", "attn.pattern")  # they gain a row and a column: they are kept pass by pass
@@ -23,7 +25,7 @@ class Growing:
 
     def __init__(self, rows: Sequence[Row], columns: int, device: torch.device) -> None:
         self.order, self.columns = [row.site for row in rows], columns
-        self.sites, self.first = frozenset(self.order), self.order[0] if rows else None
+        self.sites = frozenset(self.order)
         self.parts: dict[str, list[Tensor]] = {row.site: [] for row in rows if row.site.endswith(TWO_AXES)}
         self.values: dict[str, Tensor] = {}  # [B, columns, ...]; a column of all texts lies together
         for row in rows:
@@ -31,10 +33,11 @@ class Growing:
                 batch, _, *rest = row.shape
                 self.values[row.site] = _room((columns, batch, *rest), row.dtype, device).transpose(0, 1)
         self.direct: dict[str, tuple[int, int]] = {}  # where a site's columns begin, and the bytes of each
+        self.rooms: dict[tuple[str, ...], Room | None] = {}
         self.column, self.filled = 0, 0  # where this pass's values begin, and where the next pass's will
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
-        if name == self.first:
+        if name == FIRST_SITE:
             self._begin(value.shape[1])
         place = self.direct.get(name)  # hundreds of values a token pass here: bytes, where bytes will do
         if place is not None and value.nbytes == place[1] and value.is_contiguous():
@@ -48,6 +51,22 @@ class Growing:
 
     def changes(self, *names: str) -> bool:
         return False
+
+    def room(self, names: tuple[str, ...], places: int) -> Room | None:
+        """Where a step over one place a text writes these values itself: beside those of the passes before."""
+        if places != 1:
+            return None
+        if names not in self.rooms:
+            self.rooms[names] = self._room_of(names)
+        room = self.rooms[names]
+        if room is not None:
+            room.at = self.column
+        return room
+
+    def _room_of(self, names: tuple[str, ...]) -> Room | None:
+        values = [self.values[name].transpose(0, 1) if name in self.values else None for name in names]
+        fits = all(value is None or (value.is_cpu and value.dtype == torch.float32) for value in values)
+        return Room(values) if fits and self.parts.keys().isdisjoint(names) else None
 
     def _begin(self, new: int) -> None:
         """A pass over so many more columns."""

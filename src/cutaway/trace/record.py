@@ -46,6 +46,9 @@ class Recorder:
     def changes(self, *names: str) -> bool:
         return self.flows and not self.sites.isdisjoint(names)
 
+    def room(self, names: tuple[str, ...], places: int) -> None:
+        """None: it keeps each value by itself."""
+
     def rest(self) -> None:
         """Record no more; what was recorded stays."""
         self.sites = frozenset()

@@ -1,7 +1,8 @@
 """The native library: the int8 layer and the small steps of a decoder, in C++, for the instructions of this machine."""
 
-from cutaway.quant.kernels.layer import DTYPES, EPILOGUES, MAX_WIDTH, NativeLayer
+from cutaway.quant.kernels.layer import DTYPES, EPILOGUES, MAX_WIDTH, NativeLayer, NormParts
 from cutaway.quant.kernels.library import LIBRARY, MISSING, force, path, paths
+from cutaway.quant.kernels.room import Room
 from cutaway.quant.kernels.steps import (
     StepShape,
     attend_many,
@@ -26,6 +27,8 @@ __all__ = [
     "MAX_WIDTH",
     "MISSING",
     "NativeLayer",
+    "NormParts",
+    "Room",
     "StepShape",
     "attend_many",
     "attend_one",

@@ -40,12 +40,17 @@ Tokens make_tokens(const Layer& layer, int64_t count) {
     return tokens;
 }
 
-// The row in float32. room: a row of floats, used where it must be converted.
+// The row in float32, after the norm where there is one. room: two rows of floats, used where it must be made.
 const float* row_of(const Path& path, const Call& call, int64_t token, float* room) {
-    int64_t at = token * call.layer->width;
-    if (call.dtype == FLOAT32) return (const float*)call.x + at;
-    path.widen((const uint16_t*)call.x + at, room, call.layer->width);
-    return room;
+    int64_t width = call.layer->width, at = token * width;
+    const float* x = (const float*)call.x + at;
+    if (call.dtype != FLOAT32) path.widen((const uint16_t*)call.x + at, room, width), x = room;
+    if (!call.norm.w) return x;
+    float* out = call.normed ? call.normed + at : room + width;
+    (call.norm.b ? path.layer_norm : path.rms_norm)({x, call.norm.w, call.norm.b, call.norm.eps, width,
+                                                     call.scale ? call.scale + token : nullptr,
+                                                     call.normalized ? call.normalized + at : nullptr, out});
+    return out;
 }
 
 // The nearest float16, as a float: what bitsandbytes sees of an activation. Past float16's range x is an outlier,
@@ -66,7 +71,7 @@ void quantize_row(const Path& path, const Call& call, const Tokens& tokens, int6
     const Layer& layer = *call.layer;
     const float *x = row_of(path, call, tokens.first + t, room), *seen = x;
     if (pooled) {
-        float* half = room + layer.width;
+        float* half = room + 2 * layer.width;
         for (int64_t k = 0; k < layer.width; ++k) half[k] = through_half(x[k]);
         seen = half;
     }
@@ -105,67 +110,62 @@ void list_columns(const Layer& layer, Tokens& tokens, int32_t* place) {
 
 // ---- products -------------------------------------------------------------------------------------------------
 
-struct Room {
+struct Space {
     int32_t* dots[2];  // the group's, and where gated its other half's
     float* columns[2];
     int8_t* panel;
 };
 
-Room make_room(const Layer& layer, int64_t tokens) {
+Space make_space(const Layer& layer, int64_t tokens) {
     using S = Scratch;
     int64_t panel = padded(layer.width) * GROUP;
     results_memory.reserve(2 * (S::room<int32_t>(tokens * GROUP) + S::room<float>(layer.width * GROUP)) +
                            S::room<int8_t>(panel));
-    Room room;
-    room.panel = results_memory.take<int8_t>(panel);
+    Space space;
+    space.panel = results_memory.take<int8_t>(panel);
     for (int side = 0; side < 2; ++side) {
-        room.dots[side] = results_memory.take<int32_t>(tokens * GROUP);
-        room.columns[side] = results_memory.take<float>(layer.width * GROUP);
+        space.dots[side] = results_memory.take<int32_t>(tokens * GROUP);
+        space.columns[side] = results_memory.take<float>(layer.width * GROUP);
     }
-    return room;
+    return space;
 }
 
-Part multiply(const Path& path, const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, const Room& room,
+Part multiply(const Path& path, const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, const Space& space,
               int side) {
     path.dots({tokens.codes, tokens.stride, tokens.count, layer.codes + row * layer.width, layer.width, rows,
-               room.dots[side], room.panel});
-    if (tokens.n_columns) path.gather(layer, tokens, row, rows, room.columns[side]);
-    return {row, rows, room.dots[side], room.columns[side]};
+               space.dots[side], space.panel});
+    if (tokens.n_columns) path.gather(layer, tokens, row, rows, space.columns[side]);
+    return {row, rows, space.dots[side], space.columns[side]};
 }
 
 // The results of one thread's groups for one block of tokens.
-void run_groups(const Path& path, const Call& call, const Tokens& tokens, Share groups, const Room& room) {
+void run_groups(const Path& path, const Call& call, const Tokens& tokens, Share groups, const Space& space) {
     for (int64_t group = groups.from; group < groups.to; ++group) {
         int64_t row = group * GROUP, left = call.columns - row;
         int32_t rows = int32_t(left < GROUP ? left : GROUP);
-        Part part = multiply(path, *call.layer, tokens, row, rows, room, 0), up = {};
+        Part part = multiply(path, *call.layer, tokens, row, rows, space, 0), up = {};
         bool gated = call.epilogue == GATED_SILU;
-        if (gated) up = multiply(path, *call.layer, tokens, call.columns + row, rows, room, 1);
+        if (gated) up = multiply(path, *call.layer, tokens, call.columns + row, rows, space, 1);
         path.finish(call, tokens, part, gated ? &up : nullptr);
     }
 }
 
 int64_t groups_of(const Call& call) { return (call.columns + GROUP - 1) / GROUP; }
 
-void prefetch_start(const Call& call, Share groups) {  // weights come while the activation is quantized
-    const int8_t* w = call.layer->codes + groups.from * GROUP * call.layer->width;
-    int64_t bytes = (groups.to - groups.from) * GROUP * call.layer->width;
-    for (int64_t i = 0; i < (bytes < 8192 ? bytes : 8192); i += 64) __builtin_prefetch(w + i);
-}
-
 // One token: every thread quantizes it for itself, which is cheaper than waiting for another to do it.
 void run_one(const Path& path, const Call& call, int threads) {
     Portions portions(groups_of(call), PORTION);
     auto part = [&](int index, int size) {
-        prefetch_start(call, share(groups_of(call), index, size));
         Tokens tokens = make_tokens(*call.layer, 1);
         tokens.count = 1;
-        Room room = make_room(*call.layer, 1);
-        quantize_row(path, call, tokens, 0, nullptr, room.columns[0]);  // which is not needed for columns yet
+        Space space = make_space(*call.layer, 1);
+        Call own = call;
+        if (index) own.scale = own.normalized = own.normed = nullptr;  // one thread shows what all compute
+        quantize_row(path, own, tokens, 0, nullptr, space.columns[0]);  // which is not needed for columns yet
         tokens.n_columns = tokens.rows[0].outliers;
         memcpy(tokens.columns, tokens.rows[0].slots, size_t(tokens.n_columns) * sizeof(int32_t));
         for (int32_t j = 0; j < tokens.n_columns; ++j) tokens.rows[0].slots[j] = j;
-        portions.each(index, size, [&](Share groups) { run_groups(path, call, tokens, groups, room); });
+        portions.each(index, size, [&](Share groups) { run_groups(path, call, tokens, groups, space); });
     };
     on_each(threads, part, call.layer->stretch);
 }
@@ -173,14 +173,14 @@ void run_one(const Path& path, const Call& call, int threads) {
 void quantize_block(const Path& path, const Call& call, Tokens& tokens, const uint8_t* pooled, int threads) {
     split(tokens.count, tokens.count > 8 ? threads : 1, [&](int64_t from, int64_t to) {
         for (int64_t t = from; t < to; ++t)
-            quantize_row(path, call, tokens, t, pooled, make_room(*call.layer, 1).columns[0]);
+            quantize_row(path, call, tokens, t, pooled, make_space(*call.layer, 1).columns[0]);
     });
-    list_columns(*call.layer, tokens, (int32_t*)make_room(*call.layer, 1).columns[0]);
+    list_columns(*call.layer, tokens, (int32_t*)make_space(*call.layer, 1).columns[0]);
 }
 
 void multiply_block(const Path& path, const Call& call, const Tokens& tokens, int threads) {
     on_each(threads, [&](int index, int size) {
-        run_groups(path, call, tokens, share(groups_of(call), index, size), make_room(*call.layer, tokens.count));
+        run_groups(path, call, tokens, share(groups_of(call), index, size), make_space(*call.layer, tokens.count));
     });
 }
 
@@ -191,7 +191,7 @@ void run_many(const Path& path, const Call& call, int threads) {
     block = block < 16 ? 16 : block > 256 ? 256 : block;
     block = block < call.tokens ? block : call.tokens;
     std::vector<uint8_t> pooled(size_t(layer.pooled ? layer.width : 0));
-    if (layer.pooled) pool_columns(path, call, pooled.data(), make_room(layer, 1).columns[0]);
+    if (layer.pooled) pool_columns(path, call, pooled.data(), make_space(layer, 1).columns[0]);
     Tokens tokens = make_tokens(layer, block);
     for (; tokens.first < call.tokens; tokens.first += block) {
         tokens.count = call.tokens - tokens.first < block ? call.tokens - tokens.first : block;
@@ -204,12 +204,17 @@ void run_many(const Path& path, const Call& call, int threads) {
 
 extern "C" {
 
-// out [tokens, columns] = the layer of x [tokens, width], with its epilogue. `out` may be `residual`.
+// out [tokens, columns] = the layer of x [tokens, width], with its epilogue. `out` may be `residual`. w and b: of a
+// norm that stands before the layer, else null. room, or null: scale, normalized, the norm's result, what the epilogue
+// takes (where gated, both halves), the result.
 EXPORT void cutaway_linear(const Layer* layer, const void* x, void* out, int64_t tokens, const void* residual,
-                           int32_t epilogue, int32_t dtype, int32_t threads) {
+                           int32_t epilogue, int32_t dtype, const float* w, const float* b, float eps, const Room* room,
+                           int32_t threads) {
     int64_t columns = epilogue == GATED_SILU ? layer->rows / 2 : layer->rows;
     if (!tokens || !columns) return;
-    Call call = {layer, x, out, residual, tokens, columns, Epilogue(epilogue), Dtype(dtype)};
+    Call call = {layer, x, out, residual, tokens, columns, Epilogue(epilogue), Dtype(dtype), {w, b, eps},
+                 Room::slot(room, 0), Room::slot(room, 1), Room::slot(room, 2), Room::slot(room, 3),
+                 Room::slot(room, 4), Room::slot(room, 5)};
     if (tokens * layer->rows * layer->width < SMALL) threads = 1;
     if (tokens == 1 && !layer->pooled) run_one(chosen_path(), call, threads);
     else run_many(chosen_path(), call, threads);

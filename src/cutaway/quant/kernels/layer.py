@@ -11,6 +11,7 @@ from torch import Tensor, get_num_threads
 
 from cutaway.ground.errors import BadArgument
 from cutaway.quant.kernels.library import LIBRARY
+from cutaway.quant.kernels.room import Room
 
 GROUP = 16  # weight rows that the library finishes together
 MAX_WIDTH = 65536  # wider sums would not fit in 32 bits
@@ -32,6 +33,9 @@ class _Layer(ctypes.Structure):
         ("stretch", ctypes.c_void_p),
         ("pooled", ctypes.c_int32),
     )
+
+
+NormParts = tuple[Tensor, Tensor | None, float]
 
 
 class NativeLayer:
@@ -61,35 +65,49 @@ class NativeLayer:
         if LIBRARY is not None and self.stretch is not None:
             LIBRARY.cutaway_forget(self.stretch)
 
-    def __call__(self, x: Tensor, epilogue: str = "none", residual: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        x: Tensor,
+        epilogue: str = "none",
+        residual: Tensor | None = None,
+        norm: NormParts | None = None,
+        room: Room | None = None,
+    ) -> Tensor:
         """x [..., K] float32 or bfloat16 → [..., N] in its dtype, in float32 inside; [..., N/2] for "gated-silu".
 
-        "relu"; "residual": residual + result; "gated-silu": silu(first half of the outputs) · second half.
+        "relu"; "residual": residual + result; "gated-silu": silu(first half of the outputs) · second half. norm: weight
+        and bias [K], float32 (RMSNorm without a bias), and eps of a norm that x passes first. room: for the norm's
+        scale, normalized and result; what the epilogue takes, where gated each half; the result.
         Raises BadArgument for a width, dtype or residual that does not fit.
         """
-        shape = x.shape  # this runs a hundred times a token: every microsecond counts
-        dtype = DTYPES.get(x.dtype)
+        shape, code = x.shape, EPILOGUES.get(epilogue)  # this runs a hundred times a token: every microsecond counts
+        dtype, gated = DTYPES.get(x.dtype), epilogue == "gated-silu"
         if shape[-1] != self.width or dtype is None or not x.is_cpu:
             found = f"an input {list(shape)} of {x.dtype} on {x.device}"
             raise BadArgument(found, f"[..., {self.width}] of float32 or bfloat16 on the CPU", "convert it first")
-        columns, add = self.rows, None
-        if epilogue != "none" or residual is not None:
-            self._check(x, epilogue, residual)
-            columns = columns // 2 if epilogue == "gated-silu" else columns
-            residual = None if residual is None else residual.contiguous()
-            add = None if residual is None else residual.data_ptr()
-        x = x.contiguous()
-        out = x.new_empty(*shape[:-1], columns)  # sizes one by one: a tuple of them costs half a microsecond more
-        tokens = x.numel() // self.width
-        self.run(self.address, x.data_ptr(), out.data_ptr(), tokens, add, EPILOGUES[epilogue], dtype, get_num_threads())
-        return out
-
-    def _check(self, x: Tensor, epilogue: str, residual: Tensor | None) -> None:
-        if epilogue not in EPILOGUES or (epilogue == "gated-silu" and self.rows % 2):
+        if code is None or (gated and self.rows % 2):
             found = f"the epilogue {epilogue!r} for {self.rows} outputs"
             raise BadArgument(found, f"one of {', '.join(EPILOGUES)} (gated-silu for an even number)", "pass one")
-        fits = (*x.shape[:-1], self.rows)
-        given = residual is not None and residual.shape == fits and residual.dtype == x.dtype
-        if (epilogue == "residual") != given:
+        x = x.contiguous()
+        # sizes one by one: a tuple of them costs half a microsecond more
+        out = x.new_empty(*shape[:-1], self.rows // 2 if gated else self.rows)
+        add = None if residual is None and epilogue != "residual" else self._to_add(residual, epilogue, out)
+        w, b, eps = (None, None, 0.0) if norm is None else _pointers(norm)
+        kept = None if room is None else room.address
+        tokens, to_add = x.numel() // self.width, None if add is None else add.data_ptr()
+        self.run(
+            self.address, x.data_ptr(), out.data_ptr(), tokens, to_add, code, dtype, w, b, eps, kept, get_num_threads()
+        )
+        return out
+
+    def _to_add(self, residual: Tensor | None, epilogue: str, out: Tensor) -> Tensor:
+        given = residual is not None and residual.shape == out.shape and residual.dtype == out.dtype
+        if residual is None or epilogue != "residual" or not given:
             found = f"a residual {None if residual is None else list(residual.shape)} with epilogue {epilogue!r}"
-            raise BadArgument(found, f"{list(fits)} of {x.dtype} with 'residual'", "pass the value to add to")
+            raise BadArgument(found, f"{list(out.shape)} of {out.dtype} with 'residual'", "pass the value to add to")
+        return residual.contiguous()
+
+
+def _pointers(norm: NormParts) -> tuple[int, int | None, float]:
+    weight, bias, eps = norm
+    return weight.data_ptr(), None if bias is None else bias.data_ptr(), eps

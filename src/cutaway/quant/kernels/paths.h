@@ -26,6 +26,25 @@ struct Layer {
 enum Epilogue : int32_t { PLAIN = 0, RELU = 1, RESIDUAL = 2, GATED_SILU = 3 };
 enum Dtype : int32_t { FLOAT32 = 0, BFLOAT16 = 1 };
 
+// Where values that are born inside a call are kept, one pass's beside another's. kernels/room.py holds the same struct:
+// change both together.
+constexpr int SLOTS = 6;
+struct Room {
+    float* start[SLOTS];  // or null, where nobody asks
+    int64_t step[SLOTS];  // floats from one pass's values to the next one's
+    int64_t at;           // the pass that writes next
+
+    static float* slot(const Room* room, int i) {
+        return room && room->start[i] ? room->start[i] + room->at * room->step[i] : nullptr;
+    }
+};
+
+// The norm that stands before a layer (steps.h); w is null where none does.
+struct Norm {
+    const float *w, *b;  // b: null for RMSNorm
+    float eps;
+};
+
 // One call of a layer. With GATED_SILU the first half of the rows is the gate and the output half as wide.
 struct Call {
     const Layer* layer;
@@ -35,6 +54,10 @@ struct Call {
     int64_t tokens, columns;
     Epilogue epilogue;
     Dtype dtype;
+    Norm norm;
+    // What is inside, float32, where it is asked for: of the norm [tokens], [tokens, width] twice; what the epilogue
+    // takes [tokens, columns], where gated of each half; the result once more.
+    float *scale, *normalized, *normed, *product, *other_half, *result;
 };
 
 // One quantized activation row. Its outliers are in the order of their columns.

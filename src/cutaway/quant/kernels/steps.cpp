@@ -163,18 +163,22 @@ struct StepShape {
 };
 
 // The whole of attention between its two products, for one new token of each text: q and k turn, k and v take the
-// cache's last place, and q looks at all `places`. qkv [texts, (groups·heads + 2·groups)·width] in that order. The
-// turned q and k are written where they are asked for, as [texts, heads, width] each: not null.
+// cache's last place, and q looks at all `places`. qkv [texts, (groups·heads + 2·groups)·width] in that order.
+// room, or null: q, k, v, the turned q and k, z.
 EXPORT void cutaway_attention_step(const StepShape* shape, const float* qkv, const float* cos, const float* sin,
-                                   float* keys, float* values, const uint8_t* mask, int64_t places, float* rot_q,
-                                   float* rot_k, float* z, int32_t threads) {
+                                   float* keys, float* values, const uint8_t* mask, int64_t places, const Room* room,
+                                   float* z, int32_t threads) {
     const Path& path = chosen_path();
     const StepShape& c = *shape;
     int64_t q_floats = c.groups * c.heads * c.width, kv_floats = c.groups * c.width;
     thread_local Scratch memory;
     memory.reserve(Scratch::room<float>(c.texts * q_floats));
     size_t head_bytes = size_t(c.width) * sizeof(float);
-    float* turned = rot_q ? rot_q : memory.take<float>(c.texts * q_floats);
+    float* turned = memory.take<float>(c.texts * q_floats);
+    auto show = [&](int slot, const float* from, int64_t text, int64_t head, int64_t floats) {
+        float* to = Room::slot(room, slot);
+        if (to) memcpy(to + text * (slot == 0 || slot == 3 ? q_floats : kv_floats) + head, from, size_t(floats) * sizeof(float));
+    };
     for (int64_t text = 0; text < c.texts; ++text) {
         const float *q = qkv + text * (q_floats + 2 * kv_floats), *k = q + q_floats, *v = k + kv_floats;
         int64_t place = text * c.text_stride + (places - 1) * c.place_stride;
@@ -185,11 +189,14 @@ EXPORT void cutaway_attention_step(const StepShape* shape, const float* qkv, con
             float *key = keys + place + g * c.group_stride, *value = values + place + g * c.group_stride;
             path.rotate(k + g * c.width, own_cos, own_sin, c.pairs, c.width, key);
             memcpy(value, v + g * c.width, head_bytes);
-            if (rot_k) memcpy(rot_k + text * kv_floats + g * c.width, key, head_bytes);
+            show(4, key, text, g * c.width, c.width);
         }
+        show(0, q, text, 0, q_floats), show(1, k, text, 0, kv_floats), show(2, v, text, 0, kv_floats);
+        show(3, turned + text * q_floats, text, 0, q_floats);
     }
     attend_one(path, {turned, keys, values, mask, z, c.texts, c.groups, c.heads, c.width, places, c.text_stride,
                       c.group_stride, c.place_stride, c.mask_stride, c.mask_step}, threads);
+    if (float* to = Room::slot(room, 5)) memcpy(to, z, size_t(c.texts * q_floats) * sizeof(float));
 }
 
 }  // extern "C"

@@ -11,6 +11,7 @@ from torch import Tensor, get_num_threads
 
 from cutaway.quant.kernels import plain
 from cutaway.quant.kernels.library import LIBRARY
+from cutaway.quant.kernels.room import Room
 
 PANEL = 32  # places whose keys the library wants beside each other: as in paths.h
 
@@ -220,13 +221,13 @@ def attention_step(
     values_BSGK: Tensor,
     places: int,
     mask_BS: Tensor | None = None,
-    turned: tuple[Tensor, Tensor] | None = None,
+    room: Room | None = None,
 ) -> Tensor:
     """Attention between its two products for one new token → z [B, 1, H, K].
 
     q and k turn, k and v are written to place `places - 1` of the cache [B, capacity, G, K], and q looks at all
-    `places`. qkv: q, k, v of all heads behind each other. mask: bool [B, places] or None. turned: room for the
-    turned q [B, 1, H, K] and k [B, 1, G, K]. Only where the library is, for float32 on the CPU; nothing is checked.
+    `places`. qkv: q, k, v of all heads behind each other. mask: bool [B, places] or None. room: for q, k, v, the
+    turned q and k, and z. Only where the library is, for float32 on the CPU; nothing is checked.
     """
     assert LIBRARY is not None
     z = qkv_B1X.new_empty(shape.texts, 1, shape.groups * shape.heads, shape.width)
@@ -235,10 +236,10 @@ def attention_step(
     if mask_BS is not None:
         shape.mask_stride, shape.mask_step = mask_BS.stride(0), mask_BS.stride(1)
         mask = mask_BS.data_ptr()
-    rot_q, rot_k = (None, None) if turned is None else (turned[0].data_ptr(), turned[1].data_ptr())
     LIBRARY.cutaway_attention_step(
         ctypes.addressof(shape), qkv_B1X.data_ptr(), cos.data_ptr(), sin.data_ptr(),
-        keys_BSGK.data_ptr(), values_BSGK.data_ptr(), mask, places, rot_q, rot_k, z.data_ptr(), get_num_threads(),
+        keys_BSGK.data_ptr(), values_BSGK.data_ptr(), mask, places,
+        None if room is None else room.address, z.data_ptr(), get_num_threads(),
     )  # fmt: skip
     return z
 

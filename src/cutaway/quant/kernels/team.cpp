@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr int64_t FETCHED = 1 << 20;  // bytes that a thread fetches ahead, at most: a second-level cache
+constexpr int64_t FETCHED = 7 << 17;  // bytes that a thread fetches ahead, at most: most of a second-level cache
 constexpr int64_t CHUNK = 1024;       // bytes between two looks at whether there is work
 constexpr int PATIENCE = 20000;       // looks without work before the processor is offered to others
 
@@ -61,6 +61,7 @@ void Team::gather(void (*body)(), int threads) {
 }
 
 void Team::serve(int index) {
+    Ahead ahead;
     for (uint32_t seen = 0;;) {
         for (int idle = 1; !asked(seen); ++idle) {
             pause();
@@ -72,23 +73,40 @@ void Team::serve(int index) {
         std::shared_lock lock(links);  // before the leader goes on, who may forget what it has just read
         const Stretch* next = last_ ? last_->next : nullptr;
         left_.fetch_sub(1, std::memory_order_release);
-        if (next) fetch(index, seen, *next);
+        if (next) fetch(index, seen, *next, ahead);
     }
 }
 
-// Until there is work: this thread's share; then, one of the threads, the end of the leader's, who comes to its own
-// share with nothing fetched and leaves that end to others.
-void Team::fetch(int index, uint32_t seen, const Stretch& next) const {
-    int64_t share = next.count / size_ / CHUNK * CHUNK, own = share < FETCHED ? share : FETCHED;
-    const char* start = next.bytes + index * share;
-    for (int64_t place = 0; place < own; place += CHUNK) {
-        if (asked(seen)) return;
-        read(start + place, CHUNK);
+// Until there is work, or the cache is full: of one stretch after another this thread's share, and, one of the threads,
+// the later half of the leader's, who comes to its own share with nothing fetched and leaves that half to others.
+void Team::fetch(int index, uint32_t seen, const Stretch& next, Ahead& ahead) const {
+    for (int64_t room = FETCHED - ahead.begin(next); room > 0;) {
+        Ahead::Part& part = ahead.last();
+        int64_t share = part.stretch->count / size_ / CHUNK * CHUNK, all = index == 1 ? share + share / 2 : share;
+        const char* start = part.stretch->bytes;
+        for (; part.done < all && room > 0; part.done += CHUNK, room -= CHUNK) {
+            if (asked(seen)) return;
+            read(part.done < share ? start + index * share + part.done : start + 2 * share - part.done - CHUNK, CHUNK);
+        }
+        if (part.done < all || !part.stretch->next || !ahead.add(*part.stretch->next)) return;
     }
-    for (int64_t place = CHUNK; index == 1 && place <= share && own + place <= FETCHED; place += CHUNK) {
-        if (asked(seen)) return;
-        read(start - place, CHUNK);
-    }
+}
+
+int64_t Team::Ahead::begin(const Stretch& next) {
+    int used = 0;
+    while (used < count_ && parts_[used].stretch != &next) ++used;
+    for (int i = used; i < count_; ++i) parts_[i - used] = parts_[i];
+    count_ -= used;
+    if (!count_) add(next);
+    int64_t fetched = 0;
+    for (int i = 0; i < count_; ++i) fetched += parts_[i].done;
+    return fetched;
+}
+
+bool Team::Ahead::add(const Stretch& stretch) {
+    if (count_ == MOST) return false;
+    parts_[count_++] = {&stretch, 0};
+    return true;
 }
 
 extern "C" {

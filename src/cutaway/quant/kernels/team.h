@@ -50,9 +50,27 @@ class Team {
 #endif
     }
 
+    // What one thread has fetched and not yet worked on, in the order of the work.
+    class Ahead {
+      public:
+        struct Part {
+            const Stretch* stretch;
+            int64_t done;  // bytes, in the order in which `fetch` takes them
+        };
+
+        int64_t begin(const Stretch& next);  // the work that comes next; the bytes fetched from there on
+        bool add(const Stretch& stretch);    // false where there are too many
+        Part& last() { return parts_[count_ - 1]; }
+
+      private:
+        static constexpr int MOST = 8;
+        Part parts_[MOST];
+        int count_ = 0;
+    };
+
     void serve(int index);
     bool asked(uint32_t seen) const { return turn_.load(std::memory_order_acquire) != seen; }
-    void fetch(int index, uint32_t seen, const Stretch& read) const;
+    void fetch(int index, uint32_t seen, const Stretch& next, Ahead& ahead) const;
 
     int size_;
     void (*call_)(const void*, int, int) = nullptr;
