@@ -51,7 +51,7 @@ PEERS = {
         without=("torchvision",),
     ),
     "transformer_lens": Peer((TORCH, "transformer-lens>=4,<5"), ("torch", "transformers", "transformer-lens")),
-    "nnsight": Peer((TORCH, "nnsight>=0.8,<0.9"), ("torch", "transformers", "nnsight")),
+    "nnsight": Peer((TORCH, "nnsight>=0.8,<0.9", "accelerate"), ("torch", "transformers", "nnsight")),
     # from source, for the instructions of this processor: the wheel's are the least that all have
     "llama_cpp": Peer(
         ("llama-cpp-python", "numpy"),

@@ -13,6 +13,14 @@ from typing import Any
 
 from serve import answer
 
+
+class Written:
+    """What a generation gave, and the median of the seconds from a token to the next."""
+
+    def __init__(self, kept: Any, each: float) -> None:
+        self.kept, self.each = kept, each
+
+
 Things = dict[str, Callable[[list[int], int], Any]]  # name → what to do with a prompt and so many new tokens
 
 
@@ -23,15 +31,17 @@ def memory(field: str) -> int:
 
 
 def serve(things: Things, *, settings: str, runs_on: str) -> None:
-    """Tell what can be done, then do what is asked: {"do", "prompt", "new"} → {"seconds"}, after one uncounted run."""
+    """Tell what can be done, then do what is asked: {"do", "prompt", "new"} → {"seconds", "each"}, after one uncounted
+    run. each: of what tells it (Written)."""
     answer({"settings": settings, "versions": runs_on, "can": list(things)})
     for line in sys.stdin:
         asked = json.loads(line)
-        seconds = []
+        seconds, each = [], 0.0
         for _ in range(1 + asked.get("runs", 1)):
             gc.collect()
             start = time.perf_counter()
             kept = things[asked["do"]](asked["prompt"], asked["new"])
             seconds.append(time.perf_counter() - start)
+            each = kept.each if isinstance(kept, Written) else 0.0
             del kept
-        answer({"seconds": min(seconds[1:]), "rss": memory("VmRSS"), "peak": memory("VmHWM")})
+        answer({"seconds": min(seconds[1:]), "each": each, "rss": memory("VmRSS"), "peak": memory("VmHWM")})

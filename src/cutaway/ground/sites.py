@@ -6,6 +6,7 @@ every value of every family to its formula. This file knows no tensor: it is wor
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cutaway.ground.config import DecoderConfig
 
@@ -63,6 +64,11 @@ def final_sites(config: DecoderConfig) -> list[Site]:
 
 def all_sites(config: DecoderConfig) -> dict[str, Site]:
     """Every site of a model by its whole name, in the order of the forward pass."""
+    return dict(_all_sites(config))
+
+
+@lru_cache(maxsize=16)  # of a model; a trace asks several times
+def _all_sites(config: DecoderConfig) -> dict[str, Site]:
     table = {site.name: site for site in embed_sites(config)}
     for layer in range(config.n_layers):
         table |= {f"blocks.{layer}.{site.name}": site for site in block_sites(config, layer)}

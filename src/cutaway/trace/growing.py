@@ -56,9 +56,11 @@ class Growing:
         """Where a step over one place a text writes these values itself: beside those of the passes before."""
         if places != 1:
             return None
-        if names not in self.rooms:
-            self.rooms[names] = self._room_of(names)
-        room = self.rooms[names]
+        room = self.rooms.get(names)
+        if room is None:
+            if names not in self.rooms:
+                self.rooms[names] = self._room_of(names)
+            room = self.rooms[names]
         if room is not None:
             room.at = self.column
         return room
