@@ -2,8 +2,8 @@
 
 Recording every site but scores and patterns while 48 tokens are written, against writing them unrecorded in the same
 round (asked: at most 5 % more a token); a full trace of a 512-token prompt in 8 bits, against the fastest peer's plain
-pass over it (asked: less time). Memory after 20 and after 200 traces, and the peak of one over what its plan says (asked:
-within 10 %).
+pass over it (asked: less time). Memory after 20 and after 200 traces, and the peak of one over its plan (asked: within
+10 %).
 """
 
 import argparse

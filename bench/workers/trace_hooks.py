@@ -38,7 +38,8 @@ def hooked(run):
         run(ids, new)
         for hook in hooks:
             hook.remove()
-        return {name: torch.cat(values, 1) if values[0].ndim > 1 else values for name, values in kept.items()}
+        # [B, T, ...], or, where a module takes all places for one batch, [T, ...]
+        return {name: torch.cat(values, 1 if values[0].ndim > 2 else 0) for name, values in kept.items()}
 
     return recorded
 

@@ -91,7 +91,7 @@ class Attention(nn.Module):
     """Vectors, mixed across positions: each head looks at earlier places and brings back what it finds."""
 
     steps: Steps = plain
-    qkv, out = (child("qkv"), child("out"))
+    qkv, out = child("qkv"), child("out")
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class MLP(nn.Module):
     """Each vector changed by itself: wide, through a nonlinearity, and back."""
 
     steps: Steps = plain
-    up, down = (child("up"), child("down"))
+    up, down = child("up"), child("down")
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ class Block(nn.Module):
     """One layer: attention adds to the residual stream, then the MLP does. The norm stands before each, or after."""
 
     steps: Steps = plain
-    ln1, attn, ln2, mlp = (child("ln1"), child("attn"), child("ln2"), child("mlp"))
+    ln1, attn, ln2, mlp = child("ln1"), child("attn"), child("ln2"), child("mlp")
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()

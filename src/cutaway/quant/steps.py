@@ -98,7 +98,7 @@ class NativeSteps(Steps):
         room: Any = None,
     ) -> Tensor | None:
         epilogue, native = EPILOGUES.get((activation, gated)), _joining(layer, x_BTD)
-        if epilogue is None or native is None or hooked(norm):
+        if epilogue is None or native is None or hooked(norm) or not _fits(norm):
             return super().product(layer, x_BTD, norm, activation, gated, room)
         return native(x_BTD, epilogue, None, None if norm is None else _parts(norm), room)
 
@@ -117,6 +117,14 @@ def _joining(layer: nn.Module, x: Tensor) -> kernels.NativeLayer | None:
     if not isinstance(layer, Int8Linear) or x.dtype is not torch.float32 or hooked(layer) or torch.is_grad_enabled():
         return None
     return layer.ready().native
+
+
+def _fits(norm: Normalizing | None) -> bool:
+    """Whether the library can read a norm's weights, whoever put them there."""
+    if norm is None:
+        return True
+    weight, bias, _ = _parts(norm)
+    return kernels.usable(weight) and (bias is None or kernels.usable(bias))
 
 
 def _parts(norm: Normalizing) -> kernels.NormParts:
