@@ -98,6 +98,9 @@ int64_t Team::Ahead::begin(const Stretch& next) {
     for (int i = used; i < count_; ++i) parts_[i - used] = parts_[i];
     count_ -= used;
     if (!count_) add(next);
+    int linked = 1;  // a stretch that was forgotten meanwhile is no longer linked, and must not be looked at
+    while (linked < count_ && parts_[linked - 1].stretch->next == parts_[linked].stretch) ++linked;
+    count_ = linked;
     int64_t fetched = 0;
     for (int i = 0; i < count_; ++i) fetched += parts_[i].done;
     return fetched;
