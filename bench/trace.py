@@ -19,8 +19,10 @@ from peers import Missing
 
 from measure import in_a_process, report, spread
 
+HEADER = ["model", "engine", "what", "took", "asked", "holds"]
 LONG, SHORT, NEW = 512, 16, 48
-OPT, SMALL = "opt-1.3b's shape", "SmolLM2-135M"
+PEER_ROUNDS = 3  # hooks in float32 take a minute a round on the larger model
+OPT, SMALL, OURS = "opt-1.3b's shape", "SmolLM2-135M", "cutaway int8"
 MEMORY = """
 import sys, torch, cutaway
 def now(field):
@@ -45,7 +47,7 @@ result = {"early": early, "late": late, "plan": plan, "took": now("VmHWM") - bef
 def entrants(models: Models, model: str) -> dict[str, tuple[str, Callable[[], Path], Callable[[], Path], str]]:
     """name → worker, whose Python, the model's path, what stands after the threads on its command line."""
     whole, int8 = (models.opt, models.opt_int8) if model == OPT else (models.small, models.small_int8)
-    table = {"cutaway int8": ("trace_cutaway", models.own, int8, "-")}
+    table = {OURS: ("trace_cutaway", models.own, int8, "-")}
     for dtype in ("bfloat16", "float32"):
         theirs = lambda: models.peer("bitsandbytes")  # noqa: E731
         table[f"transformers' hooks, {dtype}"] = ("trace_hooks", theirs, whole, dtype)
@@ -73,11 +75,14 @@ def measured(
                 notes.append(f"{name}: {engines[name].facts['versions']}, {engines[name].facts['settings']}")
             except Missing as missing:
                 notes.append(f"{name}: {missing}")
-        for _ in range(rounds):
+        for count in range(rounds):
+            print(f"{model}: round {count + 1} of {rounds}", flush=True)
             for name, engine in engines.items():
+                if name != OURS and count >= PEER_ROUNDS:
+                    continue
                 for what in engine.facts["can"]:
-                    count = SHORT if what.startswith("generate") else LONG
-                    request: dict[str, Any] = {"do": what, "prompt": models.ids(count), "new": NEW}
+                    length = SHORT if what.startswith("generate") else LONG
+                    request: dict[str, Any] = {"do": what, "prompt": models.ids(length), "new": NEW}
                     answer = engine.ask(request)
                     seconds.setdefault(name, {}).setdefault(what, []).append(answer["seconds"])
                     if answer["each"]:
@@ -92,36 +97,37 @@ def main() -> None:
     parser.add_argument("--only", choices=(OPT, SMALL), help="one model; print, and write no result")
     given = parser.parse_args()
     models, rows, notes = Models(), [], []
+    how = f"{given.threads} threads, {given.rounds} interleaved rounds, the first {PEER_ROUNDS} with the others, "
+    how += f"medians (least to most). A pass and a trace read {LONG} tokens, generation {SHORT} and writes {NEW}. "
+    how += "Hooks keep what each module returns; nnsight the queries, keys, values, attention and MLP outputs and the "
+    how += "stream of each block; the bridge all it names."
     for model in (SMALL, OPT) if given.only is None else (given.only,):
         seconds, said = measured(models, model, given.rounds, given.threads)
         notes += [f"{model}: " + "; ".join(said) + "."]
         for name, by in seconds.items():
             for what, times in by.items():
                 rows.append([model, name, what, spread([t * 1e3 for t in times], "ms"), "", ""])
-        ours = {what: statistics.median(times) for what, times in seconds["cutaway int8"].items()}
-        by = seconds["cutaway int8"]
+        ours = {what: statistics.median(times) for what, times in seconds[OURS].items()}
+        by = seconds[OURS]
         for per, what, asked in ((": a token", "a token", "at most 5 %"), ("", "with all before and after", "")):
             pairs = zip(by[f"generate, recorded{per}"], by[f"generate{per}"], strict=True)
             cost = statistics.median(recorded / plain for recorded, plain in pairs) - 1
-            rows.append([model, "cutaway int8", f"cost of recording while it writes, {what}", f"{cost:+.1%}", asked,
+            rows.append([model, OURS, f"cost of recording while it writes, {what}", f"{cost:+.1%}", asked,
                          ("yes" if cost <= 0.05 else "NO") if asked else ""])  # fmt: skip
-        peers = {name: statistics.median(by["pass"]) for name, by in seconds.items() if name != "cutaway int8"}
+        peers = {name: statistics.median(by["pass"]) for name, by in seconds.items() if name != OURS}
         fastest = min(peers, key=lambda name: peers[name])
         ratio = ours["trace"] / peers[fastest]
-        rows.append([model, "cutaway int8", f"full trace over the plain pass of {fastest}", f"{ratio:.2f} ×",
+        rows.append([model, OURS, f"full trace over the plain pass of {fastest}", f"{ratio:.2f} ×",
                      "under 1 ×", "yes" if ratio < 1 else "NO"])  # fmt: skip
         memory = in_a_process(MEMORY, str(models.opt_int8() if model == OPT else models.small_int8()))
         grown = memory["late"] - memory["early"]
-        rows.append([model, "cutaway int8", "RSS after 200 traces over that after 20", f"{grown / 1e6:+.1f} MB",
+        rows.append([model, OURS, "RSS after 200 traces over that after 20", f"{grown / 1e6:+.1f} MB",
                      "no growth", "yes" if grown < 16e6 else "NO"])  # fmt: skip
         over = memory["took"] / memory["plan"] - 1
-        rows.append([model, "cutaway int8", f"peak of a trace of {memory['plan'] / 1e9:.2f} GB over its plan",
+        rows.append([model, OURS, f"peak of a trace of {memory['plan'] / 1e9:.2f} GB over its plan",
                      f"{over:+.1%}", "within 10 %", "yes" if abs(over) <= 0.10 else "NO"])  # fmt: skip
-    how = f"{given.threads} threads, {given.rounds} interleaved rounds, medians (least to most). A pass and a trace "
-    how += f"read {LONG} tokens, generation {SHORT} and writes {NEW}. Hooks keep what each module returns; nnsight the "
-    how += "queries, keys, values, attention and MLP outputs and the stream of each block; the bridge all it names."
-    header = ["model", "engine", "what", "took", "asked", "holds"]
-    report("trace", "What seeing costs", header, rows, "\n\n".join([how, *notes]), keep=given.only is None)
+        # after each model, so that a run that is stopped keeps what it measured
+        report("trace", "What seeing costs", HEADER, rows, "\n\n".join([how, *notes]), keep=given.only is None)
 
 
 if __name__ == "__main__":

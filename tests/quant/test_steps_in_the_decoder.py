@@ -15,8 +15,9 @@ from cutaway.quant import kernels
 from cutaway.quant.steps import NativeSteps
 from cutaway.text.pieces import Tokens
 from cutaway.trace.growing import Growing
-from cutaway.trace.plan import Row
+from cutaway.trace.plan import Row, plan
 from cutaway.trace.record import Recorder
+from cutaway.trace.run import run
 from cutaway.weights.load import load_decoder, open_checkpoint
 from tests.parity.tiny import CONFIGS, saved
 
@@ -102,6 +103,39 @@ def test_in_8_bits_watched_or_not_the_bits_are_the_same(name: str, tmp_path: Pat
     each, growing = Recorder(sites), Growing(rows, 8, torch.device("cpu"))
     unseen = outputs(decoder)
     assert torch.equal(outputs(decoder, each), unseen) and torch.equal(outputs(decoder, growing), unseen)
+    for site in sites:
+        assert torch.equal(torch.cat(each.parts[site], 1), growing.values[site]), site
+
+
+@pytest.mark.parametrize("only", ["*", "*.pattern", "*.scores", ["*.attn.z", "*.attn.k", "*.ln2.scale", "logits"]])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_trace_written_where_it_is_kept_is_what_each_tap_call_shows(name: str, only: str | list[str], tmp_path: Path):
+    checkpoint = open_checkpoint(saved(name, tmp_path)[0])
+    decoder = load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize="int8")
+    for prompt in (PROMPT, Tokens.from_ids([[5]])):
+        each = Recorder(all_sites(decoder.config))
+        with torch.inference_mode():
+            decoder(prompt, tap=each)
+        trace = run(decoder, prompt, only)
+        assert len(trace) > 0
+        for site, value in trace.items():
+            assert torch.equal(value, each.parts[site][0]), site
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_prompt_of_one_text_is_written_where_its_generation_is_kept(name: str, tmp_path: Path):
+    checkpoint = open_checkpoint(saved(name, tmp_path)[0])
+    decoder = load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize="int8")
+    sites = [site for site in all_sites(decoder.config) if not site.endswith(("attn.scores", "attn.pattern"))]
+    rows = plan(decoder.config, sites, 1, 7).rows
+    each, growing = Recorder(sites), Growing(rows, 7, torch.device("cpu"))
+    for tap in (each, growing):
+        cache = Cache(decoder.config.n_layers, 1, 7)
+        with torch.inference_mode():
+            decoder(Tokens.from_ids([[8, 3, 3, 6, 4]]), cache, tap)
+            for place in (5, 6):
+                ids = torch.tensor([[place]])
+                decoder(Tokens(ids, torch.ones_like(ids), torch.tensor([[place]])), cache, tap)
     for site in sites:
         assert torch.equal(torch.cat(each.parts[site], 1), growing.values[site]), site
 

@@ -98,7 +98,7 @@ class Attention(nn.Module):
         self.layer, self.site, self.d_head = layer, f"blocks.{layer}.attn.", config.d_head
         self.reads = (*norm_sites(f"blocks.{layer}.ln1"), "", "", "")
         self.softmax = (self.site + "scores", self.site + "pattern")
-        self.inside = tuple(self.site + name for name in ("q", "k", "v", "rot_q", "rot_k", "z"))
+        self.inside = (*(self.site + name for name in ("q", "k", "v", "rot_q", "rot_k", "z")), *self.softmax)
         self.heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)
         width = config.n_heads * config.d_head
         # The rows of query, key and value stand in one matrix: one product instead of three.
@@ -113,8 +113,6 @@ class Attention(nn.Module):
         qkv_BTX = unseen(lambda room: step.product(self.qkv, x_BTD, norm, room=room), self.reads, t, tap)
         if qkv_BTX is None:
             qkv_BTX = self.qkv(x_BTD if norm is None else norm(x_BTD, tap))
-        if tap.wants(*self.softmax):
-            return self.explicit(qkv_BTX, place, cache, tap)
         z_BTHK = unseen(
             lambda room: step.attention(qkv_BTX, self.heads, place, cache, self.layer, room), self.inside, t, tap
         )
@@ -224,7 +222,7 @@ class Unembed(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.reads = (*norm_sites("ln_final"), "", "", "")
+        self.inside = (*norm_sites("ln_final"), "", "", "logits")
         self.ln_final = Norm(config, "ln_final") if config.final_norm else None
         self.project_out = nn.Linear(config.d_model, config.d_embed, bias=False) if config.projected else None
         self.head = nn.Linear(config.d_embed, config.vocab_size, bias=False)
@@ -234,11 +232,11 @@ class Unembed(nn.Module):
         if self.project_out is not None:
             resid_BTD, norm = self.project_out(resid_BTD if norm is None else norm(resid_BTD, tap)), None
         logits_BTV = unseen(
-            lambda room: step.product(self.head, resid_BTD, norm, room=room), self.reads, resid_BTD.shape[1], tap
+            lambda room: step.product(self.head, resid_BTD, norm, room=room), self.inside, resid_BTD.shape[1], tap
         )
         if logits_BTV is None:
-            logits_BTV = self.head(resid_BTD if norm is None else norm(resid_BTD, tap))
-        return tap("logits", logits_BTV)
+            return tap("logits", self.head(resid_BTD if norm is None else norm(resid_BTD, tap)))
+        return logits_BTV
 
 
 class Decoder(nn.Module):

@@ -75,7 +75,8 @@ class Steps:
     ) -> Tensor | None:
         """All between the two products: split, turn, remember, attend → z [B, T, H, K]: Attention.explicit.
 
-        heads: how many rows of heads q, k and v have, in qkv's order. room: for q, k, v, the turned q and k, and z.
+        heads: how many rows of heads q, k and v have, in qkv's order. room: for q, k, v, the turned q and k, z, the
+        scores and the pattern.
         """
         if room is not None:
             return None

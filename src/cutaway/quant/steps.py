@@ -70,9 +70,11 @@ class NativeSteps(Steps):
         self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int, room: Any
     ) -> Tensor | None:
         """One call for one new place of each text after the prompt."""
-        keys_BSGK, values_BSGK = (None, None) if cache is None else cache.slots(layer)
-        one_new_place = qkv_BTX.shape[1] == 1 and qkv_BTX.dtype == torch.float32 and not _differentiable(qkv_BTX)
-        if cache is None or keys_BSGK is None or values_BSGK is None or not one_new_place:
+        softmax = room is not None and (room.values[6] is not None or room.values[7] is not None)
+        if qkv_BTX.shape[1] > 1 or cache is None or softmax:
+            return self._attention_of_many(qkv_BTX, heads, place, cache, layer, room)
+        keys_BSGK, values_BSGK = cache.slots(layer)
+        if keys_BSGK is None or values_BSGK is None or not kernels.usable(qkv_BTX):
             return super().attention(qkv_BTX, heads, place, cache, layer, room)
         if self.shape is None or self.shape[0]() is not cache:
             pairs = 0 if place.turn is None else place.turn[0].shape[-1]
@@ -82,6 +84,28 @@ class NativeSteps(Steps):
         return kernels.attention_step(
             self.shape[1], qkv_BTX, place.turn, keys_BSGK, values_BSGK, cache.length, mask_BS, room
         )
+
+    def _attention_of_many(
+        self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int, room: Any
+    ) -> Tensor | None:
+        """The same for any number of places; what is wanted is written where it is kept."""
+        if room is None or not kernels.usable(qkv_BTX):
+            return super().attention(qkv_BTX, heads, place, cache, layer, room)
+        qkv = qkv_BTX.unflatten(-1, (sum(heads), -1)).split(heads, 2)
+        for slot, value in enumerate(qkv):
+            if (kept := room.of(slot, value.shape)) is not None:
+                kept.copy_(value)
+        q_BTHK, k_BTGK, v_BTGK = qkv
+        if place.turn is not None:
+            q_BTHK, k_BTGK = (
+                kernels.rotate(value, place.turn, room.of(slot, value.shape))
+                for slot, value in ((3, q_BTHK), (4, k_BTGK))
+            )
+        k_BSGK, v_BSGK = (k_BTGK, v_BTGK) if cache is None else cache.extend(layer, k_BTGK, v_BTGK)
+        b, t, h, _ = q_BTHK.shape
+        square = b, h, t, k_BSGK.shape[1]
+        outs = room.of(6, square), room.of(7, square), room.of(5, q_BTHK.shape)
+        return kernels.attend_many(q_BTHK, k_BSGK, v_BSGK, place.window.causal, place.window.visible_BTS, outs)
 
     def gate(self, gate_BTF: Tensor, linear_BTF: Tensor, activation: str) -> Tensor:
         if activation == "silu":

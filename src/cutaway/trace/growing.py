@@ -27,6 +27,7 @@ class Growing:
         self.order, self.columns = [row.site for row in rows], columns
         self.sites = frozenset(self.order)
         self.parts: dict[str, list[Tensor]] = {row.site: [] for row in rows if row.site.endswith(TWO_AXES)}
+        self.batch = rows[0].shape[0] if rows else 0
         self.values: dict[str, Tensor] = {}  # [B, columns, ...]; a column of all texts lies together
         for row in rows:
             if row.site not in self.parts:
@@ -53,8 +54,8 @@ class Growing:
         return False
 
     def room(self, names: tuple[str, ...], places: int) -> Room | None:
-        """Where a step over one place a text writes these values itself: beside those of the passes before."""
-        if places != 1:
+        """Where a step writes these values itself: beside those of the passes before."""
+        if places != 1 and self.batch != 1:  # the columns of a text do not lie side by side
             return None
         room = self.rooms.get(names)
         if room is None:

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
+from cutaway.quant.kernels import Room
+
 Keep = Callable[[str, Tensor], Tensor]  # site, value → what is kept of it
+Places = Callable[[tuple[str, ...]], Room | None]  # sites → where a step writes those of them that are wanted
 
 
 class Enough(Exception):
@@ -23,13 +26,21 @@ class Recorder:
     """A tap that keeps values by site.
 
     A site reached again (the next step of a generation) is kept as a further part. last: the site after which the
-    pass ends (Enough). keep: what is kept of a value. flows: whether what is kept goes on through the model, too, so
-    that gradients reach it.
+    pass ends (Enough). keep: what is kept of a value. places: where steps write values themselves, which are then no
+    parts. flows: whether what is kept goes on through the model, too, so that gradients reach it.
     """
 
-    def __init__(self, sites: Iterable[str], last: str | None = None, keep: Keep = copied, flows: bool = False) -> None:
+    def __init__(
+        self,
+        sites: Iterable[str],
+        last: str | None = None,
+        keep: Keep = copied,
+        places: Places | None = None,
+        flows: bool = False,
+    ) -> None:
         self.parts: dict[str, list[Tensor]] = {site: [] for site in sites}
-        self.sites, self.last, self.keep, self.flows = frozenset(self.parts), last, keep, flows
+        self.sites, self.last, self.flows = frozenset(self.parts), last, flows
+        self.keep, self.places = keep, places
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         if name in self.sites:
@@ -46,8 +57,9 @@ class Recorder:
     def changes(self, *names: str) -> bool:
         return self.flows and not self.sites.isdisjoint(names)
 
-    def room(self, names: tuple[str, ...], places: int) -> None:
-        """None: it keeps each value by itself."""
+    def room(self, names: tuple[str, ...], places: int) -> Room | None:
+        """Places for these; None where it keeps each value by itself, or is to end the pass after one."""
+        return None if self.places is None or self.last in names else self.places(names)
 
     def rest(self) -> None:
         """Record no more; what was recorded stays."""

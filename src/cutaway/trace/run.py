@@ -4,7 +4,7 @@ It knows a decoder and tokens; it does not know text, nor how a token is chosen.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import ref
@@ -18,6 +18,7 @@ from cutaway.ground.sites import all_sites
 from cutaway.model.decoder import Decoder
 from cutaway.model.steps import plain
 from cutaway.model.tap import Chain
+from cutaway.quant.kernels import Room
 from cutaway.text.pieces import Tokens
 from cutaway.trace.edit import Edit
 from cutaway.trace.editor import Editor
@@ -25,7 +26,7 @@ from cutaway.trace.places import Wanted, by_position, columns, several
 from cutaway.trace.plan import Plan, plan
 from cutaway.trace.record import Enough, Recorder
 from cutaway.trace.select import Selection, select
-from cutaway.trace.store import Mapped
+from cutaway.trace.store import Mapped, Memory
 from cutaway.trace.trace import Trace
 
 Where = str | torch.device | Path | None
@@ -50,12 +51,18 @@ def run(
     if budget is not None:
         cost.within(budget)
     last = until_site(decoder.config, until) or (chosen[-1] if chosen else None)
-    keep = _differentiable if grad else _Keeper(cost, tokens, positions, dtype, to, decoder.config)
-    editor, recorder = Editor(edits, decoder.config, tokens), Recorder(chosen, last, keep, flows=grad)
+    if last == "logits":
+        last = None  # nothing comes after it
+    editor = Editor(edits, decoder.config, tokens)
+    keeper = None if grad else _Keeper(cost, tokens, positions, to, decoder)
+    if keeper is None:
+        recorder = Recorder(chosen, last, _differentiable, flows=True)
+    else:
+        recorder = Recorder(chosen, last, keeper, keeper.room)
     with _with_gradients(decoder) if grad else torch.no_grad(), suppress(Enough):
         decoder(tokens, tap=Chain(editor, recorder) if edits else recorder)
     editor.finish()
-    values = {name: recorder.parts[name][0] for name in chosen}
+    values = {name: recorder.parts[name][0] if keeper is None else keeper.values[name] for name in chosen}
     attention, kept = attention_of(chosen, editor), several(positions)
     return Trace(values, tokens, decoder.config, attention, positions=kept, plan=cost, made_by=ref(decoder))
 
@@ -100,50 +107,37 @@ def attention_of(sites: Sequence[str], editor: Editor) -> str:
 class _Keeper:
     """Keeps the wanted positions of a value as a copy, in the dtype and at the place asked for."""
 
-    def __init__(
-        self, cost: Plan, tokens: Tokens, positions: Wanted, dtype: torch.dtype | None, to: Where, config: DecoderConfig
-    ) -> None:
-        self.tokens, self.positions, self.dtype = tokens, positions, dtype
+    def __init__(self, cost: Plan, tokens: Tokens, positions: Wanted, to: Where, decoder: Decoder) -> None:
+        self.tokens, self.positions = tokens, positions
         if positions is not None:
             columns(tokens, positions)  # a position that is not there is told before the pass
-        self.heads_first = {name for name, site in all_sites(config).items() if site.shape.startswith("B H")}
-        self.disk = Mapped(_folder(to), cost.bytes, len(cost.rows)) if cost.where == "disk" else None
-        self.device = None if to is None or self.disk else to
-        self.kept: set[int] = set()
-        self.joined = {} if dtype is not None else _joined({row.site: row.bytes for row in cost.rows})
+        self.rows = {row.site: row for row in cost.rows}
+        self.heads_first = {name for name, site in all_sites(decoder.config).items() if site.shape.startswith("B H")}
+        device = decoder.embed.token.weight.device
+        if cost.where == "disk":
+            self.store = Mapped(_folder(to), cost.bytes, len(cost.rows))
+        else:
+            self.store = Memory(cost.bytes, device if to is None else torch.device(str(to)))
+        native = device.type == "cpu" and all(row.dtype == torch.float32 for row in cost.rows)
+        self.direct = positions is None and native
+        self.values: dict[str, Tensor] = {}
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         value = value.detach()
         if self.positions is not None:
             dims = (1, 2) if name in self.heads_first else (1, 1)
             value = by_position(value.transpose(*dims), self.tokens, self.positions).transpose(*dims)
-        if self.disk is not None:
-            return self.disk.put(value if self.dtype is None else value.to(self.dtype))
-        kept = value.to(device=self.device, dtype=self.dtype)  # pyright: ignore[reportCallIssue,reportArgumentType]
-        return self._own(name, kept)
+        return self.place(name).copy_(value)
 
-    def _own(self, name: str, value: Tensor) -> Tensor:
-        """The value itself, which no part of the model writes over (a house rule, tested), where its memory holds
-        nothing but values that are kept; else a copy."""
-        if value.untyped_storage().nbytes() == self.joined.get(name):
-            return value
-        value = value.contiguous()
-        if value.untyped_storage().nbytes() != value.nbytes or value.data_ptr() in self.kept:
-            return value.clone()  # a block reads what the one before it wrote
-        self.kept.add(value.data_ptr())
-        return value
+    def place(self, name: str) -> Tensor:
+        """Where a value is kept."""
+        if name not in self.values:
+            self.values[name] = self.store.take(self.rows[name].shape, self.rows[name].dtype)
+        return self.values[name]
 
-
-def _joined(wanted: Mapping[str, int]) -> dict[str, int]:
-    """Of the sites that are born side by side in one product, and all wanted: the bytes of that product."""
-    sums = {}
-    for site in wanted:
-        stem, _, last = site.rpartition(".")
-        for group in (("q", "k", "v"), ("pre", "pre_linear")):
-            names = [f"{stem}.{name}" for name in group]
-            if last in group and all(name in wanted for name in names):
-                sums[site] = sum(wanted[name] for name in names)
-    return sums
+    def room(self, names: tuple[str, ...]) -> Room | None:
+        """Places where a step writes the wanted ones of these itself, whole and as they are."""
+        return Room([self.place(name) if name in self.rows else None for name in names]) if self.direct else None
 
 
 def _differentiable(name: str, value: Tensor) -> Tensor:

@@ -215,6 +215,7 @@ EXPORT void cutaway_linear(const Layer* layer, const void* x, void* out, int64_t
     Call call = {layer, x, out, residual, tokens, columns, Epilogue(epilogue), Dtype(dtype), {w, b, eps},
                  Room::slot(room, 0), Room::slot(room, 1), Room::slot(room, 2), Room::slot(room, 3),
                  Room::slot(room, 4), Room::slot(room, 5)};
+    if (call.result == out) call.result = nullptr;
     if (tokens * layer->rows * layer->width < SMALL) threads = 1;
     if (tokens == 1 && !layer->pooled) run_one(chosen_path(), call, threads);
     else run_many(chosen_path(), call, threads);

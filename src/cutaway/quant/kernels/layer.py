@@ -13,6 +13,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.quant.kernels.library import LIBRARY
 from cutaway.quant.kernels.room import Room
 
+RESULT = 5  # the slot of a room where the result is kept
 GROUP = 16  # weight rows that the library finishes together
 MAX_WIDTH = 65536  # wider sums would not fit in 32 bits
 EPILOGUES = {"none": 0, "relu": 1, "residual": 2, "gated-silu": 3}
@@ -89,12 +90,13 @@ class NativeLayer:
             found = f"the epilogue {epilogue!r} for {self.rows} outputs"
             raise BadArgument(found, f"one of {', '.join(EPILOGUES)} (gated-silu for an even number)", "pass one")
         x = x.contiguous()
-        # sizes one by one: a tuple of them costs half a microsecond more
-        out = x.new_empty(*shape[:-1], self.rows // 2 if gated else self.rows)
+        tokens, columns = x.numel() // self.width, self.rows // 2 if gated else self.rows
+        out = None if room is None or tokens == 1 else room.of(RESULT, (*shape[:-1], columns))
+        if out is None:
+            out = x.new_empty(*shape[:-1], columns)  # sizes one by one: a tuple of them costs half a microsecond more
         add = None if residual is None and epilogue != "residual" else self._to_add(residual, epilogue, out)
         w, b, eps = (None, None, 0.0) if norm is None else _pointers(norm)
-        kept = None if room is None else room.address
-        tokens, to_add = x.numel() // self.width, None if add is None else add.data_ptr()
+        kept, to_add = None if room is None else room.address, None if add is None else add.data_ptr()
         self.run(
             self.address, x.data_ptr(), out.data_ptr(), tokens, to_add, code, dtype, w, b, eps, kept, get_num_threads()
         )

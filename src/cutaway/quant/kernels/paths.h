@@ -26,13 +26,13 @@ struct Layer {
 enum Epilogue : int32_t { PLAIN = 0, RELU = 1, RESIDUAL = 2, GATED_SILU = 3 };
 enum Dtype : int32_t { FLOAT32 = 0, BFLOAT16 = 1 };
 
-// Where values that are born inside a call are kept, one pass's beside another's. kernels/room.py holds the same struct:
-// change both together.
-constexpr int SLOTS = 6;
+// Where values that are born inside a call are kept, row by row. kernels/room.py holds the same struct: change both
+// together.
+constexpr int SLOTS = 8;
 struct Room {
     float* start[SLOTS];  // or null, where nobody asks
-    int64_t step[SLOTS];  // floats from one pass's values to the next one's
-    int64_t at;           // the pass that writes next
+    int64_t step[SLOTS];  // floats of a row
+    int64_t at;           // the row that is written next
 
     static float* slot(const Room* room, int i) {
         return room && room->start[i] ? room->start[i] + room->at * room->step[i] : nullptr;

@@ -5,14 +5,10 @@
 #include "team.h"
 
 #include <cstring>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace {
 
 constexpr int64_t SMALL = 1 << 15;  // floats below which a second thread costs more than it brings
-constexpr int64_t LARGE = 4 << 20;  // bytes from which large pages are worth their asking
 
 int for_work(int64_t floats, int32_t threads) { return floats < SMALL ? 1 : threads; }
 
@@ -104,39 +100,26 @@ static void make_panel(const AttendOpen& c, const float* keys, int64_t first, fl
         for (int64_t s = 0; s < PANEL; ++s) panel[k * PANEL + s] = s < count ? keys[(first + s) * c.key_stride + k] : 0;
 }
 
-// Memory that is written once, from its start: in large pages it costs a third of the time to get.
-static void expect(void* memory, int64_t bytes) {
-#if defined(MADV_HUGEPAGE)
-    constexpr uintptr_t PAGE = 4096;
-    uintptr_t from = (uintptr_t(memory) + PAGE - 1) / PAGE * PAGE, to = (uintptr_t(memory) + uintptr_t(bytes)) / PAGE * PAGE;
-    if (bytes >= LARGE) madvise((void*)from, to - from, MADV_HUGEPAGE);  // if it cannot be, nothing is lost
-#endif
-}
-
 EXPORT void cutaway_attend_open(const AttendOpen* call, int32_t threads) {
     constexpr int64_t CHUNK = 64;  // tokens that one thread takes at once
     const Path& path = chosen_path();
     const AttendOpen& c = *call;
     int64_t all_heads = c.groups * c.heads, chunks = (c.tokens + CHUNK - 1) / CHUNK;
     int64_t panels = (c.places + PANEL - 1) / PANEL;
-    if (c.scores) {
-        expect(c.scores, c.texts * all_heads * c.tokens * c.places * int64_t(sizeof(float)));
-        expect(c.pattern, c.texts * all_heads * c.tokens * c.places * int64_t(sizeof(float)));
-    }
     auto chunk = [&](int64_t i) {
         thread_local Scratch memory;
-        memory.reserve(Scratch::room<float>(c.scores ? 0 : CHUNK * c.places));
-        float* unseen = memory.take<float>(0);  // a softmax may stand where its scores stood
+        memory.reserve(Scratch::room<float>(c.pattern ? 0 : CHUNK * c.places));
         int64_t first = (chunks - 1 - i % chunks) * CHUNK;  // the longest rows first: threads end together
         int64_t text = i / chunks / all_heads, head = i / chunks % all_heads, group = head / c.heads;
         int64_t row = (text * all_heads + head) * c.tokens + first;
         int64_t count = c.tokens - first < CHUNK ? c.tokens - first : CHUNK;
+        float* pattern = c.pattern ? c.pattern + row * c.places : memory.take<float>(0);
+        float* scores = c.scores ? c.scores + row * c.places : pattern;  // a softmax may stand where its scores stood
         path.attend_open({c.q + text * c.q_text + first * c.q_stride + head * c.width,
                           c.panels + (text * c.groups + group) * panels * c.width * PANEL,
                           c.values + text * c.value_text + group * c.value_group, c.q_stride, c.value_stride,
                           all_heads * c.width, c.mask ? c.mask + text * c.mask_text + first * c.places : nullptr, count,
-                          c.width, c.places, c.limit + first * c.later, c.later, c.scores ? c.scores + row * c.places : unseen,
-                          c.scores ? c.pattern + row * c.places : unseen,
+                          c.width, c.places, c.limit + first * c.later, c.later, scores, pattern,
                           c.z + ((text * c.tokens + first) * all_heads + head) * c.width});
     };
     threads = for_work(c.texts * all_heads * c.tokens * c.places * c.width, threads);

@@ -64,8 +64,11 @@ def norm_open(x: Tensor, w: Tensor, b: Tensor | None, eps: float) -> tuple[Tenso
     return scale, normalized, out
 
 
-def rotate(x_BTHK: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (first half, second half) by its angle, cos and sin [B or 1, T, 1, pairs]; the rest stays."""
+def rotate(x_BTHK: Tensor, turn: tuple[Tensor, Tensor], out: Tensor | None = None) -> Tensor:
+    """Turn each pair (first half, second half) by its angle, cos and sin [B or 1, T, 1, pairs]; the rest stays.
+
+    out: where the result is written, contiguous and only where the library is; None: new memory.
+    """
     cos, sin = turn
     if LIBRARY is None or not usable(x_BTHK, cos, sin):
         return plain.rotate(x_BTHK, turn)
@@ -73,7 +76,7 @@ def rotate(x_BTHK: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     if len(cos) != b:
         cos, sin = cos.expand(b, -1, -1, -1), sin.expand(b, -1, -1, -1)
     cos, sin, x = cos.contiguous(), sin.contiguous(), _evenly(x_BTHK)
-    out = x.new_empty(b, t, h, k)
+    out = x.new_empty(b, t, h, k) if out is None else out
     LIBRARY.cutaway_rotate(
         x.data_ptr(), cos.data_ptr(), sin.data_ptr(), b * t, h, k, cos.shape[-1],
         x.stride(1) if t > 1 else x.stride(0), x.stride(2), out.data_ptr(), get_num_threads(),
@@ -157,31 +160,31 @@ def attend_open(
         return plain.attend_open(q_BTHK, k_BSGK, v_BSGK, causal, mask_BTS)
     texts, tokens, heads, _ = q_BTHK.shape
     scores, pattern = (q_BTHK.new_empty(texts, heads, tokens, k_BSGK.shape[1]) for _ in range(2))
-    return scores, pattern, _attend_many(q_BTHK, k_BSGK, v_BSGK, causal, mask_BTS, scores, pattern)
+    return scores, pattern, attend_many(q_BTHK, k_BSGK, v_BSGK, causal, mask_BTS, (scores, pattern, None))
 
 
-def attend_many(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, causal: bool, mask_BTS: Tensor | None = None) -> Tensor:
-    """z of `attend_open`, bit for bit, without room for scores and pattern. causal and mask as there."""
-    if LIBRARY is None or not usable(q_BTHK, k_BSGK, v_BSGK):
-        return plain.attend_open(q_BTHK, k_BSGK, v_BSGK, causal, mask_BTS)[-1]
-    return _attend_many(q_BTHK, k_BSGK, v_BSGK, causal, mask_BTS)
-
-
-def _attend_many(
+def attend_many(
     q_BTHK: Tensor,
     k_BSGK: Tensor,
     v_BSGK: Tensor,
     causal: bool,
-    mask_BTS: Tensor | None,
-    scores: Tensor | None = None,
-    pattern: Tensor | None = None,
+    mask_BTS: Tensor | None = None,
+    outs: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None),
 ) -> Tensor:
-    assert LIBRARY is not None
+    """z of `attend_open`, bit for bit. causal and mask as there.
+
+    outs: where scores, pattern and z are written, contiguous and only where the library is; None: scores and pattern
+    are not kept, z is new.
+    """
+    if LIBRARY is None or not usable(q_BTHK, k_BSGK, v_BSGK):
+        return plain.attend_open(q_BTHK, k_BSGK, v_BSGK, causal, mask_BTS)[-1]
     texts, tokens, heads, width = q_BTHK.shape
     places, groups = k_BSGK.shape[1:3]
     q = q_BTHK if q_BTHK.stride(2) == width else q_BTHK.contiguous()
     panels = q.new_empty(texts, groups, -(-places // PANEL), width, PANEL)
-    z, mask = q.new_empty(texts, tokens, heads, width), None if mask_BTS is None else mask_BTS.contiguous()
+    scores, pattern, z = outs
+    z = q.new_empty(texts, tokens, heads, width) if z is None else z
+    mask = None if mask_BTS is None else mask_BTS.contiguous()
     inside = [None if value is None else value.data_ptr() for value in (scores, pattern)]
     call = _AttendOpen(
         q.data_ptr(), k_BSGK.data_ptr(), v_BSGK.data_ptr(), None if mask is None else mask.data_ptr(),

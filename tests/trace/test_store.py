@@ -1,0 +1,33 @@
+"""Where recorded values lie: each in memory of its own, or of its own within a chunk that a large trace takes."""
+
+import torch
+
+from cutaway.trace import store
+from cutaway.trace.store import Memory
+
+
+def test_values_of_a_large_trace_never_overlap_and_hold_what_is_written() -> None:
+    shapes = [(3, 5), (1,), (7, 1 << 20), (0, 4), (1 << 20,), (9 << 20,)]  # one wider than a chunk
+    memory = Memory(store.LARGE, torch.device("cpu"))
+    assert memory.chunked
+    values = [memory.take(shape, dtype) for shape in shapes for dtype in (torch.float32, torch.int8)]
+    for number, value in enumerate(values):
+        value.fill_(number)
+    for number, value in enumerate(values):
+        assert (value == number).all()
+        assert value.data_ptr() % store.ALIGN == 0
+        assert value.untyped_storage().nbytes() == value.nbytes, "it pickles alone"
+
+
+def test_a_value_outlives_its_trace() -> None:
+    memory = Memory(store.LARGE, torch.device("cpu"))
+    value, other = (memory.take((1 << 20,), torch.float32).fill_(n) for n in (1, 2))
+    del memory, other
+    again = Memory(store.LARGE, torch.device("cpu")).take((1 << 20,), torch.float32).fill_(3)
+    assert (value == 1).all() and (again == 3).all()
+
+
+def test_a_small_trace_s_values_hold_nothing_but_themselves() -> None:
+    memory = Memory(store.LARGE - 1, torch.device("cpu"))
+    assert not memory.chunked
+    assert memory.take((2, 3), torch.bfloat16).untyped_storage().nbytes() == 12
