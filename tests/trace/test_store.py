@@ -27,6 +27,16 @@ def test_a_value_outlives_its_trace() -> None:
     assert (value == 1).all() and (again == 3).all()
 
 
+def test_the_memory_of_a_trace_that_is_gone_serves_the_next() -> None:
+    def where() -> set[int]:
+        memory = Memory(store.LARGE, torch.device("cpu"))
+        values = [memory.take((4 << 20,), torch.float32).fill_(1) for _ in range(4)]
+        assert all((value == 1).all() for value in values)
+        return {value.data_ptr() for value in values}
+
+    assert where() == where()
+
+
 def test_a_small_trace_s_values_hold_nothing_but_themselves() -> None:
     memory = Memory(store.LARGE - 1, torch.device("cpu"))
     assert not memory.chunked

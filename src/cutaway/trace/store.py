@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from weakref import finalize
 
 import torch
 from torch import Tensor
@@ -19,18 +20,20 @@ from cutaway.ground.errors import BadArgument
 ALIGN = 64
 CHUNK = 32 << 20  # bytes
 LARGE = 4 * CHUNK
+_waiting: list[mmap.mmap] = []  # chunks that no tensor uses any more
 
 
 class Memory:
     """Memory for tensors of so many bytes in all, on a device.
 
-    A large trace takes the host's memory in chunks of large pages: the system gives 1.4 GB of those in 0.1 s, of
-    small ones in 0.4 s. A tensor there keeps its chunk, and so up to 32 MB, for as long as it lives.
+    A large trace takes the host's memory in chunks: large pages, which the system gives three times as fast as small
+    ones, and those of earlier traces again, which it need not give at all. A tensor keeps its chunk, and so up to
+    32 MB, as long as it lives; a chunk without tensors waits for the next trace, unless the system wants it back.
     """
 
     def __init__(self, nbytes: int, device: torch.device) -> None:
         self.device, self.left = device, nbytes
-        self.chunk: mmap.mmap | None = None
+        self.chunk = memoryview(b"")
         self.used = 0
         self.chunked = nbytes >= LARGE and device.type == "cpu" and hasattr(mmap, "MADV_HUGEPAGE")
 
@@ -40,7 +43,7 @@ class Memory:
         if not self.chunked or count == 0:
             return torch.empty(shape, dtype=dtype, device=self.device)
         nbytes = count * dtype.itemsize
-        if self.chunk is None or self.used + nbytes > len(self.chunk):
+        if self.used + nbytes > len(self.chunk):
             self.chunk, self.used = _chunk(max(nbytes, min(CHUNK, self.left))), 0
         value = torch.frombuffer(self.chunk, dtype=dtype, count=count, offset=self.used).view(shape)
         self.used += -(-nbytes // ALIGN) * ALIGN
@@ -48,11 +51,32 @@ class Memory:
         return value
 
 
-def _chunk(nbytes: int) -> mmap.mmap:
-    chunk = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a system without large pages has small ones
-        chunk.madvise(mmap.MADV_HUGEPAGE)
-    return chunk
+def _chunk(nbytes: int) -> memoryview:
+    """At least so many bytes; they wait for the next one who asks when nothing refers to the view any more."""
+    for waiting in sorted(_waiting, key=len):
+        if len(waiting) >= nbytes:
+            with suppress(ValueError):  # another thread was faster
+                _waiting.remove(waiting)
+                return _lent(waiting)
+    chunk = mmap.mmap(-1, -(-nbytes // CHUNK) * CHUNK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    _advise(chunk, mmap.MADV_HUGEPAGE)
+    return _lent(chunk)
+
+
+def _lent(chunk: mmap.mmap) -> memoryview:
+    view = memoryview(chunk)
+    finalize(view, _wait, chunk).atexit = False
+    return view
+
+
+def _wait(chunk: mmap.mmap) -> None:
+    _advise(chunk, mmap.MADV_FREE)  # the system may take its pages, and does before it runs out of others
+    _waiting.append(chunk)
+
+
+def _advise(chunk: mmap.mmap, advice: int) -> None:
+    with suppress(OSError):  # a system that does not know it gives the same memory, more slowly
+        chunk.madvise(advice)
 
 
 class Mapped:
