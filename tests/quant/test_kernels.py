@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cutaway.ground.errors import BadArgument
 from cutaway.quant import kernels
 from cutaway.quant.int8 import linear, quantize_weight
+from cutaway.quant.kernels.block import _Block
 from cutaway.quant.kernels.layer import _Layer
 from cutaway.quant.kernels.library import LIBRARY
 from cutaway.quant.kernels.steps import _AttendOne, _AttendOpen
@@ -197,7 +198,8 @@ def test_the_library_uses_torchs_own_threads() -> None:
         ("paths.h", "Layer", _Layer),
         ("steps.cpp", "AttendOne", _AttendOne),
         ("steps.cpp", "AttendOpen", _AttendOpen),
-        ("steps.cpp", "StepShape", kernels.StepShape),
+        ("calls.h", "StepShape", kernels.StepShape),
+        ("block.cpp", "Block", _Block),
     ],
 )
 def test_a_struct_has_the_same_fields_here_and_there(file: str, name: str, twin: type[ctypes.Structure]) -> None:

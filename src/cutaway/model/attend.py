@@ -28,6 +28,11 @@ class Window:
     causal: bool
     visible_BTS: Bool[Tensor, "B T S"] | None = None
 
+    @property
+    def first_mask(self) -> Bool[Tensor, "B S"] | None:
+        """The rule of the first token: of the only one, mostly."""
+        return None if self.visible_BTS is None else self.visible_BTS[:, 0]
+
     def full(self, t: int, s: int, device: torch.device) -> Bool[Tensor, "B T S"]:
         """The rule as a tensor, True where a token sees a place; B is 1 where all texts share it."""
         if self.visible_BTS is not None:

@@ -17,6 +17,7 @@ from cutaway.model.attend import Place, Window, attend_fused
 from cutaway.model.cache import Cache
 from cutaway.model.positions import rotate
 
+Blocks = nn.ModuleList | tuple[nn.Module, ...]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
@@ -113,16 +114,22 @@ class Steps:
         gate_BTF, linear_BTF = out_BTF.chunk(2, -1)
         return self.gate(gate_BTF, linear_BTF, activation)
 
+    def through(self, blocks: Blocks, resid_BTD: Tensor, place: Place, cache: Cache | None) -> Tensor | None:
+        """All that these blocks do, one after another, where nobody asks for a value inside or between them:
+        decoder.py: Block. None: there is no such step."""
+        return None
+
     def add(self, resid_BTD: Tensor, layer: nn.Module, x_BTX: Tensor, room: Any) -> Tensor | None:
         """The stream and a product: Block.added. room: for the product, fourth, and the sum, sixth."""
         return None if room is not None else resid_BTD + layer(x_BTX)
 
 
 def hooked(module: Any) -> bool:
-    """Whether someone waits for this module to be called (torch's forward hooks): then it must be."""
+    """Whether someone waits for this module to be called (torch's forward hooks, another forward): then it must be."""
     if module is None:
         return False
-    return bool(module._forward_hooks or module._forward_pre_hooks or _forward_hooks or _forward_pre_hooks)
+    own = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__  # or whom they replaced
+    return bool(own or _forward_hooks or _forward_pre_hooks)
 
 
 plain = Steps()

@@ -5,7 +5,6 @@ It does not know blocks or names of values: it answers to the same calls as mode
 
 from collections.abc import Callable
 from typing import Any
-from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 from cutaway.model.attend import Place, Window
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
-from cutaway.model.steps import Normalizing, Steps, hooked
+from cutaway.model.steps import Blocks, Normalizing, Steps, hooked
 from cutaway.quant import kernels
+from cutaway.quant.block import BlockSteps
+from cutaway.quant.joining import EPILOGUES, fits, joining, parts
 from cutaway.quant.linear import Int8Linear
-
-EPILOGUES = {(None, False): "none", ("relu", False): "relu", ("silu", True): "gated-silu"}
 
 
 class NativeSteps(Steps):
@@ -28,7 +27,7 @@ class NativeSteps(Steps):
 
     def __init__(self, together: bool = False) -> None:
         self.together = together
-        self.shape: tuple[Callable[[], Cache | None], kernels.StepShape] | None = None  # the last cache's
+        self.blocks = BlockSteps()
 
     def whole(self, run: Callable[[], Tensor], new: int) -> Tensor:
         return kernels.together(run) if new == 1 and self.together else run()
@@ -55,8 +54,8 @@ class NativeSteps(Steps):
             return kernels.attend_many(q_BTHK, k_BSGK, v_BSGK, seen.causal, seen.visible_BTS)
         if _differentiable(q_BTHK):
             return super().attend(q_BTHK, k_BSGK, v_BSGK, seen)
-        mask_BS = None if seen.visible_BTS is None else seen.visible_BTS[:, 0]
-        z_BHK = kernels.attend_one(q_BTHK[:, 0], k_BSGK.transpose(1, 2), v_BSGK.transpose(1, 2), mask_BS)
+        keys_BGSK, values_BGSK = k_BSGK.transpose(1, 2), v_BSGK.transpose(1, 2)
+        z_BHK = kernels.attend_one(q_BTHK[:, 0], keys_BGSK, values_BGSK, seen.first_mask)
         return z_BHK[:, None]
 
     def attend_open(
@@ -76,14 +75,10 @@ class NativeSteps(Steps):
         keys_BSGK, values_BSGK = cache.slots(layer)
         if keys_BSGK is None or values_BSGK is None or not kernels.usable(qkv_BTX):
             return super().attention(qkv_BTX, heads, place, cache, layer, room)
-        if self.shape is None or self.shape[0]() is not cache:
-            pairs = 0 if place.turn is None else place.turn[0].shape[-1]
-            self.shape = ref(cache), kernels.step_shape(keys_BSGK, heads[0], pairs)
-        visible = place.window.visible_BTS
-        mask_BS = None if visible is None else visible[:, 0]
         return kernels.attention_step(
-            self.shape[1], qkv_BTX, place.turn, keys_BSGK, values_BSGK, cache.length, mask_BS, room
-        )
+            self.blocks.shape(cache, keys_BSGK, heads[0], place), qkv_BTX, place.turn, keys_BSGK, values_BSGK,
+            cache.length, place.window.first_mask, room,
+        )  # fmt: skip
 
     def _attention_of_many(
         self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int, room: Any
@@ -107,6 +102,12 @@ class NativeSteps(Steps):
         outs = room.of(6, square), room.of(7, square), room.of(5, q_BTHK.shape)
         return kernels.attend_many(q_BTHK, k_BSGK, v_BSGK, place.window.causal, place.window.visible_BTS, outs)
 
+    def through(self, blocks: Blocks, resid_BTD: Tensor, place: Place, cache: Cache | None) -> Tensor | None:
+        """One call for one new place of each text after the prompt."""
+        if cache is None or resid_BTD.shape[1] > 1:
+            return None
+        return self.blocks.run(blocks, resid_BTD, place, cache)
+
     def gate(self, gate_BTF: Tensor, linear_BTF: Tensor, activation: str) -> Tensor:
         if activation == "silu":
             return kernels.silu_mul(gate_BTF, linear_BTF)
@@ -121,39 +122,16 @@ class NativeSteps(Steps):
         gated: bool = False,
         room: Any = None,
     ) -> Tensor | None:
-        epilogue, native = EPILOGUES.get((activation, gated)), _joining(layer, x_BTD)
-        if epilogue is None or native is None or hooked(norm) or not _fits(norm):
+        epilogue, native = EPILOGUES.get((activation, gated)), joining(layer, x_BTD)
+        if epilogue is None or native is None or hooked(norm) or not fits(norm):
             return super().product(layer, x_BTD, norm, activation, gated, room)
-        return native(x_BTD, epilogue, None, None if norm is None else _parts(norm), room)
+        return native(x_BTD, epilogue, None, None if norm is None else parts(norm), room)
 
     def add(self, resid_BTD: Tensor, layer: nn.Module, x_BTX: Tensor, room: Any) -> Tensor | None:
-        native = _joining(layer, x_BTX)
+        native = joining(layer, x_BTX)
         if native is None or resid_BTD.dtype is not torch.float32:
             return super().add(resid_BTD, layer, x_BTX, room)
         return native(x_BTX, "residual", resid_BTD, None, room)
-
-
-def _joining(layer: nn.Module, x: Tensor) -> kernels.NativeLayer | None:
-    """The layer as one that can compute what stands around it, too, if it is such a one.
-
-    It is then not called as a module; so a hook, which is to see what the layer takes and gives alone, prevents it.
-    """
-    if not isinstance(layer, Int8Linear) or x.dtype is not torch.float32 or hooked(layer) or torch.is_grad_enabled():
-        return None
-    return layer.ready().native
-
-
-def _fits(norm: Normalizing | None) -> bool:
-    """Whether the library can read a norm's weights, whoever put them there."""
-    if norm is None:
-        return True
-    weight, bias, _ = _parts(norm)
-    return kernels.usable(weight) and (bias is None or kernels.usable(bias))
-
-
-def _parts(norm: Normalizing) -> kernels.NormParts:
-    own: dict[str, Tensor] = norm._parameters  # pyright: ignore[reportAttributeAccessIssue]  faster than by attribute
-    return own["weight"], own.get("bias"), norm.eps
 
 
 def use_native_steps(decoder: Decoder) -> None:

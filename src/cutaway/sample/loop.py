@@ -67,19 +67,20 @@ def _steps(
     show: Callable[[int], str] | None,
 ) -> Generator[Step, None, None]:
     rolls = dice(settings.seed or 0, len(endings.over))
-    read = seen
+    read, remembers = seen, cache is None or settings.repetition_penalty != 1  # else nobody reads the text so far
     for index in count():
         with torch.inference_mode():  # not around the yield: what the caller does with a step is the caller's
             logits_BV = _read(decoder, read, cache, tap)
             was_over_B = torch.tensor(endings.over, device=logits_BV.device)
             u_B = next(rolls) if settings.do_sample else None
             ids_B = _choose(logits_BV, settings, seen, u_B, index, endings.over)
-            ids_B = torch.where(was_over_B, pad_id, ids_B)
+            if any(endings.over):
+                ids_B = torch.where(was_over_B, pad_id, ids_B)
             endings.add(ids_B.tolist())
             penalized = (seen.ids, seen.mask) if settings.repetition_penalty != 1 else (None, None)
             ended = tuple(endings.reasons)
             column = _column(ids_B, endings.positions())
-            seen = _beside(seen, column)
+            seen = _beside(seen, column) if remembers else seen
             read = column if cache is not None else seen
         yield Step(index, logits_BV, settings, ids_B, u_B, ended, was_over_B, *penalized, show)
         if all(endings.over):
@@ -103,7 +104,8 @@ def _choose(
     _require_numbers(logits_BV, f"in the logits of step {index}", over, "look for the first such value with a trace")
     filtered_BV = stages(logits_BV, settings, seen.ids, seen.mask)[-1][1]
     where = f"in the logits of step {index} after {settings}"
-    _require_numbers(filtered_BV, where, over, "use a temperature and a repetition_penalty nearer to 1")
+    if filtered_BV is not logits_BV:
+        _require_numbers(filtered_BV, where, over, "use a temperature and a repetition_penalty nearer to 1")
     return greedy(filtered_BV) if u_B is None else draw(filtered_BV.softmax(-1), u_B)
 
 

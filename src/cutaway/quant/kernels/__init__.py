@@ -1,5 +1,6 @@
 """The native library: the int8 layer and the small steps of a decoder, in C++, for the instructions of this machine."""
 
+from cutaway.quant.kernels.block import BlockRun, BlockStep
 from cutaway.quant.kernels.layer import DTYPES, EPILOGUES, MAX_WIDTH, NativeLayer, NormParts
 from cutaway.quant.kernels.library import LIBRARY, MISSING, force, path, paths
 from cutaway.quant.kernels.room import Room
@@ -26,6 +27,8 @@ __all__ = [
     "EPILOGUES",
     "MAX_WIDTH",
     "MISSING",
+    "BlockRun",
+    "BlockStep",
     "NativeLayer",
     "NormParts",
     "Room",

@@ -1,6 +1,7 @@
 // The quantized linear layer, from activations to results: blocks of tokens, groups of weight rows, threads.
 // It does not know which instructions multiply (the paths do), nor Python or torch: this is a plain C interface.
 
+#include "calls.h"
 #include "paths.h"
 #include "team.h"
 

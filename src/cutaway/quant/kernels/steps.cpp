@@ -1,6 +1,7 @@
 // The small steps of a decoder, for tensors with strides and for threads. All sizes and strides count floats.
 // It does not know which instructions compute a row (the paths do), nor Python or torch.
 
+#include "calls.h"
 #include "paths.h"
 #include "team.h"
 
@@ -137,13 +138,6 @@ EXPORT void cutaway_attend_open(const AttendOpen* call, int32_t threads) {
         });
     });
 }
-
-// What stays the same from token to token: the shapes of a cache and of the heads that use it.
-struct StepShape {
-    int64_t texts, groups, heads, width, pairs;  // heads in one group; pairs that turn, 0 where none do
-    int64_t text_stride, group_stride, place_stride;
-    int64_t mask_stride, mask_step;
-};
 
 // The whole of attention between its two products, for one new token of each text: q and k turn, k and v take the
 // cache's last place, and q looks at all `places`. qkv [texts, (groups·heads + 2·groups)·width] in that order.

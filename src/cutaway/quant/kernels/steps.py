@@ -198,7 +198,7 @@ def attend_many(
 
 
 class StepShape(ctypes.Structure):
-    """What stays the same from token to token. steps.cpp holds the same struct: change both together."""
+    """What stays the same from token to token. calls.h holds the same struct: change both together."""
 
     _fields_ = tuple(
         (name, ctypes.c_int64)
@@ -235,16 +235,21 @@ def attention_step(
     assert LIBRARY is not None
     z = qkv_B1X.new_empty(shape.texts, 1, shape.groups * shape.heads, shape.width)
     cos, sin = turn or (qkv_B1X, qkv_B1X)  # with no pair to turn they are not read
-    mask = None
-    if mask_BS is not None:
-        shape.mask_stride, shape.mask_step = mask_BS.stride(0), mask_BS.stride(1)
-        mask = mask_BS.data_ptr()
+    mask = mask_of(shape, mask_BS)
     LIBRARY.cutaway_attention_step(
         ctypes.addressof(shape), qkv_B1X.data_ptr(), cos.data_ptr(), sin.data_ptr(),
         keys_BSGK.data_ptr(), values_BSGK.data_ptr(), mask, places,
         None if room is None else room.address, z.data_ptr(), get_num_threads(),
     )  # fmt: skip
     return z
+
+
+def mask_of(shape: StepShape, mask_BS: Tensor | None) -> int | None:
+    """Where a mask lies, and in the shape how."""
+    if mask_BS is None:
+        return None
+    shape.mask_stride, shape.mask_step = mask_BS.stride(0), mask_BS.stride(1)
+    return mask_BS.data_ptr()
 
 
 def _evenly(x_BTHK: Tensor) -> Tensor:

@@ -1,0 +1,36 @@
+"""Which layers and norms the library can take together with what stands around them.
+
+It does not know what is made of them.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.model.steps import Normalizing, hooked
+from cutaway.quant import kernels
+from cutaway.quant.linear import Int8Linear
+
+EPILOGUES = {(None, False): "none", ("relu", False): "relu", ("silu", True): "gated-silu"}  # activation, gated
+
+
+def joining(layer: nn.Module, x: Tensor) -> kernels.NativeLayer | None:
+    """The layer as one that can compute what stands around it, too, if it is such a one.
+
+    It is then not called as a module; so a hook, which is to see what the layer takes and gives alone, prevents it.
+    """
+    if not isinstance(layer, Int8Linear) or x.dtype is not torch.float32 or hooked(layer) or torch.is_grad_enabled():
+        return None
+    return layer.ready().native
+
+
+def fits(norm: Normalizing | None) -> bool:
+    """Whether the library can read a norm's weights, whoever put them there."""
+    if norm is None:
+        return True
+    weight, bias, _ = parts(norm)
+    return kernels.usable(weight) and (bias is None or kernels.usable(bias))
+
+
+def parts(norm: Normalizing) -> kernels.NormParts:
+    own: dict[str, Tensor] = norm._parameters  # pyright: ignore[reportAttributeAccessIssue]  faster than by attribute
+    return own["weight"], own.get("bias"), norm.eps

@@ -1,0 +1,76 @@
+"""BlockStep and BlockRun: blocks as the native library wants them, for one new place of each text, and their call.
+
+It does not know modules or names of values; nothing is checked but by whoever makes one.
+"""
+
+import ctypes
+from collections.abc import Sequence
+
+from torch import Tensor, get_num_threads
+
+from cutaway.quant.kernels.layer import EPILOGUES, NativeLayer, NormParts
+from cutaway.quant.kernels.library import LIBRARY
+from cutaway.quant.kernels.steps import StepShape, mask_of
+
+
+class _Block(ctypes.Structure):
+    """block.cpp holds the same struct: change both together."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("qkv", "out", "up", "down", "w1", "b1", "w2", "b2")),
+        *((name, ctypes.c_void_p) for name in ("shape", "keys", "values")),
+        *((name, ctypes.c_float) for name in ("eps1", "eps2")),
+        ("nonlinearity", ctypes.c_int32),
+    )
+
+
+class BlockStep:
+    """layers: those of q, k and v; after attention; into the MLP; and out of it. norms: before the first and the third.
+
+    keys and values: the cache's [B, capacity, G, K]. All of it is kept alive, and never copied.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[NativeLayer],
+        norms: Sequence[NormParts],
+        epilogue: str,
+        shape: StepShape,
+        keys: Tensor,
+        values: Tensor,
+    ) -> None:
+        assert LIBRARY is not None
+        self.made_of = (layers, norms, shape, keys, values)
+        self.shape = shape
+        (w1, b1, eps1), (w2, b2, eps2) = norms
+        pointers = [None if part is None else part.data_ptr() for part in (w1, b1, w2, b2)]
+        self.struct = _Block(
+            *(layer.address for layer in layers), *pointers, ctypes.addressof(shape), keys.data_ptr(),
+            values.data_ptr(), eps1, eps2, EPILOGUES[epilogue],
+        )  # fmt: skip
+        self.address = ctypes.addressof(self.struct)
+
+
+class BlockRun:
+    """Blocks one after another, over one cache."""
+
+    def __init__(self, blocks: Sequence[BlockStep]) -> None:
+        assert LIBRARY is not None
+        self.blocks, self.shape, self.run = blocks, blocks[0].shape, LIBRARY.cutaway_blocks
+        self.addresses = (ctypes.c_void_p * len(blocks))(*(block.address for block in blocks))
+
+    def __call__(
+        self, x_B1D: Tensor, turn: tuple[Tensor, Tensor] | None, places: int, mask_BS: Tensor | None
+    ) -> Tensor:
+        """What they make of x; their keys and values go to place `places - 1`. mask: bool [B, places] or None.
+
+        Float32 on the CPU; nothing is checked.
+        """
+        x = x_B1D.contiguous()
+        out = x.new_empty(x.shape)
+        cos, sin = (None, None) if turn is None else (turn[0].data_ptr(), turn[1].data_ptr())
+        mask = mask_of(self.shape, mask_BS)
+        self.run(
+            self.addresses, len(self.blocks), x.data_ptr(), cos, sin, mask, places, out.data_ptr(), get_num_threads()
+        )
+        return out
