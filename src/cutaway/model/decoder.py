@@ -17,7 +17,7 @@ from cutaway.ground.shapes import TokenBatch
 from cutaway.model.attend import Place, attend_explicit, window
 from cutaway.model.cache import Cache
 from cutaway.model.positions import Rotary
-from cutaway.model.steps import ACTIVATIONS, Steps, plain
+from cutaway.model.steps import ACTIVATIONS, Blocks, Steps, plain
 from cutaway.model.tap import Tap, show, unseen, untapped
 
 
@@ -194,18 +194,17 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.ln2 = Norm(config, self.site + "ln2")
         self.mlp = MLP(config, layer)
-        inside = (*self.attn.reads, *self.attn.inside, self.attn_sums[3], self.attn_sums[5], *self.mlp.inside)
-        self.inside = (*filter(None, inside), self.mlp_sums[3])
-        self.enters, self.leaves = self.site + "resid_pre", self.mlp_sums[5]
+        attention = (*self.attn.reads, *self.attn.inside, *self.attn_sums)
+        self.enters = self.site + "resid_pre"
+        self.inside = (self.enters, *attention, *self.mlp.inside, *self.mlp_sums)
 
     def forward(
         self, resid_BTD: Float[Tensor, "B T D"], place: Place, cache: Cache | None, tap: Tap
     ) -> Float[Tensor, "B T D"]:
+        whole_BTD = through(self.steps, (self,), resid_BTD, place, cache, self.inside, tap)
+        if whole_BTD is not None:
+            return whole_BTD
         resid_BTD = tap(self.enters, resid_BTD)
-        if not tap.wants(*self.inside):
-            whole_BTD = self.steps.through((self,), resid_BTD, place, cache)
-            if whole_BTD is not None:
-                return tap(self.leaves, whole_BTD)
         ln1, ln2 = (None, None) if self.post_norm else (self.ln1, self.ln2)
         z_BTHK = self.attn(resid_BTD, ln1, place, cache, tap)
         mid_BTD = self.added(resid_BTD, self.attn.out, z_BTHK.flatten(-2), self.attn_sums, tap)
@@ -220,6 +219,21 @@ class Block(nn.Module):
         step = self.steps
         sum_BTD = unseen(lambda room: step.add(resid_BTD, layer, x_BTX, room), sites, x_BTX.shape[1], tap)
         return tap(sites[5], resid_BTD + tap(sites[3], layer(x_BTX))) if sum_BTD is None else sum_BTD
+
+
+def through(
+    steps: Steps,
+    blocks: Blocks,
+    resid_BTD: Tensor,
+    place: Place,
+    cache: Cache | None,
+    inside: tuple[str, ...],
+    tap: Tap,
+) -> Tensor | None:
+    """What blocks make of one new place of each text, where there is one step for all that nobody must see into."""
+    if resid_BTD.shape[1] > 1:
+        return None
+    return unseen(lambda room: steps.through(blocks, resid_BTD, place, cache, room), inside, 1, tap)
 
 
 class Unembed(nn.Module):
@@ -262,7 +276,7 @@ class Decoder(nn.Module):
         self.rotary = Rotary(config.rope) if config.rope is not None else None
         blocks = [Block(config, layer) for layer in range(config.n_layers)]
         self.blocks = nn.ModuleList(blocks)
-        self.inside = tuple(name for block in blocks for name in (block.enters, *block.inside, block.leaves))
+        self.inside = tuple(name for block in blocks for name in block.inside)
         self.unembed = Unembed(config)
 
     def use(self, steps: Steps) -> None:
@@ -280,16 +294,6 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "B T V"]:
         return self.steps.whole(lambda: self.run(tokens, cache, tap, last), tokens.ids.shape[1])
 
-    def through(self, resid_BTD: Tensor, place: Place, cache: Cache | None, tap: Tap) -> Tensor:
-        """All blocks: one after another, or in one step where there is such a step and nobody looks inside."""
-        if not tap.wants(*self.inside):
-            whole_BTD = self.steps.through(self.blocks, resid_BTD, place, cache)
-            if whole_BTD is not None:
-                return whole_BTD
-        for block in self.blocks:
-            resid_BTD = block(resid_BTD, place, cache, tap)
-        return resid_BTD
-
     def run(
         self, tokens: TokenBatch, cache: Cache | None, tap: Tap, last: Int[Tensor, "B"] | None
     ) -> Float[Tensor, "B T V"]:
@@ -299,7 +303,12 @@ class Decoder(nn.Module):
         resid_BTD = self.embed(tokens, tap)
         turn = None if self.rotary is None else self.rotary(tokens.positions, resid_BTD.dtype)
         place = Place(window(tokens, cache), turn)
-        resid_BTD = self.through(resid_BTD, place, cache, tap)
+        whole_BTD = through(self.steps, self.blocks, resid_BTD, place, cache, self.inside, tap)
+        if whole_BTD is not None:
+            resid_BTD = whole_BTD
+        else:
+            for block in self.blocks:
+                resid_BTD = block(resid_BTD, place, cache, tap)
         if last is not None:
             resid_BTD = resid_BTD[torch.arange(len(last), device=last.device), last][:, None]
         return self.unembed(resid_BTD, tap)

@@ -114,9 +114,11 @@ class Steps:
         gate_BTF, linear_BTF = out_BTF.chunk(2, -1)
         return self.gate(gate_BTF, linear_BTF, activation)
 
-    def through(self, blocks: Blocks, resid_BTD: Tensor, place: Place, cache: Cache | None) -> Tensor | None:
-        """All that these blocks do, one after another, where nobody asks for a value inside or between them:
-        decoder.py: Block. None: there is no such step."""
+    def through(self, blocks: Blocks, resid_BTD: Tensor, place: Place, cache: Cache | None, room: Any) -> Tensor | None:
+        """All that these blocks do, one after another, for one new place of each text: decoder.py: Block.
+
+        room: for the values inside each, block by block: Block.inside. None: there is no such step.
+        """
         return None
 
     def add(self, resid_BTD: Tensor, layer: nn.Module, x_BTX: Tensor, room: Any) -> Tensor | None:

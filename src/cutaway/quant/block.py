@@ -37,7 +37,7 @@ class BlockSteps:
             self.step_shape = kernels.step_shape(keys_BSGK, heads, pairs)
         return self.step_shape
 
-    def run(self, blocks: Blocks, resid_B1D: Tensor, place: Place, cache: Cache) -> Tensor | None:
+    def run(self, blocks: Blocks, resid_B1D: Tensor, place: Place, cache: Cache, room: Any) -> Tensor | None:
         """What the blocks make of the stream; None where a part of one is to be called by itself."""
         if torch.is_grad_enabled() or not kernels.usable(resid_B1D):
             return None
@@ -46,7 +46,7 @@ class BlockSteps:
         if not unchanged:
             run = self._made(blocks, resid_B1D, place, cache)
             self.ready[blocks[0], len(blocks)] = Unchanged(blocks, cache), run
-        return run and run(resid_B1D, place.turn, cache.length, place.window.first_mask)
+        return run and run(resid_B1D, place.turn, cache.length, place.window.first_mask, room)
 
     def _take(self, cache: Cache) -> None:
         if self.cache is None or self.cache() is not cache:

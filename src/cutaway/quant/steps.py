@@ -102,11 +102,9 @@ class NativeSteps(Steps):
         outs = room.of(6, square), room.of(7, square), room.of(5, q_BTHK.shape)
         return kernels.attend_many(q_BTHK, k_BSGK, v_BSGK, place.window.causal, place.window.visible_BTS, outs)
 
-    def through(self, blocks: Blocks, resid_BTD: Tensor, place: Place, cache: Cache | None) -> Tensor | None:
+    def through(self, blocks: Blocks, resid_BTD: Tensor, place: Place, cache: Cache | None, room: Any) -> Tensor | None:
         """One call for one new place of each text after the prompt."""
-        if cache is None or resid_BTD.shape[1] > 1:
-            return None
-        return self.blocks.run(blocks, resid_BTD, place, cache)
+        return None if cache is None else self.blocks.run(blocks, resid_BTD, place, cache, room)
 
     def gate(self, gate_BTF: Tensor, linear_BTF: Tensor, activation: str) -> Tensor:
         if activation == "silu":

@@ -103,8 +103,8 @@ def _choose(
     """Ids [B]: filter, then draw or take the highest."""
     _require_numbers(logits_BV, f"in the logits of step {index}", over, "look for the first such value with a trace")
     filtered_BV = stages(logits_BV, settings, seen.ids, seen.mask)[-1][1]
-    where = f"in the logits of step {index} after {settings}"
     if filtered_BV is not logits_BV:
+        where = f"in the logits of step {index} after {settings}"
         _require_numbers(filtered_BV, where, over, "use a temperature and a repetition_penalty nearer to 1")
     return greedy(filtered_BV) if u_B is None else draw(filtered_BV.softmax(-1), u_B)
 

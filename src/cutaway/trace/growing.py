@@ -3,6 +3,7 @@
 It knows what each value will take; it does not know which tokens the columns are, nor which texts they belong to.
 """
 
+import math
 from collections.abc import Sequence
 from ctypes import memmove
 
@@ -13,6 +14,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.quant.kernels import Room
 from cutaway.trace.places import FIRST_SITE
 from cutaway.trace.plan import Row
+from cutaway.trace.store import Memory
 
 TWO_AXES = ("attn.scores", "attn.pattern")  # they gain a row and a column: they are kept pass by pass
 
@@ -29,12 +31,13 @@ class Growing:
         self.parts: dict[str, list[Tensor]] = {row.site: [] for row in rows if row.site.endswith(TWO_AXES)}
         self.batch = rows[0].shape[0] if rows else 0
         self.values: dict[str, Tensor] = {}  # [B, columns, ...]; a column of all texts lies together
-        for row in rows:
-            if row.site not in self.parts:
-                batch, _, *rest = row.shape
-                self.values[row.site] = _room((columns, batch, *rest), row.dtype, device).transpose(0, 1)
+        shapes = {row: (columns, row.shape[0], *row.shape[2:]) for row in rows if row.site not in self.parts}
+        memory = Memory(sum(math.prod(shape) * row.dtype.itemsize for row, shape in shapes.items()), device)
+        for row, shape in shapes.items():
+            self.values[row.site] = memory.take(shape, row.dtype).transpose(0, 1)
         self.direct: dict[str, tuple[int, int]] = {}  # where a site's columns begin, and the bytes of each
-        self.rooms: dict[tuple[str, ...], Room | None] = {}
+        # by the identity of the names: to hash a thousand of them at every token takes long
+        self.rooms: dict[int, tuple[tuple[str, ...], Room | None]] = {}
         self.column, self.filled = 0, 0  # where this pass's values begin, and where the next pass's will
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
@@ -57,11 +60,10 @@ class Growing:
         """Where a step writes these values itself: beside those of the passes before."""
         if places != 1 and self.batch != 1:  # the columns of a text do not lie side by side
             return None
-        room = self.rooms.get(names)
-        if room is None:
-            if names not in self.rooms:
-                self.rooms[names] = self._room_of(names)
-            room = self.rooms[names]
+        asked, room = self.rooms.get(id(names), ((), None))
+        if asked is not names:
+            room = self._room_of(names)
+            self.rooms[id(names)] = names, room
         if room is not None:
             room.at = self.column
         return room
@@ -88,12 +90,3 @@ class Growing:
         room[:, self.column : self.filled] = value
         if value.is_cpu and room.is_cpu and value.dtype == room.dtype:
             self.direct[name] = room.data_ptr(), room[:, 0].nbytes
-
-
-def _room(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Memory, which on the host takes room only where it is written."""
-    try:
-        return torch.empty(shape, dtype=dtype, device=device)
-    except RuntimeError as error:  # torch's word for having no memory left
-        found = f"no memory left for a value of {list(shape)}"
-        raise BadArgument(found, "room for all that is to be recorded", "record fewer sites, or new tokens") from error

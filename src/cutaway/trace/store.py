@@ -19,7 +19,7 @@ from cutaway.ground.errors import BadArgument
 
 ALIGN = 64
 CHUNK = 32 << 20  # bytes
-LARGE = 4 * CHUNK
+LARGE = 2 * CHUNK
 _waiting: list[mmap.mmap] = []  # chunks that no tensor uses any more
 
 
@@ -38,11 +38,19 @@ class Memory:
         self.chunked = nbytes >= LARGE and device.type == "cpu" and hasattr(mmap, "MADV_HUGEPAGE")
 
     def take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A tensor of this shape, not yet written."""
-        count = math.prod(shape)
+        """A tensor of this shape, not yet written. Raises BadArgument where there is no memory for it."""
+        try:
+            return self._take(shape, dtype)
+        except (RuntimeError, OSError) as error:  # torch's and the system's words for having none left
+            found = f"no memory left for a value of {list(shape)}"
+            raise BadArgument(
+                found, "room for all that is to be recorded", "record fewer sites, or new tokens"
+            ) from error
+
+    def _take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        count, nbytes = math.prod(shape), math.prod(shape) * dtype.itemsize
         if not self.chunked or count == 0:
             return torch.empty(shape, dtype=dtype, device=self.device)
-        nbytes = count * dtype.itemsize
         if self.used + nbytes > len(self.chunk):
             self.chunk, self.used = _chunk(max(nbytes, min(CHUNK, self.left))), 0
         value = torch.frombuffer(self.chunk, dtype=dtype, count=count, offset=self.used).view(shape)

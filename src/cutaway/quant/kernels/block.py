@@ -10,6 +10,7 @@ from torch import Tensor, get_num_threads
 
 from cutaway.quant.kernels.layer import EPILOGUES, NativeLayer, NormParts
 from cutaway.quant.kernels.library import LIBRARY
+from cutaway.quant.kernels.room import Room
 from cutaway.quant.kernels.steps import StepShape, mask_of
 
 
@@ -60,17 +61,25 @@ class BlockRun:
         self.addresses = (ctypes.c_void_p * len(blocks))(*(block.address for block in blocks))
 
     def __call__(
-        self, x_B1D: Tensor, turn: tuple[Tensor, Tensor] | None, places: int, mask_BS: Tensor | None
+        self,
+        x_B1D: Tensor,
+        turn: tuple[Tensor, Tensor] | None,
+        places: int,
+        mask_BS: Tensor | None,
+        room: Room | None = None,
     ) -> Tensor:
         """What they make of x; their keys and values go to place `places - 1`. mask: bool [B, places] or None.
 
+        room: for what is inside each block, block by block, in the order of decoder.py: Block.inside.
         Float32 on the CPU; nothing is checked.
         """
         x = x_B1D.contiguous()
         out = x.new_empty(x.shape)
         cos, sin = (None, None) if turn is None else (turn[0].data_ptr(), turn[1].data_ptr())
         mask = mask_of(self.shape, mask_BS)
+        kept = None if room is None else room.address
         self.run(
-            self.addresses, len(self.blocks), x.data_ptr(), cos, sin, mask, places, out.data_ptr(), get_num_threads()
-        )
+            self.addresses, len(self.blocks), x.data_ptr(), cos, sin, mask, places, kept, out.data_ptr(),
+            get_num_threads(),
+        )  # fmt: skip
         return out

@@ -25,7 +25,7 @@ SIGNATURES = {
     "cutaway_attend_one": ([pointer, i32], None),
     "cutaway_attend_open": ([pointer, i32], None),
     "cutaway_attention_step": ([pointer] * 7 + [i64, pointer, pointer, i32], None),
-    "cutaway_blocks": ([pointer, i64] + [pointer] * 4 + [i64, pointer, i32], None),
+    "cutaway_blocks": ([pointer, i64] + [pointer] * 4 + [i64, pointer, pointer, i32], None),
     "cutaway_stretch": ([pointer, i64], pointer),
     "cutaway_forget": ([pointer], None),
     "cutaway_together": ([BODY, i32], None),

@@ -28,15 +28,16 @@ enum Dtype : int32_t { FLOAT32 = 0, BFLOAT16 = 1 };
 
 // Where values that are born inside a call are kept, row by row. kernels/room.py holds the same struct: change both
 // together.
-constexpr int SLOTS = 8;
 struct Room {
-    float* start[SLOTS];  // or null, where nobody asks
-    int64_t step[SLOTS];  // floats of a row
+    float* const* start;  // of each value; null where nobody asks for it
+    const int64_t* step;  // floats of a row
     int64_t at;           // the row that is written next
 
     static float* slot(const Room* room, int i) {
         return room && room->start[i] ? room->start[i] + room->at * room->step[i] : nullptr;
     }
+
+    Room from(int i) const { return {start + i, step + i, at}; }  // the values of a part of the call
 };
 
 // The norm that stands before a layer (steps.h); w is null where none does.

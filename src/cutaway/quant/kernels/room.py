@@ -9,24 +9,21 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-SLOTS = 8  # as in paths.h
-
 
 class Room(ctypes.Structure):
-    """Up to eight values, float32 on the CPU. paths.h holds the same struct: change both together.
+    """Places for values, float32 on the CPU. paths.h holds the same struct: change both together.
 
     `at` is the row of each of the tensors where the next values are written: one, or as many as the step makes.
     """
 
-    _fields_ = (("start", ctypes.c_void_p * SLOTS), ("step", ctypes.c_int64 * SLOTS), ("at", ctypes.c_int64))
+    _fields_ = (("start", ctypes.c_void_p), ("step", ctypes.c_void_p), ("at", ctypes.c_int64))
 
     def __init__(self, values: Sequence[Tensor | None]) -> None:
         """values: each [rows, ...], contiguous; None where a value is not asked for."""
-        super().__init__()
-        self.values = [*values, *[None] * (SLOTS - len(values))]
-        for slot, value in enumerate(values):
-            if value is not None:
-                self.start[slot], self.step[slot] = value.data_ptr(), value[0].numel()
+        self.values = values
+        self.starts = (ctypes.c_void_p * len(values))(*(None if v is None else v.data_ptr() for v in values))
+        self.steps = (ctypes.c_int64 * len(values))(*(0 if v is None else v[0].numel() for v in values))
+        super().__init__(ctypes.addressof(self.starts), ctypes.addressof(self.steps), 0)
         self.address = ctypes.addressof(self)
 
     def of(self, slot: int, shape: Sequence[int]) -> Tensor | None:
@@ -34,5 +31,5 @@ class Room(ctypes.Structure):
         value = self.values[slot]
         if value is None:
             return None
-        start, count = self.at * self.step[slot], math.prod(shape)
+        start, count = self.at * self.steps[slot], math.prod(shape)
         return value.view(-1)[start : start + count].view(shape)
