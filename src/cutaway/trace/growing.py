@@ -16,6 +16,7 @@ from cutaway.trace.places import FIRST_SITE
 from cutaway.trace.plan import Row
 from cutaway.trace.store import Memory
 
+FILLED = 256 << 20  # bytes; above, a large page for each value would be taken long before it is filled
 TWO_AXES = ("attn.scores", "attn.pattern")  # they gain a row and a column: they are kept pass by pass
 
 
@@ -32,7 +33,8 @@ class Growing:
         self.batch = rows[0].shape[0] if rows else 0
         self.values: dict[str, Tensor] = {}  # [B, columns, ...]; a column of all texts lies together
         shapes = {row: (columns, row.shape[0], *row.shape[2:]) for row in rows if row.site not in self.parts}
-        memory = Memory(sum(math.prod(shape) * row.dtype.itemsize for row, shape in shapes.items()), device)
+        nbytes = sum(math.prod(shape) * row.dtype.itemsize for row, shape in shapes.items())
+        memory = Memory(nbytes if nbytes <= FILLED else 0, device)
         for row, shape in shapes.items():
             self.values[row.site] = memory.take(shape, row.dtype).transpose(0, 1)
         self.direct: dict[str, tuple[int, int]] = {}  # where a site's columns begin, and the bytes of each

@@ -24,7 +24,7 @@ _waiting: list[mmap.mmap] = []  # chunks that no tensor uses any more
 
 
 class Memory:
-    """Memory for tensors of so many bytes in all, on a device.
+    """Memory for tensors of so many bytes in all, on a device, each of which is written whole.
 
     A large trace takes the host's memory in chunks: large pages, which the system gives three times as fast as small
     ones, and those of earlier traces again, which it need not give at all. A tensor keeps its chunk, and so up to
