@@ -16,6 +16,7 @@ from cutaway.ground.config import DecoderConfig
 from cutaway.ground.shapes import TokenBatch
 from cutaway.model.attend import Place, attend_explicit, window
 from cutaway.model.cache import Cache
+from cutaway.model.counted import Counted
 from cutaway.model.positions import Rotary
 from cutaway.model.steps import ACTIVATIONS, Blocks, Steps, plain
 from cutaway.model.tap import Tap, show, unseen, untapped
@@ -53,7 +54,7 @@ def norm_sites(site: str) -> tuple[str, str, str]:
     return site + ".scale", site + ".normalized", site + ".out"
 
 
-class Norm(nn.Module):
+class Norm(Counted):
     """Each vector brought to unit size, then a learned gain: LayerNorm (centered, with a bias) or RMSNorm."""
 
     steps: Steps = plain
@@ -87,7 +88,7 @@ class Norm(nn.Module):
         return out_BTD if self.bias is None else out_BTD + self.bias
 
 
-class Attention(nn.Module):
+class Attention(Counted):
     """Vectors, mixed across positions: each head looks at earlier places and brings back what it finds."""
 
     steps: Steps = plain
@@ -142,7 +143,7 @@ class Attention(nn.Module):
         return opened[-1]
 
 
-class MLP(nn.Module):
+class MLP(Counted):
     """Each vector changed by itself: wide, through a nonlinearity, and back."""
 
     steps: Steps = plain
@@ -177,7 +178,7 @@ class MLP(nn.Module):
         return tap(self.site + "post", post_BTF)
 
 
-class Block(nn.Module):
+class Block(Counted):
     """One layer: attention adds to the residual stream, then the MLP does. The norm stands before each, or after."""
 
     steps: Steps = plain

@@ -3,9 +3,8 @@
 It knows what a block is made of; it does not know values' names, nor how any part is computed.
 """
 
-from collections.abc import Iterator
 from itertools import chain
-from operator import getitem, is_not
+from operator import is_not
 from typing import Any, cast
 from weakref import ref
 
@@ -15,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from cutaway.model.attend import Place
 from cutaway.model.cache import Cache
+from cutaway.model.counted import Counted
 from cutaway.model.decoder import MLP, Attention, Block, Norm
 from cutaway.model.steps import Blocks, hooked
 from cutaway.quant import kernels
@@ -77,25 +77,15 @@ class Unchanged:
     the blocks to be called. What a tensor holds may change."""
 
     def __init__(self, blocks: Blocks, cache: Cache) -> None:
-        modules = [module for block in blocks for module in block.modules()]
-        whole = [*modules, *([blocks] if isinstance(blocks, nn.Module) else [])]
-        own = [module.__dict__ for module in modules]
-        self.tables = [table for m in whole for table in (m._modules, m._parameters, m._buffers) if table]
-        self.cached = (cache.keys, cache.values)
-        facts = [(table, name) for table in own for name in ("mode", "eps", "_prepared") if name in table]
-        self.facts, self.names = [table for table, _ in facts], [name for _, name in facts]
-        self.values = tuple(self._now())
-        self.own, self.sizes = own, list(map(len, own))
+        self.lists = (blocks._modules.values() if isinstance(blocks, nn.Module) else blocks, cache.keys, cache.values)
+        self.values = tuple(chain(*self.lists))
+        self.changes = Counted.changes
         self.hooks = RemovableHandle.next_id  # every hook on any module takes the next one
 
-    def _now(self) -> Iterator[Any]:
-        inside = chain.from_iterable(map(dict.values, self.tables))
-        return chain(inside, *self.cached, map(getitem, self.facts, self.names))
-
-    def __bool__(self) -> bool:  # hundreds of values for every token: each loop is one that runs inside Python itself
-        if RemovableHandle.next_id != self.hooks or list(map(len, self.own)) != self.sizes:  # or a forward of its own
+    def __bool__(self) -> bool:
+        if Counted.changes != self.changes or RemovableHandle.next_id != self.hooks:
             return False
-        return not any(map(is_not, self._now(), self.values))
+        return not any(map(is_not, chain(*self.lists), self.values))
 
 
 def _parts(block: Block, x: Tensor) -> tuple[list[kernels.NativeLayer], list[kernels.NormParts], str] | None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cutaway.ground.errors import BadArgument
+from cutaway.model.counted import Counted
 from cutaway.quant import kernels
 from cutaway.quant.engines import engine_for
 from cutaway.quant.int8 import Mode, check_mode, dequantize, linear, quantize_weight
@@ -18,7 +19,7 @@ from cutaway.quant.int8 import Mode, check_mode, dequantize, linear, quantize_we
 Run = Callable[[Tensor, str, Tensor | None], Tensor]  # x, epilogue, residual → result
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(Counted):
     """x [..., in_features] → [..., out_features] in x's dtype.
 
     codes int8 [N, K] may lie in a read-only mapped file: they run as they lie. Codes, scale and bias are buffers,
