@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from weakref import ref
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from cutaway.model.cache import Cache
+from cutaway.model.counted import Counted
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Tap, Untapped, untapped
 from cutaway.quant import kernels
@@ -141,6 +143,43 @@ def test_what_is_replaced_between_two_tokens_is_seen(change: Callable[[Decoder],
     change(decoder)
     found, expected = together.next(), each.next(OneByOne())
     assert torch.equal(found, expected) and not torch.equal(found, before)
+
+
+def test_what_torch_func_writes_for_a_call_is_seen(tmp_path: Path) -> None:
+    decoder = loaded("llama", tmp_path)
+    passes, scale = Passes(decoder), decoder.blocks[1].mlp.down.scale
+    passes.next()
+    tokens = Tokens(torch.tensor([[5], [10]]), torch.ones(2, 1, dtype=torch.long), torch.tensor([[5], [7]]))
+    outs = []
+    for factor in (1.0, 2.0, 1.0):
+        with torch.inference_mode():
+            passes.cache.rewind(7)
+            given = {"blocks.1.mlp.down.scale": scale * factor}
+            outs.append(torch.func.functional_call(decoder, given, (tokens, passes.cache)))
+    assert torch.equal(outs[0], outs[2]) and not torch.equal(outs[0], outs[1])
+
+
+def test_every_change_of_a_module_is_counted_and_no_pass_counts_as_one(tmp_path: Path) -> None:
+    decoder = loaded("llama", tmp_path)
+    passes = Passes(decoder)
+    passes.next()
+    before = Counted.changes
+    passes.next()
+    assert Counted.changes == before, "each token would make its blocks ready anew"
+    block = deepcopy(decoder).blocks[0]
+    changes: list[Callable[[], object]] = [
+        lambda: setattr(block, "site", block.site),
+        lambda: block.mlp._buffers.update({"extra": None}),
+        lambda: block.mlp._buffers.pop("extra"),
+        lambda: block.mlp._modules.setdefault("extra", None),
+        lambda: delattr(block.mlp, "extra"),
+        lambda: block.mlp.register_buffer("extra", torch.zeros(1)),
+        lambda: block.mlp.__delattr__("extra"),
+    ]
+    for number, change in enumerate(changes):
+        before = Counted.changes
+        change()
+        assert Counted.changes > before, number
 
 
 def test_a_cache_that_is_gone_is_not_kept(tmp_path: Path) -> None:

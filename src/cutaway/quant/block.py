@@ -29,6 +29,9 @@ class BlockSteps:
         self.step_shape: kernels.StepShape | None = None
         self.ready: dict[tuple[nn.Module, int], tuple[Unchanged, kernels.BlockRun | None]] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BlockSteps, ()  # a copied or pickled decoder makes its own ready
+
     def shape(self, cache: Cache, keys_BSGK: Tensor, heads: int, place: Place) -> kernels.StepShape:
         """Of a step over this cache."""
         self._take(cache)
