@@ -14,6 +14,7 @@
 namespace avx512 {
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,prefer-vector-width=512")))
+#define STREAM(p, v) _mm512_stream_ps(p, (__m512)(v))
 #include "vectors.h"
 #include "loops.h"
 #include "steps.h"

@@ -149,6 +149,7 @@ void run_groups(const Path& path, const Call& call, const Tokens& tokens, Share 
         if (gated) up = multiply(path, *call.layer, tokens, call.columns + row, rows, space, 1);
         path.finish(call, tokens, part, gated ? &up : nullptr);
     }
+    settle();
 }
 
 int64_t groups_of(const Call& call) { return (call.columns + GROUP - 1) / GROUP; }
@@ -175,6 +176,7 @@ void quantize_block(const Path& path, const Call& call, Tokens& tokens, const ui
     split(tokens.count, tokens.count > 8 ? threads : 1, [&](int64_t from, int64_t to) {
         for (int64_t t = from; t < to; ++t)
             quantize_row(path, call, tokens, t, pooled, make_space(*call.layer, 1).columns[0]);
+        settle();
     });
     list_columns(*call.layer, tokens, (int32_t*)make_space(*call.layer, 1).columns[0]);
 }

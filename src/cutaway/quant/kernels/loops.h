@@ -128,15 +128,15 @@ TARGET static void finish(const Call& call, const Tokens& tokens, const Part& pa
         const Token& token = tokens.rows[t];
         int64_t at = (tokens.first + t) * call.columns + part.row;
         v16 y = value(*call.layer, token, part, t);
-        if (call.product) store(call.product + at, y, part.rows);
+        if (call.product) keep(call.product + at, y, part.rows);
         if (up) {
             v16 other = value(*call.layer, token, *up, t);
-            if (call.other_half) store(call.other_half + at, other, part.rows);
+            if (call.other_half) keep(call.other_half + at, other, part.rows);
             y = silu(y) * other;
         }
         if (call.epilogue == RELU) y = y < 0.0f ? v16{} : y;  // NaN stays
         if (call.epilogue == RESIDUAL) y = load_as(call.dtype, call.residual, at, part.rows) + y;
-        if (call.result) store(call.result + at, y, part.rows);
+        if (call.result) keep(call.result + at, y, part.rows);
         store_as(call.dtype, call.out, at, y, part.rows);
     }
 }

@@ -27,6 +27,7 @@ EXPORT void cutaway_norm(const float* x, const float* w, const float* b, float e
         for (int64_t r = from; r < to; ++r)
             norm({x + r * width, w, b, eps, width, scale ? scale + r : nullptr,
                   normalized ? normalized + r * width : nullptr, out + r * width});
+        settle();
     });
 }
 

@@ -9,7 +9,7 @@ INLINE void finish_norm(const Row& r, float mean, v16 squares) {
         int64_t count = r.width - i;
         v16 normalized = (load(r.x + i, count) - mean) * inverse;
         v16 w = load(r.w + i, count);
-        if (r.normalized) store(r.normalized + i, normalized, count);
+        if (r.normalized) keep(r.normalized + i, normalized, count);
         store(r.out + i, r.b ? normalized * w + load(r.b + i, count) : normalized * w, count);
     }
 }

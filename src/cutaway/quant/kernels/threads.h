@@ -12,6 +12,13 @@ struct Share {
 // Part `index` of `parts` of `count` things: contiguous, and as even as whole things allow.
 inline Share share(int64_t count, int index, int parts) { return {count * index / parts, count * (index + 1) / parts}; }
 
+// Before another thread may read what was kept (vectors.h: keep): such stores keep no order by themselves.
+inline void settle() {
+#if defined(__x86_64__)
+    __builtin_ia32_sfence();
+#endif
+}
+
 // Memory that grows to the largest request and is never given back while its thread lives.
 class Scratch {
   public:

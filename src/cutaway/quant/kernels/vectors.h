@@ -39,6 +39,15 @@ INLINE void store(float* p, v16 v, int64_t count) {
     for (int64_t i = 0; i < count; ++i) p[i] = v[i];
 }
 
+// What is kept and not read soon: a whole line goes past the caches, where a path has such stores, and the line that it
+// replaces is not read first. Whoever lets other threads read it calls settle() first (threads.h).
+INLINE void keep(float* p, v16 v, int64_t count) {
+#if defined(STREAM)
+    if (count >= 16 && uintptr_t(p) % sizeof v == 0) return STREAM(p, v);
+#endif
+    store(p, v, count);
+}
+
 INLINE v16 load_half(const uint16_t* p, int64_t count) {
     h16 half = {};
     if (count >= 16) memcpy(&half, p, sizeof half);
