@@ -140,4 +140,4 @@ def test_pooled_is_bitsandbytes_own_layer(seed: int, scale: float, rows: int) ->
     assert relative(mine + whole - apart, expected) < 1e-6
     assert relative(mine, expected) < 1e-5 + THEIR_CONSTANT * 127**2 - 1
     if kernels.available:
-        assert relative(kernels.NativeLayer(codes, scale_N, bias_N, pooled=True)(x_MK), mine) < 1e-6
+        assert relative(kernels.NativeLayer(codes, scale_N, bias_N, "int8-pooled")(x_MK), mine) < 1e-6

@@ -47,13 +47,14 @@ def full(n: int, k: int, bias: bool = True) -> nn.Linear:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_engine_is_the_reference(engine: str, mode: str, bias: bool, dtype: torch.dtype) -> None:
     mine = Int8Linear.from_linear(full(50, 77, bias), mode)  # type: ignore[arg-type]
-    assert engine in mine.engine or mode == "int8-weight"
+    assert engine in mine.engine or (mode == "int8-weight" and engine != "native")
     x = noise(2, 5, 77, scale=2.5).to(dtype)
     expected = linear(x.float(), mine.codes, mine.scale, mine.bias, mode)  # type: ignore[arg-type]
     out = mine(x)
     assert out.dtype == dtype
     tolerance = {torch.float32: 2e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}[dtype]
-    torch.testing.assert_close(out.float(), expected, rtol=tolerance, atol=1e-5)
+    atol = 3e-5 if mode == "int8-weight" else 1e-5  # sums in another order
+    torch.testing.assert_close(out.float(), expected, rtol=tolerance, atol=atol)
 
 
 @pytest.mark.parametrize("epilogue", ["none", "relu", "residual", "gated-silu"])
@@ -139,7 +140,8 @@ def test_print_says_who_computes(engine: str) -> None:
     made = repr(Int8Linear.from_linear(full(10, 12)))
     assert made.startswith("Int8Linear(12, 10, bias=True, mode=int8, engine=")
     assert engine in made
-    assert "float32" in repr(Int8Linear.from_linear(full(10, 12), "int8-weight"))
+    weights_only = repr(Int8Linear.from_linear(full(10, 12), "int8-weight"))
+    assert ("native" if engine == "native" else "torch float32") in weights_only
 
 
 def test_parts_that_do_not_belong_together_are_refused() -> None:

@@ -104,7 +104,7 @@ def test_two_python_threads_have_a_team_each():
     assert not wrong
 
 
-@pytest.mark.parametrize(("mode", "together"), [("int8", True), ("int8-pooled", True), ("int8-weight", False)])
+@pytest.mark.parametrize(("mode", "together"), [("int8", True), ("int8-pooled", True), ("int8-weight", True)])
 def test_a_decoder_keeps_its_threads_together_where_the_library_multiplies(mode: str, together: bool, tmp_path: Path):
     checkpoint = open_checkpoint(saved("llama-gqa", tmp_path)[0])
     decoder = load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize=mode)

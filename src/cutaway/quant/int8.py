@@ -79,12 +79,14 @@ def linear(
     """The layer: x [..., K] → [..., N] in x's dtype, computed in float32 around exact whole numbers.
 
     "int8": outliers per token, so a row's result never depends on the other rows. "int8-pooled": outlier columns
-    pooled over the call. "int8-weight": only the weight is quantized. product: who multiplies the codes.
+    pooled over the call. "int8-weight": only the weight is quantized. product: who multiplies the codes. In every mode
+    a row that holds NaN or infinity gives NaN.
     """
     check_mode(mode)
     x_MK = x.reshape(-1, x.shape[-1])
     if mode == "int8-weight":
-        out_MN = x_MK.float() @ dequantize(codes_NK, scale_N).T
+        finite_MK = torch.where(x_MK.isfinite().all(1, keepdim=True), x_MK.float(), torch.nan)
+        out_MN = finite_MK @ dequantize(codes_NK, scale_N).T
     else:
         codes_MK, scale_M, outlier_MK = quantize_activation(x_MK, pooled=mode == "int8-pooled")
         out_MN = product(codes_MK, codes_NK) * (scale_M[:, None] * (scale_N / 127**2))

@@ -65,12 +65,7 @@ class Int8Linear(Counted):
     @property
     def native(self) -> bool:
         """Whether the native library computes it; asking `engine` would read all codes, which a mapped file has not."""
-        return (
-            kernels.available
-            and self.codes.is_cpu
-            and self.mode != "int8-weight"
-            and self.in_features <= kernels.MAX_WIDTH
-        )
+        return native(self.codes)
 
     def forward(self, x: Tensor, epilogue: str = "none", residual: Tensor | None = None) -> Tensor:
         """The layer, and what follows it in the same pass over memory.
@@ -113,6 +108,11 @@ class Int8Linear(Counted):
         return self.__dict__ | {"_prepared": None}  # pointers do not survive a copy
 
 
+def native(codes_NK: Tensor) -> bool:
+    """Whether the native library computes the layer of these codes."""
+    return kernels.available and codes_NK.is_cpu and codes_NK.shape[1] <= kernels.MAX_WIDTH
+
+
 class Prepared:
     """An engine, chosen and made ready for one set of buffers."""
 
@@ -122,12 +122,10 @@ class Prepared:
         self.name = "torch float32"
         self.run: Run = self._plain
         self.product = None
-        if mode == "int8-weight":
-            return
-        if codes.is_cpu and kernels.available and codes.shape[1] <= kernels.MAX_WIDTH:
-            self.native = kernels.NativeLayer(codes, scale, bias, mode == "int8-pooled")
+        if native(codes):
+            self.native = kernels.NativeLayer(codes, scale, bias, mode)
             self.run = self._native
-        else:
+        elif mode != "int8-weight":
             self.name, self.product = engine_for(codes)
 
     def engine(self) -> str:

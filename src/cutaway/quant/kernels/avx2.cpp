@@ -64,7 +64,7 @@ TARGET static void dots(const Dots& d) {
 }  // namespace avx2
 
 const Path AVX2_PATH = {
-    "avx2",         avx2::available, avx2::dots,   avx2::widen,  avx2::quantize, avx2::gather,
+    "avx2",         avx2::available, avx2::dots,   avx2::widen,  avx2::quantize, avx2::expand, avx2::gather,
     avx2::finish,   avx2::rms_norm,  avx2::layer_norm, avx2::rotate, avx2::silu_mul, avx2::attend,
     avx2::attend_open,
 };

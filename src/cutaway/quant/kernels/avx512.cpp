@@ -30,7 +30,7 @@ bool available() {
 constexpr int64_t RUN = 2048;
 constexpr int TILE = 8;
 
-// ---- one token ------------------------------------------------------------------------------------------------
+// ---- few rows of codes: one or two tokens, or one of three digits ----------------------------------------------
 
 // Four vectors → the sum of each.
 INLINE __m128i totals(const __m512i v[4]) {
@@ -44,24 +44,45 @@ INLINE __m128i totals(const __m512i v[4]) {
 // The activation is padded to 64; the last weights of a row are masked, since the next row follows at once.
 INLINE __mmask64 real_columns(int64_t width) { return ~0ull >> (63 - (width - 1) % 64); }
 
-INLINE __m512i dot_row(const uint8_t* x, const int8_t* w, int64_t width) {
-    __m512i sum = _mm512_setzero_si512();
-    int64_t last = (width - 1) / 64 * 64;
-    for (int64_t k = 0; k < last; k += 64) {
-        sum = _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(x + k), _mm512_loadu_si512(w + k));
+template <int M>
+INLINE void add_dots(const Dots& d, int64_t k, __m512i weights, __m512i sum[M]) {
+    for (int m = 0; m < M; ++m)
+        sum[m] = _mm512_dpbusd_epi32(sum[m], _mm512_loadu_si512(d.x + m * d.stride + k), weights);
+}
+
+// Weight row r of four times M rows of codes, over columns [from, to). next: what to fetch meanwhile, or null.
+template <int M>
+INLINE void dot_row(const Dots& d, const int8_t* w, int64_t from, int64_t to, int r, const char* next,
+                    __m512i sums[M][4]) {
+    __m512i sum[M];
+    for (int m = 0; m < M; ++m) sum[m] = sums[m][r];
+    int64_t last = to < d.width ? to : (d.width - 1) / 64 * 64;
+    for (int64_t k = from; k < last; k += 64) {
+        if (next) _mm_prefetch(next + k - from, _MM_HINT_T1);
+        add_dots<M>(d, k, _mm512_loadu_si512(w + k), sum);
     }
-    __m512i weights = _mm512_maskz_loadu_epi8(real_columns(width), w + last);
-    return _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(x + last), weights);
+    if (last < to) add_dots<M>(d, last, _mm512_maskz_loadu_epi8(real_columns(d.width), w + last), sum);
+    for (int m = 0; m < M; ++m) sums[m][r] = sum[m];
 }
 
 // Row after row, so that memory is read as one stream: with four rows side by side it came at half the speed. The
-// processor sees such a stream by itself: with prefetch instructions for it a token took 6 to 15 % longer.
-TARGET static void one_token(const Dots& d) {
+// processor sees such a stream by itself: with prefetch instructions for it a token took 6 to 15 % longer. But several
+// rows of codes, if they are wide, leave the nearest cache no place for the stream (it came at half the speed, too): then
+// four rows are gone through in runs, while the next four are fetched in the order in which they lie.
+template <int M>
+TARGET static void few(const Dots& d) {
+    constexpr int64_t LENGTH = M == 1 ? MAX_WIDTH : 12288 / M;
     for (int32_t row = 0; row < d.rows; row += 4) {
-        __m512i sums[4];
-        for (int r = 0; r < 4; ++r)
-            sums[r] = row + r < d.rows ? dot_row(d.x, d.w + (row + r) * d.width, d.width) : _mm512_setzero_si512();
-        _mm_storeu_si128((__m128i*)(d.out + row), totals(sums));
+        __m512i sums[M][4] = {};
+        const char* next = d.width > LENGTH ? (const char*)(d.w + (row + 4) * d.width) : nullptr;
+        for (int64_t from = 0; from < d.width; from += LENGTH) {
+            int64_t to = from + LENGTH < d.width ? from + LENGTH : d.width;
+            for (int r = 0; r < 4 && row + r < d.rows; ++r) {
+                dot_row<M>(d, d.w + (row + r) * d.width, from, to, r, next, sums);
+                if (next) next += to - from;
+            }
+        }
+        for (int m = 0; m < M; ++m) _mm_storeu_si128((__m128i*)(d.out + m * GROUP + row), totals(sums[m]));
     }
 }
 
@@ -158,12 +179,17 @@ TARGET static void many_tokens(const Dots& d) {
     }
 }
 
-TARGET static void dots(const Dots& d) { d.tokens == 1 ? one_token(d) : many_tokens(d); }
+TARGET static void dots(const Dots& d) {
+    if (d.tokens == 1) return few<1>(d);
+    if (d.tokens == 2) return few<2>(d);
+    if (d.tokens == 3) return few<3>(d);
+    many_tokens(d);
+}
 
 }  // namespace avx512
 
 const Path AVX512_PATH = {
-    "avx512-vnni",  avx512::available, avx512::dots,   avx512::widen,  avx512::quantize, avx512::gather,
+    "avx512-vnni",  avx512::available, avx512::dots,   avx512::widen,  avx512::quantize, avx512::expand, avx512::gather,
     avx512::finish, avx512::rms_norm,  avx512::layer_norm, avx512::rotate, avx512::silu_mul, avx512::attend,
     avx512::attend_open,
 };

@@ -22,14 +22,14 @@ int64_t padded(int64_t width) { return (width + 63) / 64 * 64; }
 // ---- activations ----------------------------------------------------------------------------------------------
 
 Tokens make_tokens(const Layer& layer, int64_t count) {
-    int64_t stride = padded(layer.width);
+    int64_t stride = padded(layer.width), codes = count * layer.digits * stride;
     using S = Scratch;
-    activations_memory.reserve(S::room<uint8_t>(count * stride) + S::room<Token>(count) +
+    activations_memory.reserve(S::room<uint8_t>(codes) + S::room<Token>(count) +
                                S::room<int32_t>(layer.width) + S::room<int32_t>(count * layer.width) +
                                S::room<float>(count * layer.width));
     Tokens tokens = {};
     tokens.stride = stride;
-    tokens.codes = activations_memory.take<uint8_t>(count * stride);
+    tokens.codes = activations_memory.take<uint8_t>(codes);
     tokens.rows = activations_memory.take<Token>(count);
     tokens.columns = activations_memory.take<int32_t>(layer.width);
     int32_t* slots = activations_memory.take<int32_t>(count * layer.width);
@@ -76,7 +76,9 @@ void quantize_row(const Path& path, const Call& call, const Tokens& tokens, int6
         for (int64_t k = 0; k < layer.width; ++k) half[k] = through_half(x[k]);
         seen = half;
     }
-    path.quantize(seen, x, layer.width, tokens.stride, pooled, tokens.codes + t * tokens.stride, tokens.rows[t]);
+    uint8_t* codes = tokens.codes + t * layer.digits * tokens.stride;
+    if (layer.digits == DIGITS) path.expand(x, layer.width, tokens.stride, codes, tokens.rows[t]);
+    else path.quantize(seen, x, layer.width, tokens.stride, pooled, codes, tokens.rows[t]);
 }
 
 // Which columns hold an outlier in any token of the call.
@@ -120,12 +122,13 @@ struct Space {
 Space make_space(const Layer& layer, int64_t tokens) {
     using S = Scratch;
     int64_t panel = padded(layer.width) * GROUP;
-    results_memory.reserve(2 * (S::room<int32_t>(tokens * GROUP) + S::room<float>(layer.width * GROUP)) +
+    int64_t dots = tokens * layer.digits * GROUP;
+    results_memory.reserve(2 * (S::room<int32_t>(dots) + S::room<float>(layer.width * GROUP)) +
                            S::room<int8_t>(panel));
     Space space;
     space.panel = results_memory.take<int8_t>(panel);
     for (int side = 0; side < 2; ++side) {
-        space.dots[side] = results_memory.take<int32_t>(tokens * GROUP);
+        space.dots[side] = results_memory.take<int32_t>(dots);
         space.columns[side] = results_memory.take<float>(layer.width * GROUP);
     }
     return space;
@@ -133,7 +136,7 @@ Space make_space(const Layer& layer, int64_t tokens) {
 
 Part multiply(const Path& path, const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, const Space& space,
               int side) {
-    path.dots({tokens.codes, tokens.stride, tokens.count, layer.codes + row * layer.width, layer.width, rows,
+    path.dots({tokens.codes, tokens.stride, tokens.count * layer.digits, layer.codes + row * layer.width, layer.width, rows,
                space.dots[side], space.panel});
     if (tokens.n_columns) path.gather(layer, tokens, row, rows, space.columns[side]);
     return {row, rows, space.dots[side], space.columns[side]};
@@ -190,7 +193,7 @@ void multiply_block(const Path& path, const Call& call, const Tokens& tokens, in
 // Many tokens: block after block is quantized by all threads together, then each takes its own weight rows.
 void run_many(const Path& path, const Call& call, int threads) {
     const Layer& layer = *call.layer;
-    int64_t block = BLOCK_BYTES / padded(layer.width) / 8 * 8;
+    int64_t block = BLOCK_BYTES / (padded(layer.width) * layer.digits) / 8 * 8;
     block = block < 16 ? 16 : block > 256 ? 256 : block;
     block = block < call.tokens ? block : call.tokens;
     std::vector<uint8_t> pooled(size_t(layer.pooled ? layer.width : 0));

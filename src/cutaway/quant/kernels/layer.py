@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, get_num_threads
 
 from cutaway.ground.errors import BadArgument
+from cutaway.quant.int8 import Mode
 from cutaway.quant.kernels.library import LIBRARY
 from cutaway.quant.kernels.room import Room
 
 RESULT = 5  # the slot of a room where the result is kept
 GROUP = 16  # weight rows that the library finishes together
+DIGITS = 3  # bytes of an activation where only the weight is rounded: as many as hold a float32's 24 bits
 MAX_WIDTH = 65536  # wider sums would not fit in 32 bits
 EPILOGUES = {"none": 0, "relu": 1, "residual": 2, "gated-silu": 3}
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
@@ -33,6 +35,7 @@ class _Layer(ctypes.Structure):
         ("width", ctypes.c_int64),
         ("stretch", ctypes.c_void_p),
         ("pooled", ctypes.c_int32),
+        ("digits", ctypes.c_int32),
     )
 
 
@@ -45,7 +48,7 @@ class NativeLayer:
     Sums of the codes are taken once, here: codes that change need a new NativeLayer.
     """
 
-    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None, pooled: bool = False) -> None:
+    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None, mode: Mode = "int8") -> None:
         assert LIBRARY is not None
         self.stretch: int | None = None
         rows, self.width = codes.shape
@@ -58,7 +61,9 @@ class NativeLayer:
         self.arrays = [F.pad(array, (0, GROUP)) for array in arrays]
         pointers = [array.data_ptr() for array in self.arrays] + ([None] if bias is None else [])
         self.stretch = LIBRARY.cutaway_stretch(self.codes.data_ptr(), self.codes.nbytes)
-        self.struct = _Layer(self.codes.data_ptr(), *pointers, rows, self.width, self.stretch, pooled)
+        self.struct = _Layer(self.codes.data_ptr(), *pointers, rows, self.width, self.stretch)
+        self.struct.pooled = mode == "int8-pooled"
+        self.struct.digits = DIGITS if mode == "int8-weight" else 1
         self.address = ctypes.addressof(self.struct)
         self.run = LIBRARY.cutaway_linear
 

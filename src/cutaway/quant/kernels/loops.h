@@ -91,6 +91,27 @@ TARGET static void quantize(const float* seen, const float* x, int64_t width, in
     }
 }
 
+// The row as a fraction of its largest |x|, in DIGITS digits to base 256 of which each is a code, the first of them first:
+// nothing is rounded that float32 would hold beside the largest. So there are no outliers.
+TARGET static void expand(const float* x, int64_t width, int64_t padded, uint8_t* codes, Token& token) {
+    u16 sizes = {};
+    for (int64_t k = 0; k < width; k += 16) sizes = larger(sizes, magnitudes(x + k, width - k));
+    uint32_t largest = largest_of(sizes);
+    token.outliers = 0;
+    token.scale = largest < INFINITE ? from_bits(largest) : NAN;
+    memset(codes, ZERO_POINT, size_t(DIGITS * padded));
+    float inverse = 1.0f / token.scale * (127.0f * 65536.0f);
+    if (!(inverse < from_bits(INFINITE))) return;
+    for (int64_t k = 0; k < width; ++k) {
+        float scaled = x[k] * inverse;
+        uint32_t whole = uint32_t(int32_t(scaled + (scaled < 0 ? -0.5f : 0.5f)));
+        uint32_t digits = whole + 0x808080u;  // each digit + ZERO_POINT: what a lower one borrows is carried
+        codes[k] = uint8_t(digits >> 16);
+        codes[padded + k] = uint8_t(digits >> 8);
+        codes[2 * padded + k] = uint8_t(digits);
+    }
+}
+
 // The weights' codes in the outlier columns, while their rows are in cache.
 TARGET static void gather(const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, float* columns) {
     const int8_t* w = layer.codes + row * layer.width;
@@ -101,8 +122,15 @@ TARGET static void gather(const Layer& layer, const Tokens& tokens, int64_t row,
 
 // Always in this order of float operations, so that a row's result does not depend on its batch or on threads.
 INLINE v16 value(const Layer& layer, const Token& token, const Part& part, int64_t at) {
-    i16 exact = load_ints(part.dots + at * GROUP) - load_ints(layer.shift + part.row);
-    v16 y = __builtin_convertvector(exact, v16) * (token.scale * load(layer.factor + part.row));
+    const int32_t* dots = part.dots + at * layer.digits * GROUP;
+    i16 shift = load_ints(layer.shift + part.row);
+    v16 product = __builtin_convertvector(load_ints(dots) - shift, v16);
+    if (layer.digits == DIGITS) {
+        v16 second = __builtin_convertvector(load_ints(dots + GROUP) - shift, v16);
+        v16 third = __builtin_convertvector(load_ints(dots + 2 * GROUP) - shift, v16);
+        product = product + (second + third * 0x1p-8f) * 0x1p-8f;
+    }
+    v16 y = product * (token.scale * load(layer.factor + part.row));
     if (token.outliers) {
         v16 apart = {};
         for (int32_t j = 0; j < token.outliers; ++j)

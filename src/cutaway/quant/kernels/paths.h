@@ -9,6 +9,7 @@
 constexpr int GROUP = 16;            // weight rows that are finished together: one vector of results
 constexpr int64_t MAX_WIDTH = 65536; // 255 · 127 · width must fit in 32 bits
 constexpr int ZERO_POINT = 128;      // activation codes are stored as unsigned bytes: code + 128
+constexpr int DIGITS = 3;            // bytes, to base 256, that hold an activation as well as its 24 bits do
 
 // One quantized linear layer. The arrays beside the codes are padded to a multiple of GROUP rows.
 // kernels/layer.py holds the same struct: change both together.
@@ -21,6 +22,7 @@ struct Layer {
     int64_t rows, width;
     struct Stretch* stretch;      // the codes as what every pass reads (team.h)
     int32_t pooled;               // outlier columns are shared by all tokens of a call
+    int32_t digits;               // bytes of an activation: 1 as LLM.int8() rounds it, DIGITS to hold a float32
 };
 
 enum Epilogue : int32_t { PLAIN = 0, RELU = 1, RESIDUAL = 2, GATED_SILU = 3 };
@@ -63,7 +65,7 @@ struct Call {
 
 // One quantized activation row. Its outliers are in the order of their columns.
 struct Token {
-    float scale;  // NaN where the row holds NaN or infinity: so does the whole result
+    float scale;  // NaN where the row holds NaN or infinity: so is the whole result
     int32_t outliers;
     int32_t* slots;  // first the outliers' columns, later their places in Tokens::columns
     float* values;
@@ -71,18 +73,18 @@ struct Token {
 
 // A block of quantized rows, and the columns in which any of them has an outlier.
 struct Tokens {
-    uint8_t* codes;  // [count, stride], padded with code 0
+    uint8_t* codes;  // [count, digits, stride], padded with code 0
     int64_t stride, first, count;
     Token* rows;
     int32_t* columns;
     int32_t n_columns;
 };
 
-// Up to GROUP weight rows times a block of tokens. A path may rearrange the rows in `panel`: [width, GROUP] bytes, with
-// the width rounded up to 64, aligned to 64 bytes.
+// Up to GROUP weight rows times rows of activation codes. A path may rearrange the weights in `panel`: [width, GROUP]
+// bytes, with the width rounded up to 64, aligned to 64 bytes.
 struct Dots {
     const uint8_t* x;
-    int64_t stride, tokens;
+    int64_t stride, tokens;  // where a token has several digits, each is a row and counts as a token
     const int8_t* w;
     int64_t width;
     int32_t rows;
@@ -94,7 +96,7 @@ struct Dots {
 struct Part {
     int64_t row;           // the first weight row
     int32_t rows;          // how many of the GROUP are real
-    const int32_t* dots;   // [tokens, GROUP]
+    const int32_t* dots;   // [tokens, digits, GROUP]
     const float* columns;  // [n_columns, GROUP]: the weights' codes in the outlier columns
 };
 
@@ -134,6 +136,7 @@ struct Path {
     void (*widen)(const uint16_t* bfloat16, float* out, int64_t count);
     void (*quantize)(const float* seen, const float* x, int64_t width, int64_t padded, const uint8_t* pooled,
                      uint8_t* codes, Token& token);
+    void (*expand)(const float* x, int64_t width, int64_t padded, uint8_t* codes, Token& token);
     void (*gather)(const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, float* columns);
     void (*finish)(const Call& call, const Tokens& tokens, const Part& part, const Part* up);
     void (*rms_norm)(const Row& row);

@@ -32,7 +32,7 @@ void dots(const Dots& d) {
 
 const Path PORTABLE_PATH = {
     "portable",         portable::available, portable::dots,     portable::widen,
-    portable::quantize, portable::gather,    portable::finish,   portable::rms_norm,
+    portable::quantize, portable::expand,    portable::gather, portable::finish,   portable::rms_norm,
     portable::layer_norm, portable::rotate,  portable::silu_mul, portable::attend,
     portable::attend_open,
 };
