@@ -44,17 +44,19 @@ def options(doc: str | None) -> argparse.Namespace:
 
 
 def entrants(models: Models, targets: Mapping[str, float]) -> dict[str, list[Entrant]]:
-    """Who runs on which model: cutaway first, and those that have a target."""
+    """Who runs on which model: cutaway's default first, then weights alone in 8 bits, and those that have a target."""
     ours, peer = models.own, models.peer
     every = {
         OPT: [
             Entrant("cutaway int8", "cutaway_int8", ours, models.opt_int8),
+            Entrant("cutaway int8-weight", "cutaway_int8", ours, lambda: models.opt_int8("int8-weight")),
             Entrant("transformers + bitsandbytes int8", "bitsandbytes_int8", lambda: peer("bitsandbytes"), models.opt),
             Entrant("CTranslate2 int8", "ctranslate2_int8", lambda: peer("ctranslate2"), models.opt_ctranslate2),
             Entrant("OpenVINO int8", "openvino_int8", lambda: peer("openvino"), models.opt_openvino),
         ],
         SMALL: [
             Entrant("cutaway int8", "cutaway_int8", ours, models.small_int8),
+            Entrant("cutaway int8-weight", "cutaway_int8", ours, lambda: models.small_int8("int8-weight")),
             Entrant("llama.cpp Q8_0", "llama_cpp_q8_0", lambda: peer("llama_cpp"), models.small_q8_0),
             Entrant("transformers bfloat16", "transformers_bf16", ours, models.small),
         ],
@@ -93,8 +95,9 @@ def _row(
         row += ["", "" if asked is None else f"{asked:.2f} of the bandwidth"]
         return [*row, "" if asked is None else yes(share >= asked), ""]
     ratio = statistics.median(theirs / own for theirs, own in zip(seconds, ours.seconds(goal.what), strict=True))
-    asked = targets[name]
-    return [*row, f"{ratio:.2f} ×", f"{asked:.2f} ×", yes(ratio >= asked), _alike(result, ours)]
+    asked = targets.get(name)
+    goal_met = ["", ""] if asked is None else [f"{asked:.2f} ×", yes(ratio >= asked)]
+    return [*row, f"{ratio:.2f} ×", *goal_met, _alike(result, ours)]
 
 
 def yes(holds: bool) -> str:

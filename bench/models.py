@@ -22,7 +22,9 @@ from cutaway.weights.hub import resolve
 from cutaway.weights.save import read_manifest
 
 CONVERT = Path(__file__).parent / "convert"
-QUANTIZE = "import sys; from cutaway.weights.opening import quantize; quantize(sys.argv[1], sys.argv[2])"
+QUANTIZE = (
+    "import sys; from cutaway.weights.opening import quantize; quantize(sys.argv[1], sys.argv[3], mode=sys.argv[2])"
+)
 TOKENIZE = """
 import json, sys
 from pydoc_data.topics import topics
@@ -43,8 +45,8 @@ class Models:
         """The stand-in of opt-1.3b as safetensors in float16."""
         return stand_in(self.folder) / "safetensors"
 
-    def opt_int8(self) -> Path:
-        return self._quantized(self.opt(), "opt-int8")
+    def opt_int8(self, mode: str = "int8") -> Path:
+        return self._quantized(self.opt(), "opt", mode)
 
     def opt_ctranslate2(self) -> Path:
         return self._made("opt-ctranslate2", [self.peer("ctranslate2"), CONVERT / "to_ctranslate2.py", self.opt()])
@@ -56,8 +58,8 @@ class Models:
         """SmolLM2-135M-Instruct in Hugging Face's format."""
         return resolve(None)
 
-    def small_int8(self) -> Path:
-        return self._quantized(self.small(), "smollm2-int8")
+    def small_int8(self, mode: str = "int8") -> Path:
+        return self._quantized(self.small(), "smollm2", mode)
 
     def small_q8_0(self) -> Path:
         return self._made("smollm2-q8_0.gguf", [sys.executable, CONVERT / "to_gguf.py", self.small()])
@@ -81,15 +83,16 @@ class Models:
         )
         return json.loads(done.stdout)
 
-    def _quantized(self, source: Path, name: str) -> Path:
+    def _quantized(self, source: Path, model: str, mode: str) -> Path:
         """What `cutaway quantize` writes; made anew where it is of another layout."""
+        name = f"{model}-{mode}"
         out = self.folder / name
         if out.exists():
             try:
                 read_manifest(out)
             except BadCheckpoint:
                 shutil.rmtree(out)
-        return self._made(name, [sys.executable, "-c", QUANTIZE, source])
+        return self._made(name, [sys.executable, "-c", QUANTIZE, source, mode])
 
     def _made(self, name: str, command: list[str | Path]) -> Path:
         """The file or folder that a command makes of its last argument. Raises Missing where it fails."""

@@ -1,25 +1,33 @@
 """Claim: LLM.int8() costs SmolLM2 next to nothing: top-1 agreement with full precision of at least 97 %.
 
 Perplexity of each mode, and its next-token distributions against full precision, over the first 20,480 tokens of
-Python's own documentation (pydoc's topics), in segments of 2048. bitsandbytes' LLM.int8() on the same text, in
-transformers, stands beside; it leaves the head in full precision.
+Python's own documentation (pydoc's topics), in segments of 2048. What each half of LLM.int8() does alone stands
+beside; so do bitsandbytes' LLM.int8() in transformers, which leaves the head in full precision, and llama.cpp's Q8_0,
+which has a scale for every 32 weights and every 32 activations.
 """
 
 import argparse
+import json
 import logging
 import math
+import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from contest import yes
 from models import Models
-from torch import Tensor
+from peers import Missing
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import cutaway
 from cutaway.analysis.compare import kl_divergence
+from cutaway.quant.int8 import quantize_activation
 from measure import report
 
 Read = Callable[[Tensor], Tensor]  # ids [T] → logits [T, V]
@@ -59,6 +67,37 @@ def ours(mode: str | None, keep: tuple[str, ...] = ()) -> Read:
     return lambda ids_T: lm.logits(ids_T[None])[0]
 
 
+def activations_alone() -> Read:
+    """What each layer takes, as LLM.int8() rounds it, times the weight in full precision."""
+
+    def rounded(layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x_MK = given[0].flatten(0, -2)
+        codes_MK, scale_M, outlier_MK = quantize_activation(x_MK)
+        seen_MK = torch.where(outlier_MK, x_MK, codes_MK * (scale_M / 127)[:, None])
+        return seen_MK.reshape(given[0].shape), *given[1:]
+
+    lm = cutaway.load(Models().small(), quantize=None, dtype="float32", device="cpu")
+    for module in lm.decoder.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(rounded)
+    return lambda ids_T: lm.logits(ids_T[None])[0]
+
+
+def llama_cpp() -> Read:
+    """Raises Missing where the peer cannot be made."""
+    python, model = Models().peer("llama_cpp"), Models().small_q8_0()
+    worker = Path(__file__).parent / "workers" / "llama_cpp_logits.py"
+
+    def read(ids_T: Tensor) -> Tensor:
+        with tempfile.TemporaryDirectory() as folder:
+            out, threads = Path(folder) / "logits.npy", str(torch.get_num_threads())
+            command = [python, worker, model, json.dumps(ids_T.tolist()), out, threads]
+            subprocess.run([str(part) for part in command], check=True, capture_output=True)
+            return torch.from_numpy(np.load(out))
+
+    return read
+
+
 def theirs() -> Read:
     logging.disable(logging.WARNING)  # it writes a line for every product
     model = AutoModelForCausalLM.from_pretrained(
@@ -82,8 +121,14 @@ def main() -> None:
     modes = {
         "full precision (float32)": full, "`int8`, the default": ours("int8"),
         "`int8`, head kept": ours("int8", ("lm_head",)), "`int8-pooled`": ours("int8-pooled"),
-        "`int8-weight`": ours("int8-weight"), "bitsandbytes": theirs(),
+        "`int8-weight`": ours("int8-weight"), "`int8-weight`, head kept": ours("int8-weight", ("lm_head",)),
+        "activations alone": activations_alone(), "bitsandbytes": theirs(),
     }  # fmt: skip
+    notes = ""
+    try:
+        modes["llama.cpp Q8_0"] = llama_cpp()
+    except Missing as missing:
+        notes = f"llama.cpp Q8_0: {missing}.\n\n"
     costs = {name: Cost() for name in modes}
     ids = torch.tensor(Models().ids(given.tokens))
     for ids_T in ids.split(given.segment):
@@ -95,15 +140,16 @@ def main() -> None:
         for name, cost in costs.items()
     ]
     default, peer = costs["`int8`, the default"], costs["bitsandbytes"]
-    notes = f"{len(ids)} tokens in segments of {given.segment}; the first of each has nothing before it and is not "
+    notes += f"{len(ids)} tokens in segments of {given.segment}; the first of each has nothing before it and is not "
     notes += "scored. KL(full ‖ mode) in nats, mean over all positions.\n\n"
     notes += f"`int8` agrees at {AGREEMENT:.0%} of the positions or more: {yes(default.agreement >= AGREEMENT)}. "
     notes += f"`int8` is no worse than bitsandbytes by KL: {yes(default.mean_kl <= peer.mean_kl)}; "
     notes += f"by perplexity: {yes(default.perplexity <= peer.perplexity)}. With the head in full precision, as "
     kept = costs["`int8`, head kept"]
     notes += f"bitsandbytes leaves it: {yes(round(kept.mean_kl, 4) <= round(peer.mean_kl, 4))}; "
-    notes += f"{yes(kept.perplexity <= peer.perplexity)}. One scale a weight row alone, without any rounding of "
-    notes += "activations (`int8-weight`), already changes that many of the likeliest tokens."
+    notes += f"{yes(kept.perplexity <= peer.perplexity)}. LLM.int8() rounds twice. The weights alone change "
+    notes += f"{1 - costs['`int8-weight`'].agreement:.1%} of the likeliest tokens, the activations alone "
+    notes += f"{1 - costs['activations alone'].agreement:.1%}."
     header = ["mode", "perplexity", "mean KL", "same likeliest token"]
     report("quality", "What 8 bits cost SmolLM2-135M", header, rows, notes)
 

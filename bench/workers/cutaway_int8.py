@@ -1,5 +1,7 @@
 """cutaway in 8 bits, by the generator of steps that every caller of it uses, each step with its logits."""
 
+from pathlib import Path
+
 import torch
 from serve import Each, arguments, serve, versions
 
@@ -8,10 +10,12 @@ from cutaway.model import architecture
 from cutaway.sample.loop import generate
 from cutaway.sample.settings import Sampling
 from cutaway.text.pieces import Tokens
+from cutaway.weights.save import read_manifest
 
 path, threads, _ = arguments()
 torch.set_num_threads(threads)
-lm = cutaway.load(path, device="cpu")
+mode = read_manifest(Path(path))["mode"]
+lm = cutaway.load(path, quantize=mode, device="cpu")
 
 
 def decode(prompt: list[int], new: int, each: Each) -> None:
@@ -24,7 +28,7 @@ def decode(prompt: list[int], new: int, each: Each) -> None:
 read = [row for row in architecture.rows(lm.decoder) if not row.name.startswith("embed.")]
 serve(
     decode,
-    settings=f"int8, {lm.decoder.blocks[0].mlp.down.engine}",
+    settings=f"{mode}, {lm.decoder.blocks[0].mlp.down.engine}",
     nbytes=sum(row.bytes * row.count for row in read),
     runs_on=versions("torch"),
 )

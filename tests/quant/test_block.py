@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from cutaway.ground.errors import BadArgument
 from cutaway.model.cache import Cache
 from cutaway.model.counted import Counted
 from cutaway.model.decoder import Decoder
@@ -92,6 +93,34 @@ def new_norm(decoder: Decoder) -> None:
     block.ln2.weight = nn.Parameter(block.ln2.weight.detach() * 1.5)
 
 
+def new_memory(decoder: Decoder) -> None:
+    weight = decoder.blocks[1].ln2.weight
+    weight.data = weight.data * 1.5
+
+
+def swapped_tensors(decoder: Decoder) -> None:
+    weight = decoder.blocks[1].ln2.weight
+    torch.utils.swap_tensors(weight, nn.Parameter(weight.detach() * 1.5))
+
+
+def a_wider_norm(decoder: Decoder) -> None:
+    norm = decoder.blocks[1].ln2.to(torch.float64)
+    norm.weight.data *= 1.5
+
+
+def another_order(decoder: Decoder) -> None:
+    first, second, *others = decoder.blocks
+    decoder.blocks = nn.ModuleList([second, first, *others])
+
+
+def a_block_more(decoder: Decoder) -> None:
+    decoder.blocks.append(decoder.blocks[0])
+
+
+def no_angles(decoder: Decoder) -> None:
+    decoder.rotary = None
+
+
 def new_layer(decoder: Decoder) -> None:
     old = decoder.blocks[1].mlp.down
     decoder.blocks[1].mlp._modules["down"] = Int8Linear(old.codes, old.scale * 2, old.bias)
@@ -129,10 +158,11 @@ def a_block_less(decoder: Decoder) -> None:
     decoder.blocks[1] = decoder.blocks[0]
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")
 @pytest.mark.parametrize(
     "change",
-    [new_norm, new_layer, new_scale, new_codes_in_place, another_mode, a_hook, a_hook_on_a_block, another_forward,
-     a_block_less],
+    [new_norm, new_memory, swapped_tensors, a_wider_norm, new_layer, new_scale, new_codes_in_place, another_mode,
+     a_hook, a_hook_on_a_block, another_forward, a_block_less, a_block_more, another_order, no_angles],
 )  # fmt: skip
 def test_what_is_replaced_between_two_tokens_is_seen(change: Callable[[Decoder], None], tmp_path: Path) -> None:
     decoder = loaded("llama", tmp_path)
@@ -143,6 +173,83 @@ def test_what_is_replaced_between_two_tokens_is_seen(change: Callable[[Decoder],
     change(decoder)
     found, expected = together.next(), each.next(OneByOne())
     assert torch.equal(found, expected) and not torch.equal(found, before)
+
+
+def test_keys_and_values_may_be_put_in_the_place_of_others(tmp_path: Path) -> None:
+    decoder = loaded("llama", tmp_path)
+    together, each = Passes(decoder), Passes(decoder)
+    for passes, tap in ((together, untapped), (each, OneByOne())):
+        passes.next(tap)
+        cache = passes.cache
+        cache.keys = [keys[[1, 1]] for keys in cache.keys if keys is not None]
+        cache.values = [values[[1, 1]] for values in cache.values if values is not None]
+    assert torch.equal(together.next(), each.next(OneByOne()))
+    together.cache.values.pop()
+    with pytest.raises(IndexError):
+        together.next()
+
+
+@pytest.mark.parametrize(("layer", "shape"), [("down", (24, 4096)), ("down", (4096, 40)), ("up", (8, 24))])
+def test_a_layer_of_another_shape_is_left_to_the_steps(layer: str, shape: tuple[int, int], tmp_path: Path) -> None:
+    decoder = loaded("llama", tmp_path)
+    passes = Passes(decoder)
+    passes.next()
+    codes = torch.ones(shape, dtype=torch.int8)
+    decoder.blocks[1].mlp._modules[layer] = Int8Linear(codes, torch.ones(shape[0]))
+    with pytest.raises((BadArgument, RuntimeError)):
+        passes.next()
+
+
+class Rooms(OneByOne):
+    """Wants all that is inside blocks but what `without` names, and has places for it where places are asked for."""
+
+    def __init__(self, shapes: dict[str, torch.Size], without: tuple[str, ...]) -> None:
+        self.values = {site: torch.zeros(1, *shape) for site, shape in shapes.items() if not site.endswith(without)}
+
+    def wants(self, *names: str) -> bool:
+        return any(name in self.values for name in names)
+
+    def __call__(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        if name in self.values:
+            self.values[name][0] = value
+        return value
+
+    def room(self, names: tuple[str, ...], places: int) -> kernels.Room | None:
+        return kernels.Room([self.values.get(name) for name in names])
+
+
+class Shapes(OneByOne):
+    def __init__(self) -> None:
+        self.found: dict[str, torch.Size] = {}
+
+    def wants(self, *names: str) -> bool:
+        return True
+
+    def __call__(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        if name.startswith("blocks."):
+            self.found[name] = value.shape
+        return value
+
+
+@pytest.mark.parametrize("change", [None, another_order, a_block_more])
+@pytest.mark.parametrize("without", [("scores", "pattern"), ("nothing",)])
+def test_what_is_recorded_in_one_call_is_what_each_block_shows(
+    change: Callable[[Decoder], None] | None, without: tuple[str, ...], tmp_path: Path
+) -> None:
+    decoder = loaded("llama-gqa", tmp_path)
+    together, each = Passes(decoder), Passes(decoder)
+    for passes in (together, each):
+        passes.next()
+    if change is not None:
+        change(decoder)
+    shapes = Shapes()
+    deepcopied = deepcopy(each)
+    deepcopied.next(shapes)
+    one, other = Rooms(shapes.found, without), Rooms(shapes.found, without)
+    other.room = lambda names, places: None  # type: ignore[method-assign]
+    assert torch.equal(together.next(one), each.next(other))
+    for site, value in one.values.items():
+        assert value.any() and torch.allclose(value, other.values[site], rtol=1e-4, atol=1e-5), site
 
 
 def test_what_torch_func_writes_for_a_call_is_seen(tmp_path: Path) -> None:

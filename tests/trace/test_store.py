@@ -1,5 +1,8 @@
 """Where recorded values lie: each in memory of its own, or of its own within a chunk that a large trace takes."""
 
+import mmap
+
+import pytest
 import torch
 
 from cutaway.trace import store
@@ -41,3 +44,34 @@ def test_a_small_trace_s_values_hold_nothing_but_themselves() -> None:
     memory = Memory(store.LARGE - 1, torch.device("cpu"))
     assert not memory.chunked
     assert memory.take((2, 3), torch.bfloat16).untyped_storage().nbytes() == 12
+
+
+def test_a_small_value_keeps_no_large_one_s_memory() -> None:
+    memory = Memory(8 * store.CHUNK, torch.device("cpu"))
+    large, small = (memory.take((count,), torch.int8).fill_(1) for count in (3 * store.CHUNK - 100, 7))
+    before = sum(map(len, store._waiting))
+    del large
+    assert sum(map(len, store._waiting)) - before == 3 * store.CHUNK
+    assert (small == 1).all()
+
+
+def test_what_waits_never_grows_past_what_was_in_use() -> None:
+    store._waiting.clear()
+    for chunks in (5, 3, 9, 4, 20, 2):
+        Memory(chunks * store.CHUNK, torch.device("cpu")).take((chunks * store.CHUNK,), torch.int8)
+        assert sum(map(len, store._waiting)) <= 20 * store.CHUNK
+    assert len(store._waiting) < 6
+
+
+def test_what_waits_is_given_back_where_the_system_has_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    Memory(4 * store.CHUNK, torch.device("cpu")).take((4 * store.CHUNK,), torch.int8)
+    usual = store._new
+
+    def full(size: int) -> mmap.mmap:
+        if store._waiting:
+            raise OSError("no memory")
+        return usual(size)
+
+    monkeypatch.setattr(store, "_new", full)
+    value = Memory(store.LARGE, torch.device("cpu")).take((10,), torch.int8)
+    assert len(value) == 10 and not store._waiting

@@ -3,6 +3,7 @@
 It does not know who relies on it, nor what the parts are.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -12,7 +13,7 @@ TABLES = ("_parameters", "_buffers", "_modules")
 
 class Counted(nn.Module):
     """`Counted.changes` grows with every attribute, parameter, buffer or module that any such module gains or loses,
-    however it is put there (torch.func writes into a module's tables). What a tensor holds is not counted."""
+    also where torch.func writes into its tables. What a tensor holds, and where, is not counted."""
 
     changes = 0
 
@@ -22,45 +23,29 @@ class Counted(nn.Module):
             object.__setattr__(self, name, _Table(getattr(self, name)))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        Counted.changes += 1
         super().__setattr__(name, value)
+        Counted.changes += 1
 
     def __delattr__(self, name: str) -> None:
-        Counted.changes += 1
         super().__delattr__(name)
+        Counted.changes += 1
+
+
+def _counting(name: str) -> Callable[..., Any]:
+    """dict's own method; whoever sees its count sees its change, too."""
+    inner = getattr(dict, name)
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        result = inner(*args, **kwargs)
+        Counted.changes += 1
+        return result
+
+    return method
 
 
 class _Table(dict[str, Any]):
     """A dict that counts every change of what it holds."""
 
-    def __setitem__(self, key: str, value: Any) -> None:
-        Counted.changes += 1
-        super().__setitem__(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        Counted.changes += 1
-        super().__delitem__(key)
-
-    def pop(self, *args: Any) -> Any:
-        Counted.changes += 1
-        return super().pop(*args)
-
-    def popitem(self) -> tuple[str, Any]:
-        Counted.changes += 1
-        return super().popitem()
-
-    def clear(self) -> None:
-        Counted.changes += 1
-        super().clear()
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        Counted.changes += 1
-        super().update(*args, **kwargs)
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        Counted.changes += 1
-        return super().setdefault(key, default)
-
-    def __ior__(self, other: Any) -> "_Table":
-        Counted.changes += 1
-        return super().__ior__(other)
+    __setitem__, __delitem__, __ior__ = _counting("__setitem__"), _counting("__delitem__"), _counting("__ior__")
+    pop, popitem, clear = _counting("pop"), _counting("popitem"), _counting("clear")
+    update, setdefault = _counting("update"), _counting("setdefault")

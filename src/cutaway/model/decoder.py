@@ -18,14 +18,21 @@ from cutaway.model.attend import Place, attend_explicit, window
 from cutaway.model.cache import Cache
 from cutaway.model.counted import Counted
 from cutaway.model.positions import Rotary
-from cutaway.model.steps import ACTIVATIONS, Blocks, Steps, plain
+from cutaway.model.steps import ACTIVATIONS, Steps, plain
 from cutaway.model.tap import Tap, show, unseen, untapped
 
 
 def child(name: str) -> Any:
     """A module's own module of that name, at once. nn.Module looks for one only where all else has failed, which takes
     0.7 µs, hundreds of times a token."""
-    return property(lambda module: module._modules[name])
+
+    def own(module: nn.Module) -> Any:
+        try:
+            return module._modules[name]
+        except KeyError:
+            raise AttributeError(name) from None  # nn.Module says the rest
+
+    return property(own)
 
 
 class Embed(nn.Module):
@@ -224,7 +231,7 @@ class Block(Counted):
 
 def through(
     steps: Steps,
-    blocks: Blocks,
+    blocks: tuple[nn.Module, ...],
     resid_BTD: Tensor,
     place: Place,
     cache: Cache | None,
@@ -275,9 +282,8 @@ class Decoder(nn.Module):
         self.config = config
         self.embed = Embed(config)
         self.rotary = Rotary(config.rope) if config.rope is not None else None
-        blocks = [Block(config, layer) for layer in range(config.n_layers)]
-        self.blocks = nn.ModuleList(blocks)
-        self.inside = tuple(name for block in blocks for name in block.inside)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.inside: tuple[tuple[nn.Module, ...], tuple[str, ...]] = (), ()
         self.unembed = Unembed(config)
 
     def use(self, steps: Steps) -> None:
@@ -285,6 +291,13 @@ class Decoder(nn.Module):
         for module in self.modules():
             if isinstance(module, Norm | Attention | MLP | Block | Unembed | Decoder):
                 module.steps = steps
+
+    def stack(self) -> tuple[tuple[nn.Module, ...], tuple[str, ...]]:
+        """The blocks as they are now, and what is inside all of them: the same tuple as long as they are the same."""
+        blocks = tuple(self.blocks)
+        if blocks != self.inside[0]:
+            self.inside = blocks, tuple(name for block in blocks for name in getattr(block, "inside", ()))
+        return self.inside
 
     def forward(
         self,
@@ -304,11 +317,12 @@ class Decoder(nn.Module):
         resid_BTD = self.embed(tokens, tap)
         turn = None if self.rotary is None else self.rotary(tokens.positions, resid_BTD.dtype)
         place = Place(window(tokens, cache), turn)
-        whole_BTD = through(self.steps, self.blocks, resid_BTD, place, cache, self.inside, tap)
+        blocks, inside = self.stack()
+        whole_BTD = through(self.steps, blocks, resid_BTD, place, cache, inside, tap)
         if whole_BTD is not None:
             resid_BTD = whole_BTD
         else:
-            for block in self.blocks:
+            for block in blocks:
                 resid_BTD = block(resid_BTD, place, cache, tap)
         if last is not None:
             resid_BTD = resid_BTD[torch.arange(len(last), device=last.device), last][:, None]

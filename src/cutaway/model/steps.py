@@ -17,7 +17,6 @@ from cutaway.model.attend import Place, Window, attend_fused
 from cutaway.model.cache import Cache
 from cutaway.model.positions import rotate
 
-Blocks = nn.ModuleList | tuple[nn.Module, ...]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
@@ -114,7 +113,9 @@ class Steps:
         gate_BTF, linear_BTF = out_BTF.chunk(2, -1)
         return self.gate(gate_BTF, linear_BTF, activation)
 
-    def through(self, blocks: Blocks, resid_BTD: Tensor, place: Place, cache: Cache | None, room: Any) -> Tensor | None:
+    def through(
+        self, blocks: tuple[nn.Module, ...], resid_BTD: Tensor, place: Place, cache: Cache | None, room: Any
+    ) -> Tensor | None:
         """All that these blocks do, one after another, for one new place of each text: decoder.py: Block.
 
         room: for the values inside each, block by block: Block.inside. None: there is no such step.

@@ -33,4 +33,5 @@ def fits(norm: Normalizing | None) -> bool:
 
 def parts(norm: Normalizing) -> kernels.NormParts:
     own: dict[str, Tensor] = norm._parameters  # pyright: ignore[reportAttributeAccessIssue]  faster than by attribute
-    return own["weight"], own.get("bias"), norm.eps
+    weight = own.get("weight")
+    return norm.weight if weight is None else weight, own.get("bias"), norm.eps

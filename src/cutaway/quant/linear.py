@@ -65,7 +65,7 @@ class Int8Linear(Counted):
     @property
     def native(self) -> bool:
         """Whether the native library computes it; asking `engine` would read all codes, which a mapped file has not."""
-        return native(self.codes)
+        return runs_natively(self.codes)
 
     def forward(self, x: Tensor, epilogue: str = "none", residual: Tensor | None = None) -> Tensor:
         """The layer, and what follows it in the same pass over memory.
@@ -108,7 +108,7 @@ class Int8Linear(Counted):
         return self.__dict__ | {"_prepared": None}  # pointers do not survive a copy
 
 
-def native(codes_NK: Tensor) -> bool:
+def runs_natively(codes_NK: Tensor) -> bool:
     """Whether the native library computes the layer of these codes."""
     return kernels.available and codes_NK.is_cpu and codes_NK.shape[1] <= kernels.MAX_WIDTH
 
@@ -122,7 +122,7 @@ class Prepared:
         self.name = "torch float32"
         self.run: Run = self._plain
         self.product = None
-        if native(codes):
+        if runs_natively(codes):
             self.native = kernels.NativeLayer(codes, scale, bias, mode)
             self.run = self._native
         elif mode != "int8-weight":

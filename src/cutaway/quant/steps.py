@@ -1,6 +1,6 @@
 """The decoder's small steps by the native library, for float32 on the CPU; anything else takes the plain way.
 
-It does not know blocks or names of values: it answers to the same calls as model/steps.py.
+It does not know names of values: it answers to the same calls as model/steps.py.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cutaway.model.attend import Place, Window
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
-from cutaway.model.steps import Blocks, Normalizing, Steps, hooked
+from cutaway.model.steps import Normalizing, Steps, hooked
 from cutaway.quant import kernels
 from cutaway.quant.block import BlockSteps
 from cutaway.quant.joining import EPILOGUES, fits, joining, parts
@@ -102,7 +102,9 @@ class NativeSteps(Steps):
         outs = room.of(6, square), room.of(7, square), room.of(5, q_BTHK.shape)
         return kernels.attend_many(q_BTHK, k_BSGK, v_BSGK, place.window.causal, place.window.visible_BTS, outs)
 
-    def through(self, blocks: Blocks, resid_BTD: Tensor, place: Place, cache: Cache | None, room: Any) -> Tensor | None:
+    def through(
+        self, blocks: tuple[nn.Module, ...], resid_BTD: Tensor, place: Place, cache: Cache | None, room: Any
+    ) -> Tensor | None:
         """One call for one new place of each text after the prompt."""
         return None if cache is None else self.blocks.run(blocks, resid_BTD, place, cache, room)
 

@@ -24,11 +24,12 @@ _waiting: list[mmap.mmap] = []  # chunks that no tensor uses any more
 
 
 class Memory:
-    """Memory for tensors of so many bytes in all, on a device, each of which is written whole.
+    """Memory for tensors of so many bytes in all, on a device.
 
     A large trace takes the host's memory in chunks: large pages, which the system gives three times as fast as small
-    ones, and those of earlier traces again, which it need not give at all. A tensor keeps its chunk, and so up to
-    32 MB, as long as it lives; a chunk without tensors waits for the next trace, unless the system wants it back.
+    ones, and those of earlier traces again, which it need not give at all. Small tensors share chunks of 32 MB, and one
+    keeps its chunk as long as it lives; a large one has a chunk of its own. A chunk without tensors waits for the next
+    trace, unless the system wants it back.
     """
 
     def __init__(self, nbytes: int, device: torch.device) -> None:
@@ -42,6 +43,8 @@ class Memory:
         try:
             return self._take(shape, dtype)
         except (RuntimeError, OSError) as error:  # torch's and the system's words for having none left
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
             found = f"no memory left for a value of {list(shape)}"
             raise BadArgument(
                 found, "room for all that is to be recorded", "record fewer sites, or new tokens"
@@ -51,24 +54,49 @@ class Memory:
         count, nbytes = math.prod(shape), math.prod(shape) * dtype.itemsize
         if not self.chunked or count == 0:
             return torch.empty(shape, dtype=dtype, device=self.device)
+        self.left -= nbytes
+        if nbytes >= CHUNK:
+            return torch.frombuffer(_chunk(nbytes), dtype=dtype, count=count).view(shape)
         if self.used + nbytes > len(self.chunk):
-            self.chunk, self.used = _chunk(max(nbytes, min(CHUNK, self.left))), 0
+            self.chunk, self.used = _chunk(max(nbytes, min(CHUNK, nbytes + self.left))), 0
         value = torch.frombuffer(self.chunk, dtype=dtype, count=count, offset=self.used).view(shape)
         self.used += -(-nbytes // ALIGN) * ALIGN
-        self.left -= nbytes
         return value
 
 
 def _chunk(nbytes: int) -> memoryview:
     """At least so many bytes; they wait for the next one who asks when nothing refers to the view any more."""
+    size = -(-nbytes // CHUNK) * CHUNK
     for waiting in sorted(_waiting, key=len):
-        if len(waiting) >= nbytes:
-            with suppress(ValueError):  # another thread was faster
-                _waiting.remove(waiting)
-                return _lent(waiting)
-    chunk = mmap.mmap(-1, -(-nbytes // CHUNK) * CHUNK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if size <= len(waiting) <= 2 * size and _drop(waiting):
+            return _lent(waiting)
+    # A new one takes the place of those that did not fit: what waits never grows past what was once in use.
+    left = size
+    for waiting in tuple(_waiting):
+        if left > 0 and _drop(waiting):
+            left -= len(waiting)
+    try:
+        chunk = _new(size)
+    except OSError:
+        if not _waiting:
+            raise
+        _waiting.clear()
+        chunk = _new(size)
     _advise(chunk, mmap.MADV_HUGEPAGE)
     return _lent(chunk)
+
+
+def _drop(chunk: mmap.mmap) -> bool:
+    """Take a chunk from those that wait; whether it was still there."""
+    try:
+        _waiting.remove(chunk)
+    except ValueError:  # another thread was faster
+        return False
+    return True
+
+
+def _new(size: int) -> mmap.mmap:
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _lent(chunk: mmap.mmap) -> memoryview:

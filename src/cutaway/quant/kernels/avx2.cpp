@@ -20,7 +20,7 @@ namespace avx2 {
 
 bool available() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
-constexpr int64_t AHEAD = 4096;  // bytes; see avx512.cpp
+constexpr int64_t AHEAD = 4096;  // bytes of a row that are fetched before they are wanted
 
 INLINE int32_t total(__m256i v) {
     __m128i half = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));

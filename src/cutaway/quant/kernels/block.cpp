@@ -4,7 +4,6 @@
 #include "calls.h"
 #include "threads.h"
 
-#include <array>
 #include <cstring>
 
 // What stays the same from token to token. kernels/block.py holds the same struct: change both together.
@@ -19,7 +18,8 @@ struct Block {
 
 namespace {
 
-// Where the values of each part begin among those of a block, in the order of decoder.py: Block.inside.
+// Where the values of each part begin among those of a block, in the order of decoder.py: Block.inside. kernels/block.py
+// has their number, too: change both together.
 enum Slots { STREAM = 0, READS = 1, ATTENTION = 7, SUM = 15, MLP = 21, LAST_SUM = 27, SLOTS = 33 };
 
 void run(const Block& b, const float* x, const float* cos, const float* sin, const uint8_t* mask, int64_t places,
@@ -30,15 +30,14 @@ void run(const Block& b, const float* x, const float* cos, const float* sin, con
                    Scratch::room<float>(texts * width) + Scratch::room<float>(texts * b.down->width));
     float *qkv = memory.take<float>(texts * b.qkv->rows), *z = memory.take<float>(texts * b.out->width);
     float *mid = memory.take<float>(texts * width), *post = memory.take<float>(texts * b.down->width);
-    Room rooms[5];
-    for (int i = 0; room && i < 5; ++i) rooms[i] = room->from(std::array{READS, ATTENTION, SUM, MLP, LAST_SUM}[i]);
-    auto of = [&](int i) { return room ? &rooms[i] : nullptr; };
+    Room part;
+    auto of = [&](Slots first) { return room ? &(part = room->from(first)) : nullptr; };
     if (float* stream = Room::slot(room, STREAM)) memcpy(stream, x, size_t(texts * width) * sizeof(float));
-    cutaway_linear(b.qkv, x, qkv, texts, nullptr, PLAIN, FLOAT32, b.w1, b.b1, b.eps1, of(0), threads);
-    cutaway_attention_step(b.shape, qkv, cos, sin, b.keys, b.values, mask, places, of(1), z, threads);
-    cutaway_linear(b.out, z, mid, texts, x, RESIDUAL, FLOAT32, nullptr, nullptr, 0, of(2), threads);
-    cutaway_linear(b.up, mid, post, texts, nullptr, b.nonlinearity, FLOAT32, b.w2, b.b2, b.eps2, of(3), threads);
-    cutaway_linear(b.down, post, result, texts, mid, RESIDUAL, FLOAT32, nullptr, nullptr, 0, of(4), threads);
+    cutaway_linear(b.qkv, x, qkv, texts, nullptr, PLAIN, FLOAT32, b.w1, b.b1, b.eps1, of(READS), threads);
+    cutaway_attention_step(b.shape, qkv, cos, sin, b.keys, b.values, mask, places, of(ATTENTION), z, threads);
+    cutaway_linear(b.out, z, mid, texts, x, RESIDUAL, FLOAT32, nullptr, nullptr, 0, of(SUM), threads);
+    cutaway_linear(b.up, mid, post, texts, nullptr, b.nonlinearity, FLOAT32, b.w2, b.b2, b.eps2, of(MLP), threads);
+    cutaway_linear(b.down, post, result, texts, mid, RESIDUAL, FLOAT32, nullptr, nullptr, 0, of(LAST_SUM), threads);
 }
 
 }  // namespace
@@ -51,7 +50,8 @@ EXPORT void cutaway_blocks(const Block* const* blocks, int64_t count, const floa
                            const float* sin, const uint8_t* mask, int64_t places, const Room* room, float* result,
                            int32_t threads) {
     for (int64_t i = 0; i < count; ++i) {
-        Room own = room ? room->from(int(i) * SLOTS) : Room{};
+        Room own;
+        if (room) own = room->from(int(i) * SLOTS);
         run(*blocks[i], i ? result : x, cos, sin, mask, places, room ? &own : nullptr, result, threads);
     }
 }

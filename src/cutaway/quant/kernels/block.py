@@ -13,6 +13,9 @@ from cutaway.quant.kernels.library import LIBRARY
 from cutaway.quant.kernels.room import Room
 from cutaway.quant.kernels.steps import StepShape, mask_of
 
+SLOTS = 33  # values of a block: block.cpp: Slots
+SOFTMAX = (13, 14)  # which of them are the scores and the pattern
+
 
 class _Block(ctypes.Structure):
     """block.cpp holds the same struct: change both together."""
@@ -28,7 +31,7 @@ class _Block(ctypes.Structure):
 class BlockStep:
     """layers: those of q, k and v; after attention; into the MLP; and out of it. norms: before the first and the third.
 
-    keys and values: the cache's [B, capacity, G, K]. All of it is kept alive, and never copied.
+    keys and values: the cache's [B, capacity, G, K]. All of it is kept alive, and never copied. weights: of the norms.
     """
 
     def __init__(
@@ -41,9 +44,11 @@ class BlockStep:
         values: Tensor,
     ) -> None:
         assert LIBRARY is not None
-        self.made_of = (layers, norms, shape, keys, values)
-        self.shape = shape
         (w1, b1, eps1), (w2, b2, eps2) = norms
+        self.weights = [part for part in (w1, b1, w2, b2) if part is not None]
+        # aliases: what they point to stays, even where a tensor is given other memory
+        self.made_of = (layers, [tensor.detach() for tensor in (*self.weights, keys, values)])
+        self.shape = shape
         pointers = [None if part is None else part.data_ptr() for part in (w1, b1, w2, b2)]
         self.struct = _Block(
             *(layer.address for layer in layers), *pointers, ctypes.addressof(shape), keys.data_ptr(),
@@ -57,8 +62,16 @@ class BlockRun:
 
     def __init__(self, blocks: Sequence[BlockStep]) -> None:
         assert LIBRARY is not None
-        self.blocks, self.shape, self.run = blocks, blocks[0].shape, LIBRARY.cutaway_blocks
+        self.blocks, self.run = blocks, LIBRARY.cutaway_blocks
+        self.shapes = list({id(block.shape): block.shape for block in blocks}.values())
         self.addresses = (ctypes.c_void_p * len(blocks))(*(block.address for block in blocks))
+
+    def fills(self, room: Room) -> bool:
+        """Whether it writes all that is asked for: scores and patterns it has not."""
+        asked = room.values
+        return len(asked) == SLOTS * len(self.blocks) and not any(
+            value is not None for slot in SOFTMAX for value in asked[slot::SLOTS]
+        )
 
     def __call__(
         self,
@@ -76,7 +89,9 @@ class BlockRun:
         x = x_B1D.contiguous()
         out = x.new_empty(x.shape)
         cos, sin = (None, None) if turn is None else (turn[0].data_ptr(), turn[1].data_ptr())
-        mask = mask_of(self.shape, mask_BS)
+        mask = None
+        for shape in self.shapes:
+            mask = mask_of(shape, mask_BS)
         kept = None if room is None else room.address
         self.run(
             self.addresses, len(self.blocks), x.data_ptr(), cos, sin, mask, places, kept, out.data_ptr(),

@@ -82,8 +82,9 @@ void quantize_row(const Path& path, const Call& call, const Tokens& tokens, int6
 }
 
 // Which columns hold an outlier in any token of the call.
-void pool_columns(const Path& path, const Call& call, uint8_t* pooled, float* room) {
+void pool_columns(const Path& path, Call call, uint8_t* pooled, float* room) {
     int64_t width = call.layer->width;
+    call.scale = call.normalized = call.normed = nullptr;  // shown when the rows are quantized
     memset(pooled, 0, size_t(width));
     for (int64_t t = 0; t < call.tokens; ++t) {
         const float* x = row_of(path, call, t, room);
@@ -152,7 +153,6 @@ void run_groups(const Path& path, const Call& call, const Tokens& tokens, Share 
         if (gated) up = multiply(path, *call.layer, tokens, call.columns + row, rows, space, 1);
         path.finish(call, tokens, part, gated ? &up : nullptr);
     }
-    settle();
 }
 
 int64_t groups_of(const Call& call) { return (call.columns + GROUP - 1) / GROUP; }
@@ -171,6 +171,7 @@ void run_one(const Path& path, const Call& call, int threads) {
         memcpy(tokens.columns, tokens.rows[0].slots, size_t(tokens.n_columns) * sizeof(int32_t));
         for (int32_t j = 0; j < tokens.n_columns; ++j) tokens.rows[0].slots[j] = j;
         portions.each(index, size, [&](Share groups) { run_groups(path, call, tokens, groups, space); });
+        settle();
     };
     on_each(threads, part, call.layer->stretch);
 }
@@ -187,6 +188,7 @@ void quantize_block(const Path& path, const Call& call, Tokens& tokens, const ui
 void multiply_block(const Path& path, const Call& call, const Tokens& tokens, int threads) {
     on_each(threads, [&](int index, int size) {
         run_groups(path, call, tokens, share(groups_of(call), index, size), make_space(*call.layer, tokens.count));
+        settle();
     });
 }
 

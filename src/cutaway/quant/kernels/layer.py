@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, get_num_threads
 
 from cutaway.ground.errors import BadArgument
-from cutaway.quant.int8 import Mode
+from cutaway.quant.int8 import Mode, check_mode
 from cutaway.quant.kernels.library import LIBRARY
 from cutaway.quant.kernels.room import Room
 
@@ -50,9 +50,10 @@ class NativeLayer:
 
     def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None, mode: Mode = "int8") -> None:
         assert LIBRARY is not None
+        check_mode(mode)
         self.stretch: int | None = None
         rows, self.width = codes.shape
-        self.rows, self.codes = rows, codes.contiguous()
+        self.rows, self.codes = rows, codes.contiguous().detach()  # its memory stays, even where `codes` gets another
         shift = torch.zeros(rows, dtype=torch.int32)
         LIBRARY.cutaway_shift(self.codes.data_ptr(), rows, self.width, shift.data_ptr(), get_num_threads())
         scale = scale.float()

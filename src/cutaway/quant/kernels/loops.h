@@ -91,8 +91,8 @@ TARGET static void quantize(const float* seen, const float* x, int64_t width, in
     }
 }
 
-// The row as a fraction of its largest |x|, in DIGITS digits to base 256 of which each is a code, the first of them first:
-// nothing is rounded that float32 would hold beside the largest. So there are no outliers.
+// The row as a fraction of its largest |x|, in DIGITS digits to base 256 of which each is a code, the first of them
+// first. It is rounded to 2^-24 of the largest, as float32 rounds the largest itself. So there are no outliers.
 TARGET static void expand(const float* x, int64_t width, int64_t padded, uint8_t* codes, Token& token) {
     u16 sizes = {};
     for (int64_t k = 0; k < width; k += 16) sizes = larger(sizes, magnitudes(x + k, width - k));
@@ -100,10 +100,10 @@ TARGET static void expand(const float* x, int64_t width, int64_t padded, uint8_t
     token.outliers = 0;
     token.scale = largest < INFINITE ? from_bits(largest) : NAN;
     memset(codes, ZERO_POINT, size_t(DIGITS * padded));
-    float inverse = 1.0f / token.scale * (127.0f * 65536.0f);
-    if (!(inverse < from_bits(INFINITE))) return;
+    float inverse = 1.0f / token.scale;
+    if (!(inverse < from_bits(INFINITE))) return;  // as in encode
     for (int64_t k = 0; k < width; ++k) {
-        float scaled = x[k] * inverse;
+        float scaled = x[k] * inverse * (127.0f * 65536.0f);
         uint32_t whole = uint32_t(int32_t(scaled + (scaled < 0 ? -0.5f : 0.5f)));
         uint32_t digits = whole + 0x808080u;  // each digit + ZERO_POINT: what a lower one borrows is carried
         codes[k] = uint8_t(digits >> 16);
