@@ -78,7 +78,7 @@ def test_positions_until_and_disk(cutaway: Run, tiny_folder: Path, tmp_path: Pat
     "words, said",
     [
         (["--sites", "blocks.0.attn.zz"], "no site 'blocks.0.attn.zz'"),
-        (["--sites", "blocks.9-7.attn.z"], "no site"),
+        (["--sites", "blocks.9-7.attn.z"], "the blocks 9 to 7"),
         (["--budget", "lots"], "budget='lots'"),
         (["--why", "logits"], "--why 'logits'"),
         (["--why", "logits[0,99,0]"], "logits[0, 99, 0]"),

@@ -41,11 +41,14 @@ def test_the_number_is_that_of_a_plain_computation(cutaway: Run, tiny_folder: Pa
 def test_the_protocol_is_stated(cutaway: Run, tiny_folder: Path, file: Path, monkeypatch: pytest.MonkeyPatch):
     done = cutaway("perplexity", file, "--model", tiny_folder, "--window", 32, "--stride", 8, "--limit", 70)
     assert (done.code, done.err) == (0, "")
-    for part in ("perplexity ", "int8, float32", "6 windows of 32 tokens, one every 8 tokens", "their last 8 tokens",
+    for part in ("perplexity ", "int8, float32", "6 windows of 32 tokens at most, one every 8 tokens",
+                 "their last 8 at most",
                  "no BOS", "69 of 70 tokens scored"):  # fmt: skip
         assert part in done.out
     whole = cutaway("perplexity", file, "--model", tiny_folder)
-    assert "1 window of 2,048 tokens, one after another" in whole.out and "first token of each" in whole.out
+    short = cutaway("perplexity", file, "--model", tiny_folder, "--limit", 9)
+    assert "1 window of 9 tokens" in short.out
+    assert "1 window of 121 tokens, one after another" in whole.out and "first token of each" in whole.out
     assert max(map(len, done.out.splitlines()[1:])) <= 80
 
 
@@ -65,7 +68,7 @@ def test_what_cannot_be_scored_is_one_sentence(cutaway: Run, tiny_folder: Path, 
     refused(cutaway(*run, "--stride", 0), "--stride 0")
     refused(cutaway(*run, "--limit", 1), "--limit 1", "2 or above")
     refused(cutaway(*run, "--quantize", "int4"), "--quantize int4")
-    refused(cutaway("perplexity", tmp_path / "nothing.txt", "--model", tiny_folder), "no such file", "nothing.txt")
+    refused(cutaway("perplexity", tmp_path / "nothing.txt", "--model", tiny_folder), "no file", "nothing.txt")
     for name, content, found in (("empty", b"", "an empty file"), ("latin", b"caf\xe9", "no UTF-8 (byte 3)"),
                                  ("short", b"a", "a text of 1 token")):  # fmt: skip
         (tmp_path / name).write_bytes(content)

@@ -8,7 +8,8 @@ import torch
 
 import cutaway as package
 from cutaway.analysis.attribution import attribute, needed_sites
-from cutaway.analysis.patching import logit_difference, sweep
+from cutaway.analysis.patching import Sweep, logit_difference, sweep
+from cutaway.apps.cli.patch import _drawn
 from tests.apps.conftest import Run
 
 TEXT = "the cat sat"
@@ -58,6 +59,16 @@ def test_patch_is_the_sweep(cutaway: Run, tiny_folder: Path, what: str):
     a, o = (lm.tokenizer.tokenize(each, add_special_tokens=False).ids[0, 0].item() for each in "ao")
     found = sweep(lm.decoder, *pair, logit_difference(int(a), int(o)), what)  # type: ignore[arg-type]
     torch.testing.assert_close(torch.tensor(data["scores"]), found.scores)
+
+
+def test_patch_draws_what_helps_and_what_hinders():
+    scores = torch.tensor([[0.1, 0.13, -0.2, 1.4], [0.5, 0.74, 0.88, -9.0]])
+    found = Sweep(1.0 + scores, ("block", "head"), 2.0, 1.0, "denoise")
+    lines = _drawn(found, [], "measure").splitlines()
+    assert lines[4:6] == ["     0     ░░░---███", "     1  ▒▒▒▓▓▓███---"]
+    wide = _drawn(Sweep(torch.ones(1, 90), ("block", "position"), 2.0, 1.0, "denoise"), ["a"] * 90, "measure")
+    assert "20 more on the right are not drawn" in wide
+    assert max(map(len, wide.splitlines())) <= 80
 
 
 def test_steer_writes_a_recipe_that_generate_takes(cutaway: Run, tiny_folder: Path, tmp_path: Path):

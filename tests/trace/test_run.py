@@ -31,6 +31,8 @@ def test_chosen_positions_are_those_of_the_whole_trace(lm: LM):
     assert some.positions == (1, -1)
     with pytest.raises(BadArgument, match="position 9 of text"):
         lm.trace(tokens, positions=9)
+    with pytest.raises(BadArgument, match=f"position {10**20} of text"):
+        lm.trace(tokens, positions=10**20)
 
 
 def test_another_dtype_rounds_what_is_kept_and_not_the_pass(lm: LM):

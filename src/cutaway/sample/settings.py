@@ -104,7 +104,8 @@ class Sampling:
 
     def _check_numbers(self) -> None:
         cold = "pass for example temperature=0.7, or do_sample=False for the highest logit each time"
-        _require("temperature", self.temperature, 0 < _number(self.temperature) < math.inf, "a number above 0", cold)
+        warm = 0 < _number(self.temperature) < math.inf
+        _require("temperature", self.temperature, warm, "a finite number above 0", cold)
         mass = "a number above 0 and at most 1"
         _require("top_p", self.top_p, 0 < _number(self.top_p) <= 1, mass, "pass for example top_p=0.9")
         if self.min_p is not None:
@@ -112,7 +113,7 @@ class Sampling:
             _require("min_p", self.min_p, 0 <= _number(self.min_p) <= 1, share, "pass for example min_p=0.05")
         fits = 0 < _number(self.repetition_penalty) < math.inf
         do = "pass for example repetition_penalty=1.1, or 1.0 for none"
-        _require("repetition_penalty", self.repetition_penalty, fits, "a number above 0", do)
+        _require("repetition_penalty", self.repetition_penalty, fits, "a finite number above 0", do)
 
 
 def _number(value: object) -> float:

@@ -6,7 +6,7 @@ tokenizer: `show` gives a token's text.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -41,7 +41,7 @@ class Step:
     was_over: Bool[Tensor, "B"]
     seen_ids: Int[Tensor, "B S"] | None = None
     seen_mask: Int[Tensor, "B S"] | None = None
-    show: Callable[[int], str] | None = None
+    show: Callable[[int], str] | None = field(default=None, repr=False)
     text: tuple[str, ...] = ()
 
     def stages(self) -> list[tuple[str, Float[Tensor, "B V"]]]:

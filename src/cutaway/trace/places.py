@@ -13,6 +13,7 @@ from torch import Tensor
 from cutaway.ground.errors import BadArgument
 from cutaway.text.pieces import Tokens
 
+FAR = 1 << 40  # beyond every text
 Wanted = int | tuple[int, ...] | None  # an index, several, or all
 FIRST_SITE = "embed.token"  # every pass begins with it
 
@@ -86,5 +87,7 @@ def pick(value: Tensor, dim: int, wanted: Wanted) -> Tensor:
 
 def _targets(lengths_B: Tensor, wanted: int | Sequence[int]) -> Int[Tensor, "B W"]:
     """The wanted positions of each text, those that count from the end resolved."""
-    wanted_W = torch.tensor((wanted,) if isinstance(wanted, int) else wanted, device=lengths_B.device)
+    several = (wanted,) if isinstance(wanted, int) else wanted
+    near = [max(-FAR, min(FAR, position)) for position in several]  # a number may be too large for a tensor
+    wanted_W = torch.tensor(near, dtype=torch.long, device=lengths_B.device)
     return torch.where(wanted_W < 0, lengths_B[:, None] + wanted_W, wanted_W)

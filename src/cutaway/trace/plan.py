@@ -77,7 +77,8 @@ class Plan:
         lines = [f"{'sites':<34}{'each':<22}{'values':>7}{'bytes':>12}"]
         for kind, cost in self.kinds.items():
             alike = [row for row in self.rows if re.sub(r"^blocks\.\d+\.", "blocks.*.", row.site) == kind]
-            lines.append(f"{kind:<34}{list(alike[0].shape)!s:<22}{len(alike):>7}{size(cost):>12}")
+            label = kind if len(alike) > 1 else alike[0].site
+            lines.append(f"{label:<34}{list(alike[0].shape)!s:<22}{len(alike):>7}{size(cost):>12}")
         return "\n".join([*lines, f"{len(self.rows)} sites, {size(self.bytes)} on the {self.where}"])
 
 

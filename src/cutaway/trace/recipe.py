@@ -41,7 +41,8 @@ def read(path: Path, config: DecoderConfig) -> list[Edit]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         do = "write it with lm.save_edits, or as a list of edits"
-        raise BadArgument(f"{path}, which cannot be read ({error})", "a recipe in JSON", do) from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadArgument(f"{path}, which cannot be read ({why})", "a recipe in JSON", do) from error
     if isinstance(data, list):
         return [Edit.from_data(part) for part in data]
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("edits"), list):

@@ -43,6 +43,8 @@ def nearest(name: str, names: Sequence[str]) -> str:
 def _matches(pattern: str, name: str) -> bool:
     layer = re.search(r"^blocks\.(\d+)\.", name)
     span = re.search(r"^blocks\.(\d+)-(\d+)\.", pattern)
+    if span and int(span[1]) > int(span[2]):
+        raise BadArgument(f"the blocks {span[1]} to {span[2]} in {pattern!r}", "the lower first", "turn them round")
     if span:
         if layer is None or not int(span[1]) <= int(layer[1]) <= int(span[2]):
             return False

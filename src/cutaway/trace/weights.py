@@ -45,6 +45,9 @@ def changed(decoder: Decoder, weights: Mapping[str, Change]) -> Iterator[None]:
     In an 8-bit layer the rows that change are quantized as at load, and the others keep their codes. Raises
     BadArgument for a matrix that the model has not or a shape that does not fit, and NotFinite.
     """
+    if not isinstance(weights, Mapping):
+        expected = 'a dict from matrices to what becomes of them, such as {"blocks.3.W_O": W}'
+        raise BadArgument(f"{type(weights).__name__} as weights", expected, "pass edits of values as edits= to a run")
     table = matrices(decoder.config)
     layers: dict[str, nn.Module] = {}
     for name, change in weights.items():

@@ -90,6 +90,10 @@ def _refusal(error: OSError) -> str:
     where = f" at {error.filename}" if error.filename else ""
     if error.errno == errno.ENOSPC:
         return _said(f"a full disk{where}", "room to write", "free some space and run it again")
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return _said(f"no file {error.filename}", "one that is there", "correct the path")
+    if isinstance(error, IsADirectoryError) and error.filename:
+        return _said(f"a folder at {error.filename}", "a file", "name a file in it")
     what = error.strerror or str(error) or type(error).__name__
     do = f"look at {error.filename}" if error.filename else "look at where the output goes"
     return _said(f"{what[:1].lower()}{what[1:]}{where}", "to be allowed to read or write there", do)

@@ -120,6 +120,7 @@ def _keep(recording: "Recording", steps: "list[Step]", save: Path | None, as_jso
     values = recording.trace(new_ids_of(steps, len(steps[0].ids)))
     if save is not None:
         values.save(save)
+        note(f"wrote {len(values)} values to {save}.")
     elif not as_json:
         print("\n" + table(values))
 

@@ -11,6 +11,7 @@ from cutaway.apps.cli.columns import columns
 from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize
 from cutaway.apps.cli.running import busy, open_model, print_json, read_texts
 
+UNREPEATED = "no induction: that wants a text whose second half is its first (or no text)"
 Text = Annotated[
     list[str] | None,
     typer.Argument(metavar="[TEXT…]", help="Without one: random tokens said twice.", show_default=False),
@@ -50,3 +51,6 @@ def heads(
     rows = [(name, *(f"{layer}.{head} {score:.3f}" for layer, head, score in scores.top(name, top)))
             for name in scores.by_name]  # fmt: skip
     print(columns(rows))
+    print("entropy: of where it looks, in nats")
+    if "induction" not in scores.by_name:
+        print(UNREPEATED)

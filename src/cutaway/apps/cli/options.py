@@ -27,4 +27,4 @@ Offline = Annotated[bool, typer.Option("--offline", help="Use no network, whatev
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # main.py looks for it
 # Verbs that read no weights take these too, so that one set of options fits every verb.
-Unread = Annotated[str | None, typer.Option(metavar="…", help="No effect here: no weights are read.")]
+Unread = Annotated[str | None, typer.Option(metavar="…", help="No effect here.")]

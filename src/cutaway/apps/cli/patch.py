@@ -58,22 +58,39 @@ def patch(
         data = {"clean": found.clean, "corrupt": found.corrupt, "direction": direction, "axes": list(found.axes)}
         print_json({"model": lm.name, "what": what, **data, "scores": found.scores.tolist()})
     else:
-        print(_drawn(found, [lm.token_text(i) for i in tokens[0].ids[0].tolist()]))
+        measure = "logit of the answer" if wrong is None else "answer's logit minus the wrong one's"
+        print(_drawn(found, [lm.token_text(i) for i in tokens[0].ids[0].tolist()], measure))
 
 
-def _drawn(found: "Sweep", pieces: list[str]) -> str:
-    """A row a block (or head), a cell a head (or position), darker the nearer to 1; then the strongest, in numbers."""
+def _shade(score: float) -> str:
+    quarters = round(4 * score)
+    return "-" if quarters < 0 else SHADES[min(4, quarters)]
+
+
+def _more(hidden: int) -> str:
+    return f"  ({hidden} more on the right are not drawn; --json has them)" if hidden else ""
+
+
+def _drawn(found: "Sweep", pieces: list[str], measure: str) -> str:
+    """A row a block (or head), a cell a head (or position), darker the nearer to 1; then the strongest, in numbers.
+
+    Where a row is wider than the terminal, its first cells are drawn and the rest are said to be left out.
+    """
     from cutaway.text.table import visible
 
     scores = found.scores
     wide = min(3, max(1, 70 // scores.shape[1]))
     lines = [
-        f"measure: clean {found.clean:.3f}, corrupt {found.corrupt:.3f}; {found.direction}: 0 nothing, 1 all of it"
+        f"{measure}: clean {found.clean:.3f}, corrupt {found.corrupt:.3f}",
+        f"{found.direction}: 0 is nothing of what lies between, 1 all of it",
     ]
-    lines.append(f"{found.axes[0]:>6} ↓  {found.axes[1]} →")
-    for i, row in enumerate(scores.tolist()):
-        cells = "".join(SHADES[max(0, min(4, round(4 * score)))] * wide for score in row[: 70 // wide])
-        lines.append(f"{i:>6}  {cells}".rstrip())
+    drawn = min(scores.shape[1], 70 // wide)
+    lines.append(f"{found.axes[0]:>6} ↓  {found.axes[1]} →" + _more(scores.shape[1] - drawn))
+    if wide == 3:
+        lines.append(f"{'':>6}  " + "".join(f"{j:>3}" for j in range(drawn)))
+    for i, row in enumerate(scores[:, :drawn].tolist()):
+        lines.append((f"{i:>6}  " + "".join(_shade(score) * wide for score in row)).rstrip())
+    lines.append("░ from 1/8, ▒ 3/8, ▓ 5/8, █ 7/8; - below -1/8, away from it. The strongest:")
     order = scores.abs().flatten().argsort(descending=True)[:8].tolist()
     for place in order:
         i, j = divmod(place, scores.shape[1])

@@ -96,12 +96,15 @@ def _page(data: dict[str, Any]) -> str:
     how = "one after another" if one_by_one else f"one every {data['stride']:,} tokens"
     unscored = "first token of each is not scored"
     if not one_by_one:
-        unscored = f"first scores all but its first token, the others their last {data['stride']:,} tokens"
+        unscored = f"first scores all but its first token, the others their last {data['stride']:,} at most"
+    several = data["windows"] > 1
+    windows = f"{data['windows']:,} window{'s' * several} of {min(data['window'], data['tokens']):,} tokens"
+    windows += " at most" * several
     bos = "BOS before the text" if data["bos"] else "no BOS"
     lines = [
         f"{data['model']}: {'full precision' if data['quantize'] == 'none' else data['quantize']}, {data['dtype']}",
         f"perplexity {data['perplexity']:.4f}   mean negative log likelihood {data['nll']:.5f} nats a token",
-        f"protocol: {data['windows']:,} window{'s' * (data['windows'] > 1)} of {data['window']:,} tokens, {how}; the",
+        f"protocol: {windows}, {how}; the",
         f"  {unscored};",
         f"  {bos}; {data['scored']:,} of {data['tokens']:,} tokens scored",
     ]

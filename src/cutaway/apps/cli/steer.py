@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize
-from cutaway.apps.cli.running import busy, open_model, print_json, read_texts
+from cutaway.apps.cli.running import busy, note, open_model, print_json, read_texts
 
 Text = Annotated[str, typer.Argument(help='The text to go on from; "-" is standard input.', show_default=False)]
 Toward = Annotated[
@@ -58,6 +58,7 @@ def steer(
         edit = steered(lm.decoder, lm.tokens(read_texts(toward)), lm.tokens(read_texts(away)), where, strength)
         if save is not None:
             lm.save_edits(edit, save)
+            note(f"wrote the edit to {save}; --edits {save} applies it.")
         plain = lm.generate(read, seed=seed, **settings)
         pushed = lm.generate(read, seed=seed, edits=edit, **settings)
         effect = lm.effect(read, edit)

@@ -11,7 +11,7 @@ import typer
 
 from cutaway.apps.cli.columns import columns
 from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize
-from cutaway.apps.cli.running import busy, facts_of, find, open_model, print_json, read_texts
+from cutaway.apps.cli.running import busy, facts_of, find, note, open_model, print_json, read_texts
 from cutaway.ground.errors import BadArgument, BadText
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def trace(
     shown, found = _matching(lm.config, show), [values.why(name, *index) for name, index in asked]
     if save is not None:
         values.save(save)
+        note(f"wrote {len(values)} values to {save}.")
     if as_json:
         more = {"why": [each.as_data() for each in found], "effect": None if effect is None else effect.as_data()}
         print_json(_data(values, shown) | more)
