@@ -30,6 +30,9 @@ def test_lens_ends_with_the_models_own_answer(cutaway: Run, tiny_folder: Path):
     assert [each["id"] for each in data["rows"][-1]["tokens"]] == best.indices.tolist()
     assert data["rows"][-1]["tokens"][0]["probability"] == pytest.approx(float(best.values[0]), abs=1e-5)
     assert len(data["rows"]) == lm.config.n_layers + 1
+    many = cutaway("lens", TEXT, "--model", tiny_folder, "--top", 9)
+    assert "of 9 tokens fit" in many.err and max(map(len, many.out.splitlines())) <= 80
+    assert all(line.endswith("%") for line in many.out.splitlines()[1:])
 
 
 @pytest.mark.parametrize("by", ["block", "head", "neuron", "token"])

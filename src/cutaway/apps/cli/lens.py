@@ -10,8 +10,9 @@ import typer
 
 from cutaway.apps.cli.columns import columns
 from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize
-from cutaway.apps.cli.running import busy, open_model, print_json, read_texts
+from cutaway.apps.cli.running import busy, note, open_model, print_json, read_texts
 
+WIDTH = 80
 Text = Annotated[str, typer.Argument(help='The text; "-" is standard input.', show_default=False)]
 Position = Annotated[int, typer.Option(help="The position to read, from 0, or from -1 back.")]
 Top = Annotated[int, typer.Option(min=1, help="How many tokens of each block.")]
@@ -55,7 +56,12 @@ def lens(
         return
     from cutaway.text.table import visible
 
-    head = ("after", "says next", *[""] * (len(said[0]) - 1))
-    table = [(site, *(f"{visible(word.encode())[:14]} {p:.0%}" for _, word, p in row))
-             for site, row in zip(sites, said, strict=True)]  # fmt: skip
-    print("\n".join(line[:80] for line in columns([head, *table]).splitlines()))
+    shown = min(len(said[0]), WIDTH)
+    table = [["after", "says next", *[""] * (shown - 1)]]
+    table += [[site, *(f"{visible(word.encode())[:14]} {p:.0%}" for _, word, p in row[:shown])]
+              for site, row in zip(sites, said, strict=True)]  # fmt: skip
+    while shown > 1 and max(map(len, columns([row[: 1 + shown] for row in table]).splitlines())) > WIDTH:
+        shown -= 1
+    print(columns([row[: 1 + shown] for row in table]))
+    if shown < len(said[0]):
+        note(f"{shown} of {len(said[0])} tokens fit in a line; --json has all.")

@@ -155,13 +155,14 @@ def _stream(data: dict[str, Any]) -> Iterable[RenderableType]:
         name = "embedding" if row["site"].endswith("resid_pre") else "block " + row["site"].split(".")[1]
         filled = bar(row["size"] / largest, 16)
         first = row["top"][0]
-        rest = ", ".join(f"{top['text']} {top['prob'] * 100:.0f} %" for top in row["top"][1:])
+        others = [f"{fit(top['text'], 10).rstrip()} {top['prob'] * 100:.0f} %" for top in row["top"][1:]]
+        rest = ", ".join(others)
         style = "bold green" if first["id"] == data["rows"][-1]["top"][0]["id"] else ""
         word = Text(fit(first["text"], 14), style)
         share = f"{first['prob'] * 100:>4.0f} %  "
-        line = Text.assemble(f"{name:<12}{row['size']:>8.1f}  ", (filled, "cyan"), "  ", word, share, (rest, "dim"))
-        line.truncate(WIDTH, overflow="ellipsis")
-        yield line
+        line = Text.assemble(f"{name:<12}{row['size']:>8.1f}  ", (filled, "cyan"), "  ", word, share)
+        whole = line.cell_len + cell_len(rest) <= WIDTH  # no share is cut in two
+        yield line.append(rest if whole else f"{others[0]}, …", "dim")
 
 
 def _logits(data: dict[str, Any]) -> Iterable[RenderableType]:
