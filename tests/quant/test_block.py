@@ -189,14 +189,25 @@ def test_keys_and_values_may_be_put_in_the_place_of_others(tmp_path: Path) -> No
         together.next()
 
 
-@pytest.mark.parametrize(("layer", "shape"), [("down", (24, 4096)), ("down", (4096, 40)), ("up", (8, 24))])
-def test_a_layer_of_another_shape_is_left_to_the_steps(layer: str, shape: tuple[int, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("layer", "shape"), [("mlp.down", (32, 4096)), ("mlp.down", (4096, 40)), ("mlp.up", (8, 32)), ("attn.qkv", (8, 32))]
+)
+def test_a_layer_of_another_shape_is_refused(layer: str, shape: tuple[int, int], tmp_path: Path) -> None:
     decoder = loaded("llama", tmp_path)
     passes = Passes(decoder)
     passes.next()
     codes = torch.ones(shape, dtype=torch.int8)
-    decoder.blocks[1].mlp._modules[layer] = Int8Linear(codes, torch.ones(shape[0]))
+    decoder.blocks[1].set_submodule(layer, Int8Linear(codes, torch.ones(shape[0])))
     with pytest.raises((BadArgument, RuntimeError)):
+        passes.next()
+
+
+def test_a_norm_of_another_width_is_refused(tmp_path: Path) -> None:
+    decoder = loaded("llama", tmp_path)
+    passes = Passes(decoder)
+    passes.next()
+    decoder.blocks[1].ln2.weight = nn.Parameter(torch.ones(3))
+    with pytest.raises(RuntimeError):
         passes.next()
 
 

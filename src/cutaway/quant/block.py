@@ -115,7 +115,7 @@ class Made:
         if keys_BSGK is None or values_BSGK is None or not kernels.usable(keys_BSGK, values_BSGK):
             return None
         heads, groups, _ = attention.heads
-        if not _fit(*found[:2], x_B1D, keys_BSGK, values_BSGK, heads, groups, gated=found[2] == "gated-silu"):
+        if not _fit(found[0], x_B1D, keys_BSGK, values_BSGK, heads, groups, gated=found[2] == "gated-silu"):
             return None
         return kernels.BlockStep(*found, ready.shape(keys_BSGK, heads, self.pairs), keys_BSGK, values_BSGK)
 
@@ -135,24 +135,22 @@ def _parts(block: Block, x: Tensor) -> tuple[list[kernels.NativeLayer], list[ker
     epilogue = EPILOGUES.get((mlp.activation, mlp.gated))
     layers = [joining(layer, x) for layer in (attn.qkv, attn.out, mlp.up, mlp.down)]
     native = [layer for layer in layers if layer is not None]
-    if epilogue is None or len(native) < len(layers) or not all(map(fits, norms)):
+    if epilogue is None or len(native) < len(layers) or not all(fits(norm, x.shape[-1]) for norm in norms):
         return None
     return native, [parts(norm) for norm in norms], epilogue
 
 
 def _fit(
-    layers: Sequence[kernels.NativeLayer], norms: Sequence[kernels.NormParts], x_B1D: Tensor, keys_BSGK: Tensor,
-    values_BSGK: Tensor, heads: int, groups: int, *, gated: bool,
+    layers: Sequence[kernels.NativeLayer], x_B1D: Tensor, keys_BSGK: Tensor, values_BSGK: Tensor, heads: int,
+    groups: int, *, gated: bool,
 ) -> bool:  # fmt: skip
     """Whether each part takes what the one before gives: the one call looks at no shape any more."""
     batch, _, width = x_B1D.shape
     d_head, down = keys_BSGK.shape[-1], layers[3]
     sizes = [(layer.width, layer.rows) for layer in layers]
     wide = ((heads + 2 * groups) * d_head, heads * d_head, down.width * 2 if gated else down.width)
-    vectors = [vector for weight, bias, _ in norms for vector in (weight, bias) if vector is not None]
     return (
         sizes == [(width, wide[0]), (wide[1], width), (width, wide[2]), (down.width, width)]
-        and all(vector.shape == (width,) and vector.is_contiguous() for vector in vectors)
         and keys_BSGK.shape == values_BSGK.shape
         and keys_BSGK.stride() == values_BSGK.stride()
         and (keys_BSGK.shape[0], keys_BSGK.shape[2]) == (batch, groups)

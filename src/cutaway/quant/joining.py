@@ -23,12 +23,13 @@ def joining(layer: nn.Module, x: Tensor) -> kernels.NativeLayer | None:
     return layer.ready().native
 
 
-def fits(norm: Normalizing | None) -> bool:
+def fits(norm: Normalizing | None, width: int) -> bool:
     """Whether the library can read a norm's weights, whoever put them there."""
     if norm is None:
         return True
     weight, bias, _ = parts(norm)
-    return kernels.usable(weight) and (bias is None or kernels.usable(bias))
+    vectors = (weight,) if bias is None else (weight, bias)
+    return kernels.usable(*vectors) and all(vector.shape == (width,) for vector in vectors)
 
 
 def parts(norm: Normalizing) -> kernels.NormParts:

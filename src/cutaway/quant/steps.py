@@ -75,6 +75,8 @@ class NativeSteps(Steps):
         keys_BSGK, values_BSGK = cache.slots(layer)
         if keys_BSGK is None or values_BSGK is None or not kernels.usable(qkv_BTX):
             return super().attention(qkv_BTX, heads, place, cache, layer, room)
+        if qkv_BTX.shape[-1] != sum(heads) * keys_BSGK.shape[-1]:  # which the plain way says
+            return super().attention(qkv_BTX, heads, place, cache, layer, room)
         return kernels.attention_step(
             self.blocks.shape(cache, keys_BSGK, heads[0], place), qkv_BTX, place.turn, keys_BSGK, values_BSGK,
             cache.length, place.window.first_mask, room,
@@ -123,7 +125,7 @@ class NativeSteps(Steps):
         room: Any = None,
     ) -> Tensor | None:
         epilogue, native = EPILOGUES.get((activation, gated)), joining(layer, x_BTD)
-        if epilogue is None or native is None or hooked(norm) or not fits(norm):
+        if epilogue is None or native is None or hooked(norm) or not fits(norm, x_BTD.shape[-1]):
             return super().product(layer, x_BTD, norm, activation, gated, room)
         return native(x_BTD, epilogue, None, None if norm is None else parts(norm), room)
 

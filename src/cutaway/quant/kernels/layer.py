@@ -50,8 +50,8 @@ class NativeLayer:
 
     def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None, mode: Mode = "int8") -> None:
         assert LIBRARY is not None
-        check_mode(mode)
         self.stretch: int | None = None
+        check_mode(mode)
         rows, self.width = codes.shape
         self.rows, self.codes = rows, codes.contiguous().detach()  # its memory stays, even where `codes` gets another
         shift = torch.zeros(rows, dtype=torch.int32)

@@ -25,9 +25,14 @@ def usable(*tensors: Tensor) -> bool:
     return True
 
 
+def _norms(x: Tensor, *vectors: Tensor) -> bool:
+    """Whether the library can take x and a norm's vectors, which are as wide."""
+    return usable(x, *vectors) and all(vector.shape == x.shape[-1:] for vector in vectors)
+
+
 def rms_norm(x: Tensor, w: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps) · w over the last axis."""
-    if LIBRARY is None or not usable(x, w):
+    if LIBRARY is None or not _norms(x, w):
         return plain.rms_norm(x, w, eps)
     x, out = x.contiguous(), x.new_empty(x.shape)
     width = x.shape[-1]
@@ -39,7 +44,7 @@ def rms_norm(x: Tensor, w: Tensor, eps: float) -> Tensor:
 
 def layer_norm(x: Tensor, w: Tensor, b: Tensor, eps: float) -> Tensor:
     """(x - mean) / sqrt(variance + eps) · w + b over the last axis."""
-    if LIBRARY is None or not usable(x, w, b):
+    if LIBRARY is None or not _norms(x, w, b):
         return plain.layer_norm(x, w, b, eps)
     x, out = x.contiguous(), x.new_empty(x.shape)
     width = x.shape[-1]
@@ -52,7 +57,7 @@ def layer_norm(x: Tensor, w: Tensor, b: Tensor, eps: float) -> Tensor:
 
 def norm_open(x: Tensor, w: Tensor, b: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Either norm (RMSNorm without b) with every step of it → scale [..., 1], x normalized, and the result."""
-    if LIBRARY is None or not usable(x, w, *(() if b is None else (b,))):
+    if LIBRARY is None or not _norms(x, w, *(() if b is None else (b,))):
         return plain.norm_open(x, w, b, eps)
     x, normalized, out = x.contiguous(), x.new_empty(x.shape), x.new_empty(x.shape)
     *leading, width = x.shape
