@@ -86,6 +86,14 @@ def test_it_is_one_call_indeed(name: str, tmp_path: Path, monkeypatch: pytest.Mo
 
     passes.next(Second())
     assert runs == [1] * (layers - 1), "each block but the one that is watched"
+    runs.clear()
+    hook = decoder.blocks[1].mlp.down.register_forward_hook(lambda module, given, out: None)
+    passes.next()
+    assert runs == [1] * (layers - 1), "each block but the one with a hook"
+    hook.remove()
+    runs.clear()
+    passes.next()
+    assert runs == [layers], "the whole stack again"
 
 
 def new_norm(decoder: Decoder) -> None:
