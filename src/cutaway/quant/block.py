@@ -41,10 +41,10 @@ class BlockSteps:
         """What the blocks make of the stream; None where a part of one is to be called by itself."""
         if torch.is_grad_enabled() or not blocks or not kernels.usable(resid_B1D):
             return None
-        runs, key = self._for(cache).runs, (blocks[0], len(blocks))
-        made = runs.get(key)
+        ready, key = self._for(cache), (blocks[0], len(blocks))
+        made = ready.runs.get(key)
         if made is None or not made.unchanged(blocks, cache, place):
-            made = runs[key] = Made(self._for(cache), blocks, resid_B1D, place, cache)
+            made = ready.runs[key] = Made(ready, blocks, resid_B1D, place, cache)
         if made.run is None or not (room is None or made.run.fills(room)):
             return None
         return made.run(resid_B1D, place.turn, cache.length, place.window.first_mask, room)
