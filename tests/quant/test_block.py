@@ -253,7 +253,7 @@ class Shapes(OneByOne):
 @pytest.mark.parametrize("change", [None, another_order, a_block_more])
 @pytest.mark.parametrize("without", [("scores", "pattern"), ("nothing",)])
 def test_what_is_recorded_in_one_call_is_what_each_block_shows(
-    change: Callable[[Decoder], None] | None, without: tuple[str, ...], tmp_path: Path
+    change: Callable[[Decoder], None] | None, without: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder = loaded("llama-gqa", tmp_path)
     together, each = Passes(decoder), Passes(decoder)
@@ -266,7 +266,10 @@ def test_what_is_recorded_in_one_call_is_what_each_block_shows(
     deepcopied.next(shapes)
     one, other = Rooms(shapes.found, without), Rooms(shapes.found, without)
     other.room = lambda names, places: None  # type: ignore[method-assign]
-    assert torch.equal(together.next(one), each.next(other))
+    expected, runs, inner = each.next(other), [], kernels.BlockRun.__call__
+    monkeypatch.setattr(kernels.BlockRun, "__call__", lambda self, *args: runs.append(self) or inner(self, *args))
+    assert torch.equal(together.next(one), expected)
+    assert len(runs) == (without != ("nothing",)), "one call, and none where the softmax is wanted"
     for site, value in one.values.items():
         assert value.any() and torch.allclose(value, other.values[site], rtol=1e-4, atol=1e-5), site
 

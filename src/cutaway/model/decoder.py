@@ -283,7 +283,7 @@ class Decoder(nn.Module):
         self.embed = Embed(config)
         self.rotary = Rotary(config.rope) if config.rope is not None else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-        self.inside: tuple[tuple[nn.Module, ...], tuple[str, ...]] = (), ()
+        self.known: tuple[tuple[nn.Module, ...], tuple[str, ...]] = (), ()  # what stack() last said
         self.unembed = Unembed(config)
 
     def use(self, steps: Steps) -> None:
@@ -295,9 +295,9 @@ class Decoder(nn.Module):
     def stack(self) -> tuple[tuple[nn.Module, ...], tuple[str, ...]]:
         """The blocks as they are now, and what is inside all of them: the same tuple as long as they are the same."""
         blocks = tuple(self.blocks)
-        if blocks != self.inside[0]:
-            self.inside = blocks, tuple(name for block in blocks for name in getattr(block, "inside", ()))
-        return self.inside
+        if blocks != self.known[0]:
+            self.known = blocks, tuple(name for block in blocks for name in getattr(block, "inside", ()))
+        return self.known
 
     def forward(
         self,

@@ -87,7 +87,7 @@ def pick(value: Tensor, dim: int, wanted: Wanted) -> Tensor:
 
 def _targets(lengths_B: Tensor, wanted: int | Sequence[int]) -> Int[Tensor, "B W"]:
     """The wanted positions of each text, those that count from the end resolved."""
-    several = (wanted,) if isinstance(wanted, int) else wanted
-    near = [max(-FAR, min(FAR, position)) for position in several]  # a number may be too large for a tensor
+    # a number may be too large for a tensor
+    near = [max(-FAR, min(FAR, position)) for position in ((wanted,) if isinstance(wanted, int) else wanted)]
     wanted_W = torch.tensor(near, dtype=torch.long, device=lengths_B.device)
     return torch.where(wanted_W < 0, lengths_B[:, None] + wanted_W, wanted_W)
