@@ -5,6 +5,8 @@ It does not know what the words mean, and prints nothing.
 
 from collections.abc import Sequence
 
+WIDTH = 80  # of the terminal that the verbs print for
+
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """One line a row, two spaces between columns; the columns numbered in `right` stand at their right border."""

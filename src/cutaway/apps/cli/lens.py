@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from cutaway.apps.cli.columns import columns
+from cutaway.apps.cli.columns import WIDTH, columns
 from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize
 from cutaway.apps.cli.running import busy, note, open_model, print_json, read_texts
 
-WIDTH = 80
 Text = Annotated[str, typer.Argument(help='The text; "-" is standard input.', show_default=False)]
 Position = Annotated[int, typer.Option(help="The position to read, from 0, or from -1 back.")]
 Top = Annotated[int, typer.Option(min=1, help="How many tokens of each block.")]

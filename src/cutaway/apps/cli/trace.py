@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutaway.apps.cli.columns import columns
+from cutaway.apps.cli.columns import WIDTH, columns
 from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize
 from cutaway.apps.cli.running import busy, facts_of, find, note, open_model, print_json, read_texts
 from cutaway.ground.errors import BadArgument, BadText
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cutaway.trace.trace import Trace
     from cutaway.trace.why import Why as Why_
 
-WIDTH = 80
 Texts = Annotated[
     list[str] | None,
     typer.Argument(metavar="TEXT", help='A text, or several; "-" is standard input.', show_default=False),
