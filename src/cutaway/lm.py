@@ -40,7 +40,7 @@ from cutaway.trace.run import Where, chosen_sites, planned, run
 from cutaway.trace.select import Selection, select
 from cutaway.trace.trace import Trace
 from cutaway.trace.weights import Change, changed
-from cutaway.weights.load import Checkpoint
+from cutaway.weights.checkpoint import Checkpoint
 from cutaway.weights.opening import dtype_of, open_model, reopen
 from cutaway.weights.progress import Progress
 

@@ -9,7 +9,8 @@ import torch
 from cutaway.ground.sites import block_exit
 from cutaway.text.pieces import Tokens
 from cutaway.trace.record import Recorder
-from cutaway.weights.load import load_decoder, open_checkpoint
+from cutaway.weights.checkpoint import open_checkpoint
+from cutaway.weights.load import load_decoder
 from tests.parity.tiny import block_outputs, build, opt
 
 REAL: dict[str, Any] = {"vocab_size": 50272, "max_position_embeddings": 2048}

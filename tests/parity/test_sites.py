@@ -10,7 +10,8 @@ from cutaway.ground.sites import all_sites
 from cutaway.text.pieces import Tokens
 from cutaway.trace.formula import recompute
 from cutaway.trace.record import Recorder
-from cutaway.weights.load import load_decoder, open_checkpoint
+from cutaway.weights.checkpoint import open_checkpoint
+from cutaway.weights.load import load_decoder
 from tests.parity.tiny import CONFIGS, saved
 
 MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1] * 7])

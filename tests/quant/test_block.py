@@ -18,7 +18,8 @@ from cutaway.model.tap import Tap, Untapped, untapped
 from cutaway.quant import kernels
 from cutaway.quant.linear import Int8Linear
 from cutaway.text.pieces import Tokens
-from cutaway.weights.load import load_decoder, open_checkpoint
+from cutaway.weights.checkpoint import open_checkpoint
+from cutaway.weights.load import load_decoder
 from tests.parity.tiny import CONFIGS, saved
 
 pytestmark = pytest.mark.skipif(not kernels.available, reason=f"no native library: {kernels.MISSING}")

@@ -18,7 +18,8 @@ from cutaway.trace.growing import Growing
 from cutaway.trace.plan import Row, plan
 from cutaway.trace.record import Recorder
 from cutaway.trace.run import run
-from cutaway.weights.load import load_decoder, open_checkpoint
+from cutaway.weights.checkpoint import open_checkpoint
+from cutaway.weights.load import load_decoder
 from tests.parity.tiny import CONFIGS, saved
 
 pytestmark = pytest.mark.skipif(not kernels.available, reason=f"no native library: {kernels.MISSING}")

@@ -12,7 +12,8 @@ from cutaway.quant import kernels
 from cutaway.quant.linear import Int8Linear
 from cutaway.quant.steps import NativeSteps
 from cutaway.text.pieces import Tokens
-from cutaway.weights.load import load_decoder, open_checkpoint
+from cutaway.weights.checkpoint import open_checkpoint
+from cutaway.weights.load import load_decoder
 from tests.parity.tiny import saved
 from tests.quant.helpers import layer, noise, threads
 

@@ -9,7 +9,8 @@ from cutaway.ground.sites import all_sites
 from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
 from cutaway.trace.formula import recompute
-from cutaway.weights.load import load_decoder, open_checkpoint
+from cutaway.weights.checkpoint import open_checkpoint
+from cutaway.weights.load import load_decoder
 from tests.parity.tiny import saved
 
 FAMILIES = ("opt", "opt-350m-like", "gpt2", "llama-gqa")

@@ -14,7 +14,8 @@ from cutaway.ground.errors import BadArgument, BadCheckpoint, NotFinite
 from cutaway.lm import LM, load
 from cutaway.quant.int8 import quantize_weight
 from cutaway.quant.linear import Int8Linear
-from cutaway.weights.load import load_decoder, open_checkpoint
+from cutaway.weights.checkpoint import open_checkpoint
+from cutaway.weights.load import load_decoder
 from cutaway.weights.opening import quantize
 from cutaway.weights.quantizing import MappedEmbedding
 from cutaway.weights.save import MANIFEST, WEIGHTS, check_files

@@ -4,11 +4,9 @@ Peak memory is the model and its largest tensor. It does not know a file format 
 (families/), nor what the values mean.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,35 +14,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from cutaway.ground.config import DecoderConfig
-from cutaway.ground.errors import BadCheckpoint, ModelNotFound
+from cutaway.ground.errors import BadCheckpoint
 from cutaway.model.decoder import Decoder
-from cutaway.weights.families import Family, family_of
-from cutaway.weights.files import open_folder
+from cutaway.weights.checkpoint import Checkpoint
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.progress import Progress
 from cutaway.weights.quantizing import HEAD, Codes, MappedEmbedding, blocks
 
 EMBEDDING = "embed.token.weight"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a model's files say: its config.json, our facts of it, and its tensors by checkpoint name."""
-
-    path: Path
-    config: dict[str, Any]
-    family: Family
-    facts: DecoderConfig
-    tensors: dict[str, LazyTensor]
-    gguf_metadata: dict[str, Any] | None = None  # the tokenizer's arrays, where the file is a GGUF
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        """Ids that end a text: those of generation_config.json if it names some, else config.json's."""
-        path = self.path / "generation_config.json"
-        said = read_json(path).get("eos_token_id") if path.is_file() else None
-        said = self.config.get("eos_token_id") if said is None else said
-        return frozenset([said] if isinstance(said, int) else said or ())
 
 
 @dataclass(frozen=True)
@@ -54,35 +31,6 @@ class Target:
     parameter: str
     rows: slice | None
     transposed: bool
-
-
-def open_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in a Hugging Face folder or a .gguf file, with nothing read yet but names and sizes."""
-    if path.suffix == ".gguf":
-        from cutaway.weights.files.gguf import hugging_face_view, open_gguf
-
-        gguf = open_gguf(path)
-        config, tensors = hugging_face_view(gguf)
-        family = family_of(config)
-        return Checkpoint(path, config, family, family.facts(config), tensors, gguf.metadata)
-    if not (path / "config.json").is_file():
-        found, expected = f"no config.json in {path}", "a folder in Hugging Face's format"
-        raise ModelNotFound(found, expected, "name the folder that holds config.json and the weights")
-    config = read_json(path / "config.json")
-    family = family_of(config)
-    tensors = {} if (path / "quantized.json").is_file() else open_folder(path)  # a saved one: save.py opens it
-    return Checkpoint(path, config, family, family.facts(config), tensors)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises BadCheckpoint where it is none."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadCheckpoint(f"{path.name} that is no JSON ({error})", "a JSON object", "fetch it again") from error
-    if not isinstance(data, dict):
-        raise BadCheckpoint(f"{path.name} that holds no JSON object", "a JSON object", "fetch it again")
-    return data
 
 
 def load_decoder(
@@ -164,7 +112,7 @@ def match(checkpoint: Checkpoint, decoder: Decoder) -> dict[str, Target]:
             continue
         target = None if ours is None else _target(ours, checkpoint.facts)
         if target is None or target.parameter not in shapes:
-            expected = f"only tensors that {checkpoint.config.get('model_type')!r} with this config has"
+            expected = f"only tensors that {checkpoint.model_type!r} with this config has"
             raise BadCheckpoint(f"the tensor {name!r}", expected, "use the config.json that belongs to these weights")
         _check_shape(name, tensor.shape, target, shapes[target.parameter])
         plan[name] = target

@@ -15,8 +15,9 @@ from cutaway.model.decoder import Decoder
 from cutaway.quant.int8 import check_mode
 from cutaway.quant.linear import Int8Linear
 from cutaway.text.tokenizer import tokenizer_files_from_gguf
+from cutaway.weights.checkpoint import Checkpoint, open_checkpoint
 from cutaway.weights.hub import resolve
-from cutaway.weights.load import Checkpoint, load_decoder, open_checkpoint
+from cutaway.weights.load import load_decoder
 from cutaway.weights.progress import Progress
 from cutaway.weights.save import is_saved, open_saved, read_manifest, save
 

@@ -20,9 +20,10 @@ from cutaway.ground.errors import BadArgument, BadCheckpoint
 from cutaway.model.decoder import Decoder
 from cutaway.quant.linear import Int8Linear
 from cutaway.quant.steps import use_native_steps
+from cutaway.weights.checkpoint import Checkpoint, read_json
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.files.safetensors import open_safetensors, write_safetensors
-from cutaway.weights.load import EMBEDDING, Checkpoint, empty_decoder, read_json
+from cutaway.weights.load import EMBEDDING, empty_decoder
 from cutaway.weights.progress import Progress
 from cutaway.weights.quantizing import HEAD, MappedEmbedding
 

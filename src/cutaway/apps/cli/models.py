@@ -80,7 +80,7 @@ def _hub_cache() -> tuple[list[dict[str, Any]], int]:
 
 def _described(name: str, path: Path) -> dict[str, Any]:
     """A model by its files. Raises the errors of weights/families for one that cannot be run."""
-    from cutaway.weights.load import open_checkpoint, read_json
+    from cutaway.weights.checkpoint import open_checkpoint, read_json
 
     facts_of(path)
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]

@@ -79,13 +79,12 @@ def find(model: str | None, *, offline: bool, report: Report) -> Path:
 
 def facts_of(path: Path) -> "DecoderConfig":
     """The model's facts, from its config.json or its GGUF metadata alone: a folder without weights will do."""
-    from cutaway.weights.families import family_of
-    from cutaway.weights.load import open_checkpoint, read_json
+    from cutaway.weights.checkpoint import open_checkpoint, read_config
+    from cutaway.weights.families import facts_of
 
-    if path.suffix == ".gguf" or not (path / "config.json").is_file():
-        return open_checkpoint(path).facts  # which also says what is missing
-    config = read_json(path / "config.json")
-    return family_of(config).facts(config)
+    if path.suffix == ".gguf":
+        return open_checkpoint(path).facts
+    return facts_of(read_config(path), lambda note: None)[1]
 
 
 def token_of(lm: "LM", text: str, option: str) -> int:

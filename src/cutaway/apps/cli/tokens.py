@@ -48,7 +48,7 @@ def tokens(
 def _open(path: Path) -> "tuple[Tokenizer, int | None]":
     """The tokenizer, and the most tokens that its model takes (None where no config.json says)."""
     from cutaway.text.tokenizer import Tokenizer
-    from cutaway.weights.load import open_checkpoint
+    from cutaway.weights.checkpoint import open_checkpoint
 
     if path.suffix == ".gguf":
         checkpoint = open_checkpoint(path)

@@ -3,11 +3,18 @@
 It does not know how the values are computed. Quirk: its matrices are stored [in, out], so they are transposed (`.T`).
 """
 
-from typing import Any
-
 from cutaway.ground.config import DecoderConfig
-from cutaway.weights.families.facts import Facts
+from cutaway.weights.config_reader import ConfigReader
 
+ARCHITECTURES = ("GPT2LMHeadModel",)
+ATTRIBUTES = frozenset({"n_embd", "n_head", "n_layer", "n_ctx", "layer_norm_epsilon"})  # of the oldest files
+ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+SUMMARY = ("type", "use_proj", "activation", "proj_to_labels", "first_dropout", "last_dropout")  # of another head
 PREFIXES = ("transformer.", "")
 WEIGHTS = {
     "wte.weight": "embed.token.weight",
@@ -31,32 +38,28 @@ WEIGHTS = {
 UNUSED = ("h.{i}.attn.bias", "h.{i}.attn.masked_bias")  # causal masks, stored by old versions
 
 
-def facts(config: dict[str, Any]) -> DecoderConfig:
+def facts(config: ConfigReader) -> DecoderConfig:
     """GPT-2's config.json as a DecoderConfig; defaults are transformers' GPT2Config's."""
-    said = Facts(config, "gpt2")
-    width, heads = said.size("n_embd", 768), said.size("n_head", 12)
-    said.only("scale_attn_weights", True)
-    said.only("scale_attn_by_inverse_layer_idx", False)
-    said.only("reorder_and_upcast_attn", False)
-    said.only("add_cross_attention", False)
-    n_positions = said.size("n_positions", 1024)
-    for harmless in ("n_ctx", "summary_type", "summary_use_proj", "summary_activation",
-                     "summary_proj_to_labels", "summary_first_dropout"):  # fmt: skip
-        said.seen.add(harmless)  # n_ctx repeats n_positions; summary_* serve another head
-    ours = DecoderConfig(
-        vocab_size=said.size("vocab_size", 50257),
-        n_layers=said.size("n_layer", 12),
+    width, heads = config.size("n_embd", 768), config.size("n_head", 12)
+    config.require("scale_attn_weights", True, "leaves attention scores undivided")
+    config.require("scale_attn_by_inverse_layer_idx", False, "divides attention scores by the layer's number")
+    config.require("add_cross_attention", False, "makes it half of an encoder-decoder")
+    config.no_effect("reorder_and_upcast_attn")  # the order of a product, in float32: ours is so anyway
+    config.no_effect("attn_pdrop", "embd_pdrop", "resid_pdrop", "pad_token_id", "use_cache", "_attn_implementation")
+    config.no_effect("n_ctx")  # repeats n_positions
+    config.no_effect(*(f"summary_{name}" for name in SUMMARY))
+    return DecoderConfig(
+        vocab_size=config.size("vocab_size", 50257),
+        n_layers=config.size("n_layer", 12),
         d_model=width,
         n_heads=heads,
         n_kv_heads=heads,
-        d_head=said.heads(width, heads),
-        d_mlp=said.size("n_inner", 4 * width),
-        n_positions=n_positions,
+        d_head=config.head_width(width, heads),
+        d_mlp=config.size("n_inner", 4 * width),
+        n_positions=config.size("n_positions", 1024),
         d_embed=width,
         norm="layer",
-        norm_eps=said.take("layer_norm_epsilon", 1e-5),
-        activation=said.activation("activation_function", "gelu_new"),
-        tied_head=said.take("tie_word_embeddings", True),
+        norm_eps=config.take("layer_norm_epsilon", 1e-5),
+        activation=config.activation("activation_function", "gelu_new"),
+        tied_head=config.take("tie_word_embeddings", True),
     )
-    said.finish()
-    return ours

@@ -3,11 +3,11 @@
 Its config in our facts, its weight names in ours. It does not know how the values are computed.
 """
 
-from typing import Any
-
 from cutaway.ground.config import DecoderConfig
-from cutaway.weights.families.facts import Facts
+from cutaway.weights.config_reader import ConfigReader
+from cutaway.weights.rope import read_rope
 
+ARCHITECTURES = ("LlamaForCausalLM", "LLaMAForCausalLM")
 PREFIXES = ("model.", "")
 WEIGHTS = {
     "embed_tokens.weight": "embed.token.weight",
@@ -33,34 +33,30 @@ WEIGHTS = {
 UNUSED = ("layers.{i}.self_attn.rotary_emb.inv_freq",)  # follows from the config
 
 
-def facts(config: dict[str, Any]) -> DecoderConfig:
+def facts(config: ConfigReader) -> DecoderConfig:
     """Llama's config.json as a DecoderConfig; defaults are transformers' LlamaConfig's."""
-    said = Facts(config, "llama")
-    width, heads = said.size("hidden_size", 4096), said.size("num_attention_heads", 32)
-    n_positions = said.size("max_position_embeddings", 2048)
-    d_head = said.size("head_dim", 0) if config.get("head_dim") else said.heads(width, heads)
-    said.only("head_dim", None, d_head)
-    said.only("rope_interleaved", False)
-    attention_bias, mlp_bias = said.take("attention_bias", False), said.take("mlp_bias", False)
-    ours = DecoderConfig(
-        vocab_size=said.size("vocab_size", 32000),
-        n_layers=said.size("num_hidden_layers", 32),
+    width, heads = config.size("hidden_size", 4096), config.size("num_attention_heads", 32)
+    n_positions = config.size("max_position_embeddings", 2048)
+    d_head = config.take("head_dim", 0) or config.head_width(width, heads)
+    attention_bias, mlp_bias = config.take("attention_bias", False), config.take("mlp_bias", False)
+    config.no_effect("attention_dropout", "pad_token_id", "_attn_implementation")
+    return DecoderConfig(
+        vocab_size=config.size("vocab_size", 32000),
+        n_layers=config.size("num_hidden_layers", 32),
         d_model=width,
         n_heads=heads,
-        n_kv_heads=said.size("num_key_value_heads", heads),
+        n_kv_heads=config.size("num_key_value_heads", heads),
         d_head=d_head,
-        d_mlp=said.size("intermediate_size", 11008),
+        d_mlp=config.size("intermediate_size", 11008),
         n_positions=n_positions,
         d_embed=width,
         norm="rms",
-        norm_eps=said.take("rms_norm_eps", 1e-6),
-        activation=said.activation("hidden_act", "silu"),
-        rope=said.rope(d_head, n_positions),
+        norm_eps=config.take("rms_norm_eps", 1e-6),
+        activation=config.activation("hidden_act", "silu"),
+        rope=read_rope(config, d_head, n_positions),
         gated=True,
         qkv_bias=attention_bias,
         out_bias=attention_bias,
         mlp_bias=mlp_bias,
-        tied_head=said.take("tie_word_embeddings", False),
+        tied_head=config.take("tie_word_embeddings", False),
     )
-    said.finish()
-    return ours

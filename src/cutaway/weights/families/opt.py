@@ -4,11 +4,10 @@ It does not know how the values are computed. Quirks: positions start at row 2 o
 its norms after the sums, projections around a narrower embedding, and no final norm.
 """
 
-from typing import Any
-
 from cutaway.ground.config import DecoderConfig
-from cutaway.weights.families.facts import Facts
+from cutaway.weights.config_reader import ConfigReader
 
+ARCHITECTURES = ("OPTForCausalLM",)
 PREFIXES = ("model.", "")
 WEIGHTS = {
     "decoder.embed_tokens.weight": "embed.token.weight",
@@ -39,33 +38,31 @@ WEIGHTS = {
 UNUSED = ("decoder.version",)
 
 
-def facts(config: dict[str, Any]) -> DecoderConfig:
+def facts(config: ConfigReader) -> DecoderConfig:
     """OPT's config.json as a DecoderConfig; defaults are transformers' OPTConfig's."""
-    said = Facts(config, "opt")
-    width, heads = said.size("hidden_size", 768), said.size("num_attention_heads", 12)
-    pre_norm, bias = said.take("do_layer_norm_before", True), said.take("enable_bias", True)
-    said.only("layer_norm_elementwise_affine", True)
-    no_final_norm = said.take("_remove_final_layer_norm", False)
-    ours = DecoderConfig(
-        vocab_size=said.size("vocab_size", 50272),
-        n_layers=said.size("num_hidden_layers", 12),
+    width, heads = config.size("hidden_size", 768), config.size("num_attention_heads", 12)
+    pre_norm, bias = config.take("do_layer_norm_before", True), config.take("enable_bias", True)
+    config.require("layer_norm_elementwise_affine", True, "leaves norms without a gain and a bias")
+    no_final_norm = config.take("_remove_final_layer_norm", False)
+    config.no_effect("dropout", "attention_dropout", "layerdrop", "pad_token_id", "_attn_implementation")
+    return DecoderConfig(
+        vocab_size=config.size("vocab_size", 50272),
+        n_layers=config.size("num_hidden_layers", 12),
         d_model=width,
         n_heads=heads,
         n_kv_heads=heads,
-        d_head=said.heads(width, heads),
-        d_mlp=said.size("ffn_dim", 3072),
-        n_positions=said.size("max_position_embeddings", 2048),
-        d_embed=said.size("word_embed_proj_dim", width),
+        d_head=config.head_width(width, heads),
+        d_mlp=config.size("ffn_dim", 3072),
+        n_positions=config.size("max_position_embeddings", 2048),
+        d_embed=config.size("word_embed_proj_dim", width),
         norm="layer",
         norm_eps=1e-5,
-        activation=said.activation("activation_function", "relu"),
+        activation=config.activation("activation_function", "relu"),
         post_norm=not pre_norm,
         final_norm=pre_norm and not no_final_norm,
         position_offset=2,
         qkv_bias=bias,
         out_bias=bias,
         mlp_bias=bias,
-        tied_head=said.take("tie_word_embeddings", True),
+        tied_head=config.take("tie_word_embeddings", True),
     )
-    said.finish()
-    return ours

@@ -1,0 +1,75 @@
+"""Checkpoint: what a model's files say, with nothing read yet but names and sizes.
+
+It does not know the decoder, nor what a tensor becomes.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cutaway.ground.config import DecoderConfig
+from cutaway.ground.errors import BadCheckpoint, ModelNotFound
+from cutaway.weights.families import Family, facts_of, family_named
+from cutaway.weights.files import open_folder
+from cutaway.weights.files.lazy import LazyTensor
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a model's files say: its config.json, our facts of it, and its tensors by checkpoint name."""
+
+    path: Path
+    config: dict[str, Any]
+    model_type: str
+    facts: DecoderConfig
+    tensors: dict[str, LazyTensor]
+    gguf_metadata: dict[str, Any] | None = None  # the tokenizer's arrays, where the file is a GGUF
+    notes: list[str] = field(default_factory=list)  # what was decided while opening, a sentence each
+
+    @property
+    def family(self) -> Family:
+        """The family that reads it."""
+        return family_named(self.model_type)
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Ids that end a text: those of generation_config.json if it names some, else config.json's."""
+        path = self.path / "generation_config.json"
+        said = read_json(path).get("eos_token_id") if path.is_file() else None
+        said = self.config.get("eos_token_id") if said is None else said
+        return frozenset([said] if isinstance(said, int) else said or ())
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in a Hugging Face folder or a .gguf file, with nothing read yet but names and sizes."""
+    notes: list[str] = []
+    if path.suffix == ".gguf":
+        from cutaway.weights.files.gguf import hugging_face_view, open_gguf
+
+        gguf = open_gguf(path)
+        config, tensors = hugging_face_view(gguf)
+        return Checkpoint(path, config, *facts_of(config, notes.append), tensors, gguf.metadata, notes)
+    config = read_config(path)
+    name, facts = facts_of(config, notes.append)
+    tensors = {} if (path / "quantized.json").is_file() else open_folder(path)  # a saved one: save.py opens it
+    return Checkpoint(path, config, name, facts, tensors, None, notes)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a model's folder. Raises ModelNotFound where there is none, BadCheckpoint for no JSON."""
+    if not (folder / "config.json").is_file():
+        found, expected = f"no config.json in {folder}", "a folder in Hugging Face's format"
+        raise ModelNotFound(found, expected, "name the folder that holds config.json and the weights")
+    return read_json(folder / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises BadCheckpoint where it is none."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadCheckpoint(f"{path.name} that is no JSON ({error})", "a JSON object", "fetch it again") from error
+    if not isinstance(data, dict):
+        raise BadCheckpoint(f"{path.name} that holds no JSON object", "a JSON object", "fetch it again")
+    return data

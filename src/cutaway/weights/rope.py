@@ -1,0 +1,80 @@
+"""Rotary positions as a config.json states them, in our facts; meanings are transformers' (modeling_rope_utils).
+
+It does not know the angles that follow (model/positions.py), nor any one family.
+"""
+
+import math
+from typing import Any
+
+from cutaway.ground.config import RopeConfig
+from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
+from cutaway.weights.config_reader import OWN, ConfigReader, leftover
+
+KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
+# Names that say how a kind came about, and are read by no code.
+SILENT = frozenset({"finetuned", "type", "rope_type", "rope_theta"})
+
+
+def read_rope(config: ConfigReader, d_head: int, n_positions: int) -> RopeConfig:
+    """Rotary positions from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before).
+
+    They turn whole heads: `partial_rotary_factor` is ignored where transformers ignores it. Raises UnsupportedModel
+    for a kind or a value that is not computed, BadCheckpoint where a kind's own numbers are missing.
+    """
+    new, old = config.take("rope_parameters", {}, dict), config.take("rope_scaling", {}, dict)
+    theta = config.take("rope_theta", 10000.0, float)
+    raw: dict[str, Any] = {"rope_theta": theta} | (old or new)
+    context = config.take("original_max_position_embeddings", 0, int)
+    if context:  # transformers gives the one beside the dictionary priority
+        raw |= {"original_max_position_embeddings": context}
+    facts = ConfigReader(raw, "rotary positions")
+    kind = facts.take("rope_type", facts.take("type", "default"))
+    if kind not in KINDS:
+        found = f"rope_type={kind!r} in config.json"
+        raise UnsupportedModel(found, f"one of {', '.join(KINDS)}", "choose a model with one of those")
+    rope = _of_kind(facts, kind, d_head, n_positions)
+    if kind == "dynamic":
+        config.note(f"rotary positions are as trained up to {n_positions}; dynamic scaling would begin beyond them")
+    left = leftover({name: value for name, value in raw.items() if name not in facts.read | SILENT})
+    if left and kind != "default":
+        config.note(f"rope parameters of config.json also say {left}, which its kind {kind!r} does not read")
+    return rope
+
+
+def _of_kind(facts: ConfigReader, kind: str, dims: int, n_positions: int) -> RopeConfig:
+    theta = float(facts.take("rope_theta", 10000.0, float))
+    if kind == "default":
+        return RopeConfig(theta, dims)  # transformers reads nothing else here either
+    facts.require("partial_rotary_factor", 1.0, "would turn only a part of each head")
+    factor = _number(facts, "factor", kind)
+    if kind == "dynamic":  # its frequencies change beyond n_positions only, where no text may go
+        return RopeConfig(theta, dims)
+    if kind == "linear":
+        return RopeConfig(theta, dims, "linear", factor)
+    context = facts.take("original_max_position_embeddings", n_positions, int)
+    if kind == "llama3":
+        low, high = _number(facts, "low_freq_factor", kind), _number(facts, "high_freq_factor", kind)
+        return RopeConfig(theta, dims, "llama3", factor, context, low, high)
+    # The name of llama.cpp and of YaRN's authors; transformers passes it over, the models were made with it.
+    facts.require("attn_factor", 1, "scales the rotated queries and keys")
+    mscale, all_dim = facts.take("mscale", 0.0, float), facts.take("mscale_all_dim", 0.0, float)
+    return RopeConfig(
+        theta, dims, "yarn", factor, context,
+        beta_fast=float(facts.take("beta_fast", 32.0, float) or 32),
+        beta_slow=float(facts.take("beta_slow", 1.0, float) or 1),
+        truncate=facts.take("truncate", True),
+        attention_factor=float(facts.take("attention_factor", _yarn_strength(factor, mscale, all_dim), float)),
+    )  # fmt: skip
+
+
+def _number(facts: ConfigReader, name: str, kind: str) -> float:
+    if facts.config.get(name) is None:
+        raise BadCheckpoint(f"rope_type={kind!r} without {name} in config.json", f"its {name}", OWN)
+    return float(facts.take(name, 1.0, float))
+
+
+def _yarn_strength(factor: float, mscale: float, all_dim: float) -> float:
+    def strength(weight: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
+
+    return strength(mscale) / strength(all_dim) if mscale and all_dim else strength(1.0)
