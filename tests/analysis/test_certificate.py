@@ -126,5 +126,5 @@ def test_the_verb(cutaway: Run, tiny_folder: Path, monkeypatch: pytest.MonkeyPat
 def test_the_default_model_passes():
     certificate = real.ours().check(against="transformers")
     assert certificate.passed, str(certificate)
-    in_8_bits = load(real.folder(), device="cpu").check()
+    in_8_bits = load(real.file(), device="cpu").check()
     assert in_8_bits.passed, str(in_8_bits)

@@ -269,7 +269,7 @@ def test_gradients_against_finite_differences(model: Decoder):
 @pytest.mark.real
 @pytest.mark.xdist_group("real")
 def test_on_the_default_model():
-    lm = load(real.folder(), device="cpu")
+    lm = load(real.file(), device="cpu")
     tokens = repeated_tokens(lm.config, 50, texts=1)
     top = score_heads(lm.trace(tokens, pattern_sites(lm.config))).top("induction")
     assert top[0][2] > 0.7

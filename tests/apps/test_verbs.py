@@ -48,7 +48,7 @@ def test_help_imports_nothing_heavy():
 
 def test_model_prints_the_architecture(cutaway: Run, tiny_folder: Path):
     done = cutaway("model", "--model", tiny_folder)
-    assert done == (0, f"{package.load(tiny_folder)}\n", "")
+    assert done.code == 0 and done.err == "" and done.out.startswith(f"{package.load(tiny_folder)}\n")
     assert "blocks.*  ×2" in done.out and "rows: q 32, k 16, v 16" in done.out
     assert widest(done.out.split("\n", 1)[1]) <= 80  # the first line is the name as it was given
 
@@ -58,10 +58,10 @@ def test_model_as_json(cutaway: Run, tiny_folder: Path):
     rows = {row["name"]: row for row in data["modules"]}
     assert rows["embed.token"]["parameters"] == 300 * 32 and rows["blocks.*.attn.qkv"]["count"] == 2
     assert data["parameters"] == sum(row["parameters"] * row["count"] for row in data["modules"])
-    assert data["bytes"] == 4 * data["parameters"]
+    assert data["opened"] == data["bytes"]["float32"] == 4 * data["parameters"]
     asked = ["--model", tiny_folder, "--quantize", "none", "--dtype", "bfloat16", "--json"]
     half = json.loads(cutaway("model", *asked).out)
-    assert half["bytes"] == 2 * half["parameters"]
+    assert half["opened"] == half["bytes"]["bfloat16"] == half["bytes"]["float16"] == 2 * half["parameters"]
 
 
 def test_model_in_8_bits_is_the_default(cutaway: Run, tiny_folder: Path):
@@ -71,6 +71,7 @@ def test_model_in_8_bits_is_the_default(cutaway: Run, tiny_folder: Path):
     assert (qkv["dtype"], qkv["bytes"]) == ("int8", 64 * 32 + 4 * 64)
     assert (head["dtype"], head["bytes"], head["parameters"]) == ("int8", 300 * 32 + 4 * 300, 0)
     assert data == json.loads(cutaway("model", "--model", tiny_folder, "--quantize", "int8", "--json").out)
+    assert data["opened"] == data["bytes"]["int8"]
 
 
 def test_trace_prints_a_table_of_all_sites(cutaway: Run, tiny_folder: Path):

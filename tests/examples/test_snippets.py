@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity.real import folder
+from tests.parity.real import file
 
 ROOT = Path(__file__).parents[2]
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -19,7 +19,7 @@ def test_the_readme_has_python():
 
 
 def test_the_readmes_python_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    folder()  # skips where the model cannot be fetched
+    file()  # skips where the model cannot be fetched
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for code in SNIPPETS:  # one after the other, as a reader would
@@ -31,6 +31,6 @@ def test_the_readmes_python_runs(capsys: pytest.CaptureFixture[str], monkeypatch
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_every_example_runs(path: Path, capsys: pytest.CaptureFixture[str]):
-    folder()
+    file()
     runpy.run_path(str(path))["main"]()
     assert len(capsys.readouterr().out.splitlines()) >= 5

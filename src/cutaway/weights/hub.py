@@ -153,3 +153,37 @@ def _bars(progress: Progress | None, total: int, name: str) -> type[Any]:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
+
+
+def config_of_hub(name: str, *, offline: bool = False, progress: Progress | None = None) -> Path:
+    """As `resolve`, but of a hub's model that is not here only config.json is fetched: the folder that holds it.
+
+    So a model's shape is known before its weights come. Raises the errors of `resolve`.
+    """
+    if _local(name) is not None or not HUB_ID.fullmatch(name) or len(name) > LONGEST_ID or name.endswith(FILE_ENDINGS):
+        return resolve(name, offline=offline, progress=progress)
+    cached = _cached(name)
+    if cached is not None and (cached / "config.json").is_file():
+        return cached
+    if offline:
+        found = f"no config.json of {name!r}, neither a folder here nor in the hub's cache"
+        raise ModelNotFound(found, "one of these when offline", "run it once with the network on")
+    from huggingface_hub import HfApi, errors, hf_hub_download
+
+    try:
+        info = HfApi().model_info(name, timeout=PATIENCE)  # asked first: a download without a network tries for long
+        if "config.json" not in {file.rfilename for file in info.siblings or []}:
+            do = "download its .gguf file, if it has one, and pass the path"
+            raise ModelNotFound(f"no config.json in the hub's {name!r}", "a model in Hugging Face's format", do)
+        return Path(hf_hub_download(name, "config.json", etag_timeout=PATIENCE)).parent
+    except ModelNotFound:
+        raise
+    except errors.GatedRepoError as error:
+        found = f"the model {name!r}, whose owner asks for consent first"
+        raise DownloadFailed(found, "access to it", "accept its terms on its page, then run hf auth login") from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        found = f"the model name {name!r}, neither a file here nor a model that the hub shows you"
+        raise ModelNotFound(found, "an id of the hub or a local folder", "check its spelling") from error
+    except Exception as error:  # as in _from_hub
+        found = f"no way to fetch {name!r}, which is not in the cache either ({_first_line(error)})"
+        raise DownloadFailed(found, "an answer from the hub", "check the network, or pass a local folder") from error

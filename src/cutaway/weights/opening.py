@@ -3,6 +3,7 @@
 It knows names, files and precisions; it does not know text, nor what is asked of the model.
 """
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +12,22 @@ import torch
 from torch import nn
 
 from cutaway.ground.errors import BadArgument, BadCheckpoint
+from cutaway.model.architecture import nbytes
 from cutaway.model.decoder import Decoder
 from cutaway.quant.int8 import check_mode
 from cutaway.quant.linear import Int8Linear
 from cutaway.text.tokenizer import tokenizer_files_from_gguf
-from cutaway.weights.checkpoint import Checkpoint, open_checkpoint
-from cutaway.weights.hub import resolve
-from cutaway.weights.load import load_decoder
+from cutaway.weights import default_model
+from cutaway.weights.checkpoint import Checkpoint, open_checkpoint, read_config
+from cutaway.weights.families import facts_of
+from cutaway.weights.hub import config_of_hub, resolve
+from cutaway.weights.load import EMBEDDING, empty_decoder, load_decoder, match
 from cutaway.weights.progress import Progress
+from cutaway.weights.quantizing import Codes
 from cutaway.weights.save import is_saved, open_saved, read_manifest, save
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+WEIGHT_FILE = re.compile(r".*\.safetensors|pytorch_model.*\.bin|.*\.gguf", re.IGNORECASE)
 
 
 def open_model(
@@ -40,15 +46,99 @@ def open_model(
     if mode is not None:
         check_mode(mode)
     path = resolve(None if model is None else str(model), offline=offline, progress=progress)
-    name = path.name if model is None else str(model)
+    name = default_model.SMOLLM2.name if model is None else str(model)
     if model is None and mode == "int8" and not keep:
-        path = _kept_quantized(path, name, progress)
+        path = _kept_quantized(path, progress)
     checkpoint = open_checkpoint(path)
     if is_saved(path):
         _require_same(path, mode, keep)
         return open_saved(checkpoint, dtype=precision, device=where), checkpoint, name
     decoder = load_decoder(checkpoint, dtype=precision, device=where, quantize=mode, keep=keep, progress=progress)
     return decoder, checkpoint, name
+
+
+def described(
+    model: str | Path | None = None, *, offline: bool = False, progress: Progress | None = None
+) -> tuple[Checkpoint, str]:
+    """What a model's files say of its shape, and its name: a folder with nothing but a config.json will do.
+
+    Of a hub's model that is not here only config.json is fetched. Where there are weights, names and shapes of their
+    tensors are read too, since these decide. Raises the errors of `resolve` and `open_checkpoint`.
+    """
+    if model is None:
+        return open_checkpoint(resolve(None, offline=offline, progress=progress)), default_model.SMOLLM2.name
+    name, path = str(model), config_of_hub(str(model), offline=offline, progress=progress)
+    if (path / "config.json").is_file() and not _has_weights(path):
+        return config_alone(path), name
+    try:
+        return open_checkpoint(path), name
+    except BadCheckpoint:
+        if Path(name).expanduser().exists():
+            raise
+    return config_alone(path), name  # the hub's cache holds half of it: what the config says is true nonetheless
+
+
+def config_alone(folder: Path) -> Checkpoint:
+    """What a config.json says, whatever stands beside it."""
+    notes: list[str] = []
+    config = read_config(folder)
+    return Checkpoint(folder, config, *facts_of(config, notes.append), {}, None, notes)
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether there is a file that would be opened; a lone index does not count."""
+    return is_saved(folder) or any(WEIGHT_FILE.fullmatch(file.name) for file in folder.iterdir())
+
+
+def outline(
+    checkpoint: Checkpoint, *, quantize: str | None, dtype: str | torch.dtype | None, device: str | None = None
+) -> Decoder:
+    """The decoder that `open_model` would give, without its weights: shapes and dtypes on no device.
+
+    What an 8-bit folder holds is mapped, since that is as quick. Arguments and errors: as in `open_model`.
+    """
+    where, mode = device_of(device), None if quantize == "none" else quantize
+    precision = dtype_of(dtype, where)
+    if mode is not None:
+        check_mode(mode)
+    if is_saved(checkpoint.path):
+        _require_same(checkpoint.path, mode, ())
+        return open_saved(checkpoint, dtype=precision, device="cpu")
+    return _outline(checkpoint, mode, precision, where)
+
+
+def sizes(checkpoint: Checkpoint) -> dict[str, int]:
+    """Bytes of all weights, by precision: three dtypes, and 8 bits on a CPU."""
+    cpu = torch.device("cpu")
+    full = {name: nbytes(_outline(checkpoint, None, DTYPES[name], cpu)) for name in ("float32", "bfloat16", "float16")}
+    return full | {"int8": nbytes(_outline(checkpoint, "int8", torch.float32, cpu))}
+
+
+def _outline(checkpoint: Checkpoint, mode: str | None, dtype: torch.dtype, device: torch.device) -> Decoder:
+    decoder = empty_decoder(checkpoint.facts).to(dtype)
+    table = _table_dtype(checkpoint, decoder)
+    if mode is None:
+        return decoder
+    codes = Codes(decoder, mode, (), "meta")
+    for name, layer in codes.layers.items():
+        parts = torch.empty_like(layer.weight, dtype=torch.int8), torch.empty(layer.out_features, device="meta")
+        decoder.set_submodule(name, Int8Linear.from_parts(*parts, layer.bias, codes.mode))
+    if table is not None and device.type == "cpu":
+        decoder.embed.token.to(table)  # it stays in its file as it is
+    return decoder
+
+
+def _table_dtype(checkpoint: Checkpoint, decoder: Decoder) -> torch.dtype | None:
+    """The dtype of the embedding in its file, as config.json says where there are no tensors; None: it is read anew.
+
+    Raises BadCheckpoint where the tensors are not those of the config.
+    """
+    if not checkpoint.tensors:
+        said = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
+        return DTYPES.get(str(said).removeprefix("torch."))
+    plan = match(checkpoint, decoder)
+    tables = (checkpoint.tensors[name] for name, target in plan.items() if target.parameter == EMBEDDING)
+    return next((table.dtype for table in tables if table.place is not None), None)
 
 
 def reopen(checkpoint: Checkpoint, like: Decoder) -> Decoder:
@@ -85,24 +175,40 @@ def quantize(
     checkpoint = open_checkpoint(path)
     cpu = torch.device("cpu")
     decoder = load_decoder(checkpoint, dtype=torch.float32, device=cpu, quantize=mode, keep=keep, progress=progress)
-    name = path.name if model is None else str(model)
+    name = default_model.SMOLLM2.name if model is None else str(model)
     save(decoder, checkpoint, Path(out), tokenizer_files_from_gguf, name=name, progress=progress)
     return Path(out)
 
 
-def _kept_quantized(path: Path, name: str, progress: Progress | None) -> Path:
-    """The default model in 8 bits, kept beside the fetched one; made at the first use."""
-    kept = path.with_name(f"{path.name}-int8")
-    if is_saved(kept):
-        try:
-            read_manifest(kept)
-            return kept
-        except BadCheckpoint:  # of another version: it is ours to make anew
-            shutil.rmtree(kept)
+def _kept_quantized(path: Path, progress: Progress | None) -> Path:
+    """The default model in 8 bits, kept beside its fetched file; made at the first use.
+
+    path: the .gguf. Where nothing can be written, that one, to be quantized on the way each time.
+    """
+    source = default_model.SMOLLM2
+    kept = path.parent.with_name(f"{source.name}-int8")
+    if _is_of(kept, source):
+        return kept
     try:
-        return quantize(path, kept, progress=progress)
-    except (BadArgument, OSError):  # another process made it meanwhile, or the disk is full: run without it
-        return kept if is_saved(kept) else path
+        with default_model.alone(kept.with_name(f"{source.name}.lock"), progress):
+            if not _is_of(kept, source):  # another process may have made it while this one waited
+                if kept.exists():  # of another version, or made from other values: it is ours to make anew
+                    shutil.rmtree(kept)
+                quantize(None, kept, progress=progress)
+        return kept
+    except OSError:  # a full disk, or one that may only be read
+        return path
+
+
+def _is_of(folder: Path, source: default_model.Source) -> bool:
+    """Whether a saved folder is of this layout, and its codes were made from the very file of the source."""
+    if not is_saved(folder):
+        return False
+    try:
+        made_from = read_manifest(folder).get("source")
+    except BadCheckpoint:
+        return False
+    return isinstance(made_from, dict) and made_from.get("files") == {source.file: source.gguf_sha256}
 
 
 def _require_same(path: Path, mode: str | None, keep: Sequence[str]) -> None:

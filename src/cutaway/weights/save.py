@@ -184,6 +184,8 @@ def _write_beside(
     (folder / "config.json").write_text(json.dumps(checkpoint.config, indent=2), encoding="utf-8")
     if checkpoint.gguf_metadata is not None:
         write_tokenizer(checkpoint.gguf_metadata, folder)
+        for file in checkpoint.path.parent.glob("LICENSE*"):
+            shutil.copyfile(file, folder / file.name)
         return
     for pattern in BESIDE:
         for file in checkpoint.path.glob(pattern):

@@ -79,12 +79,10 @@ def find(model: str | None, *, offline: bool, report: Report) -> Path:
 
 def facts_of(path: Path) -> "DecoderConfig":
     """The model's facts, from its config.json or its GGUF metadata alone: a folder without weights will do."""
-    from cutaway.weights.checkpoint import open_checkpoint, read_config
-    from cutaway.weights.families import facts_of
+    from cutaway.weights.checkpoint import open_checkpoint
+    from cutaway.weights.opening import config_alone
 
-    if path.suffix == ".gguf":
-        return open_checkpoint(path).facts
-    return facts_of(read_config(path), lambda note: None)[1]
+    return (config_alone(path) if (path / "config.json").is_file() else open_checkpoint(path)).facts
 
 
 def token_of(lm: "LM", text: str, option: str) -> int:

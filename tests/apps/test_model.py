@@ -1,0 +1,175 @@
+"""`cutaway model` from a config.json alone: published parameter counts, bytes as loading gives them, nothing read."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cutaway.apps.cli import model as verb
+from cutaway.lm import load
+from cutaway.model import architecture
+from cutaway.weights.files.lazy import LazyTensor
+from cutaway.weights.opening import quantize as write
+from tests.parity.tiny import CONFIGS, build
+from tests.weights.test_default_model import tiny_gguf
+
+from .conftest import Run
+
+HERE = Path(__file__).parents[1] / "published"
+SHARED = Path(__file__).parents[2].parent / "shared" / "published"
+OURS = ("opt", "gpt2", "llama")
+
+
+def table(folder: Path) -> dict[str, str]:
+    """{file: parameters} of a README's table."""
+    readme = folder / "README.md"
+    lines = readme.read_text(encoding="utf-8").splitlines() if readme.is_file() else []
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    return {row[0]: row[4] for row in rows if row[0].endswith(".json")}
+
+
+OTHERS = {"openai-gpt", "llama-4-scout-17b-16e", "llava-1.5-7b-hf", "skywork-reward-llama-3.1-8b-v0.2"}
+COUNTS = {
+    folder / name: int(count.split()[0].replace(",", ""))
+    for folder in (HERE, SHARED)
+    for name, count in table(folder).items()
+    if name.startswith(OURS) and Path(name).stem not in OTHERS
+}
+NO_CONFIGS = ("lora", "tokenizer", "generation", "gguf/", "quantized")  # other files, or ours in other forms
+SENT_AWAY = [
+    *(file for name in OTHERS for file in SHARED.glob(f"*/{name}.json")),
+    *(SHARED / name for name in table(SHARED) if not name.startswith((*OURS, *NO_CONFIGS))),
+]
+
+
+def alone(config: Path | dict[str, Any], folder: Path) -> Path:
+    """A folder that holds only that config.json."""
+    text = json.dumps(config) if isinstance(config, dict) else config.read_text(encoding="utf-8")
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    return folder
+
+
+def name_of(value: object) -> str | None:
+    return "/".join(value.parts[-3:]) if isinstance(value, Path) else None
+
+
+@pytest.mark.parametrize(("file", "count"), COUNTS.items(), ids=name_of)
+def test_a_published_config_alone_gives_the_published_count(cutaway: Run, tmp_path: Path, file: Path, count: int):
+    done = cutaway("model", "--model", alone(file, tmp_path), "--json")
+    data = json.loads(done.out)
+    assert done.code == 0 and data["parameters"] == count
+    assert data["bytes"]["float32"] == 4 * count and data["bytes"]["bfloat16"] == data["bytes"]["float16"] == 2 * count
+    assert count < data["opened"] == data["bytes"]["int8"] < 3 * count  # a small one is mostly its embedding
+
+
+@pytest.mark.parametrize("file", SENT_AWAY or [pytest.param(None, marks=pytest.mark.skip("no ../shared here"))],
+                         ids=name_of)  # fmt: skip
+def test_another_family_is_refused_in_one_sentence_that_lists_ours(cutaway: Run, tmp_path: Path, file: Path):
+    done = cutaway("model", "--model", alone(file, tmp_path))
+    assert done.code == 2 and done.out == "" and done.err.count("\n") == 1
+    config = json.loads(file.read_text(encoding="utf-8"))
+    if file.stem.startswith("skywork"):
+        assert "LlamaForSequenceClassification" in done.err and "another head than a language model's" in done.err
+    else:
+        assert repr(config["model_type"]) in done.err and "one of gpt2, llama, opt" in done.err
+
+
+def test_a_classifier_and_another_family_are_named(cutaway: Run, tmp_path: Path):
+    config = json.loads((HERE / "llama" / "llama-3.2-1b-instruct.json").read_text())
+    done = cutaway("model", "--model", alone(config | {"architectures": ["LlamaForSequenceClassification"]}, tmp_path))
+    assert done.code == 2 and "['LlamaForSequenceClassification']" in done.err and "another head" in done.err
+    done = cutaway("model", "--model", alone({"model_type": "mistral"}, tmp_path))
+    assert done.code == 2 and "'mistral'" in done.err and "one of gpt2, llama, opt" in done.err
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tensor may be read."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(LazyTensor, "read", refuse)
+    monkeypatch.setattr(LazyTensor, "mapped", refuse)
+
+
+def said(cutaway: Run, folder: Path, *more: str) -> dict[str, Any]:
+    done = cutaway("model", "--model", folder, "--device", "cpu", "--json", *more)
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16"])
+@pytest.mark.parametrize("name", ["opt-350m-like", "gpt2", "gpt2-untied", "llama", "llama-tied", "llama-biases"])
+def test_the_same_without_weights_with_them_and_loaded(
+    cutaway: Run, request: pytest.FixtureRequest, tmp_path: Path, name: str, stored: str
+):
+    whole, bare = tmp_path / "whole", tmp_path / "bare"
+    build(CONFIGS[name]).to(getattr(torch, stored)).save_pretrained(whole)
+    bare.mkdir()
+    shutil.copy(whole / "config.json", bare)
+    loaded = {
+        how: load(whole, quantize=None if how[0] == "none" else how[0], dtype=how[1], device="cpu").decoder
+        for how in (("none", "float32"), ("none", "bfloat16"), ("int8", "float32"), ("int8-weight", "bfloat16"))
+    }
+    request.getfixturevalue("unread")
+    for (quantize, dtype), decoder in loaded.items():
+        for folder in (whole, bare):
+            data = said(cutaway, folder, "--quantize", quantize, "--dtype", dtype)
+            assert data["modules"] == [vars(row) for row in architecture.rows(decoder)]
+            assert data["opened"] == architecture.nbytes(decoder)
+            assert data["parameters"] == architecture.parameters(decoder)
+
+
+def test_a_gguf_by_its_header(cutaway: Run, unread: None, tmp_path: Path):
+    tiny_gguf(tmp_path / "tiny.gguf")
+    data = said(cutaway, tmp_path / "tiny.gguf", "--quantize", "none")
+    assert data["parameters"] == 11 * 4 + 3 * 4 + 4 * 4 * 4 + 3 * 4 * 6 and data["opened"] == 4 * data["parameters"]
+
+
+def test_a_saved_folder_has_the_bytes_of_what_it_holds(cutaway: Run, tiny_folder: Path, tmp_path: Path):
+    out = write(tiny_folder, tmp_path / "out", keep=["lm_head"])
+    data = said(cutaway, out)
+    assert data["opened"] == architecture.nbytes(load(out, device="cpu").decoder) < data["bytes"]["int8"]
+    assert cutaway("model", "--model", out, "--quantize", "none").code == 2
+
+
+def test_a_lone_index_is_no_weights_and_wrong_weights_are_refused(cutaway: Run, broken: Path):
+    (broken / "model.safetensors").rename(broken / "elsewhere")
+    (broken / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
+    (broken / "training_args.bin").touch()
+    assert said(cutaway, broken)["parameters"] > 0
+    (broken / "model.safetensors.index.json").unlink()
+    (broken / "elsewhere").rename(broken / "model.safetensors")
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
+    done = cutaway("model", "--model", broken)
+    assert done.code == 2 and "use the config.json that belongs to these weights" in done.err
+
+
+def test_each_precision_is_held_against_the_memory(cutaway: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    folder = alone(HERE / "opt" / "opt-1.3b.json", tmp_path)
+    monkeypatch.setattr(verb, "_memory", lambda: 4_000_000_000)
+    lines = [line.split() for line in cutaway("model", "--model", folder).out.splitlines()[-5:]]
+    assert lines == [
+        ["float32", "5.3", "GB", "does", "not", "fit"],
+        ["bfloat16", "2.6", "GB", "fits"],
+        ["float16", "2.6", "GB", "fits"],
+        ["int8", "1.5", "GB", "fits"],
+        ["this", "machine", "has", "4.0", "GB", "of", "memory"],
+    ]
+    monkeypatch.setattr(verb, "_memory", lambda: None)
+    assert "fit" not in cutaway("model", "--model", folder).out
+
+
+def test_the_memory_is_the_machines_or_what_a_container_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(verb, "CGROUP", tmp_path / "memory.max")
+    machine = verb._memory()
+    assert machine is not None and machine > 1 << 28
+    (tmp_path / "memory.max").write_text("max\n")
+    assert verb._memory() == machine
+    (tmp_path / "memory.max").write_text(f"{1 << 20}\n")
+    assert verb._memory() == 1 << 20
