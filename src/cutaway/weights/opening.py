@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from cutaway.ground.errors import BadArgument, BadCheckpoint
 from cutaway.model.decoder import Decoder
 from cutaway.quant.int8 import check_mode
-from cutaway.quant.linear import Int8Linear
 from cutaway.text.tokenizer import tokenizer_files_from_gguf
 from cutaway.weights.checkpoint import Checkpoint, open_checkpoint
 from cutaway.weights.hub import resolve
@@ -49,21 +47,6 @@ def open_model(
         return open_saved(checkpoint, dtype=precision, device=where), checkpoint, name
     decoder = load_decoder(checkpoint, dtype=precision, device=where, quantize=mode, keep=keep, progress=progress)
     return decoder, checkpoint, name
-
-
-def reopen(checkpoint: Checkpoint, like: Decoder) -> Decoder:
-    """The checkpoint's decoder anew, in the precision of one that was opened from it."""
-    modules = {name: module for name, module in like.named_modules() if isinstance(module, Int8Linear | nn.Linear)}
-    modes = {module.mode for module in modules.values() if isinstance(module, Int8Linear)}
-    norms = (weight for name, weight in like.named_parameters() if ".ln1." in name)
-    dtype, device = next(norm.dtype for norm in norms), like.embed.token.weight.device
-    if is_saved(checkpoint.path):
-        return open_saved(checkpoint, dtype=dtype, device=device)
-    mode = modes.pop() if modes else None
-    kept = [
-        name for name, module in modules.items() if mode and isinstance(module, nn.Linear) and ".project_" not in name
-    ]
-    return load_decoder(checkpoint, dtype=dtype, device=device, quantize=mode, keep=kept)
 
 
 def quantize(
