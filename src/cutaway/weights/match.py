@@ -168,7 +168,10 @@ def _check_complete(plan: dict[str, Target], shapes: dict[str, tuple[int, ...]],
             layer = re.search(r"\d+", parameter)
             wanted = " and ".join(theirs).replace("{i}", layer[0] if layer else "")
             found = f"{'no tensor' if not rows else 'only some tensors'} for {parameter}"
-            raise BadCheckpoint(found, f"{wanted} in the checkpoint", "fetch the whole checkpoint again")
+            do = "fetch the whole checkpoint again"
+            if parameter == HEAD:
+                do += ', or set "tie_word_embeddings": true in config.json if the embedding is the head too'
+            raise BadCheckpoint(found, f"{wanted} in the checkpoint", do)
 
 
 def _anonymous(name: str) -> str:
