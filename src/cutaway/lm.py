@@ -4,6 +4,7 @@ Short methods that call the floors below; it computes nothing itself, and prints
 """
 
 import platform
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,10 +25,13 @@ from cutaway.ground.sites import all_sites
 from cutaway.model import architecture
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Chain, Tap, untapped
-from cutaway.sample.generation import Generation, collect, new_ids_of
+from cutaway.sample.generation import Generation, collect, most_new_tokens, new_ids_of, new_text
 from cutaway.sample.loop import generate
+from cutaway.sample.published import published_settings, sampling_of
 from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
+from cutaway.text.chat import chat_prompt
+from cutaway.text.padding import tokens_of_ids
 from cutaway.text.pieces import Tokens
 from cutaway.text.stream import StreamDecoder
 from cutaway.text.tokenizer import Tokenizer
@@ -41,7 +45,7 @@ from cutaway.trace.select import Selection, select
 from cutaway.trace.trace import Trace
 from cutaway.trace.weights import Change, changed
 from cutaway.weights.checkpoint import Checkpoint
-from cutaway.weights.opening import dtype_of, open_model, reopen
+from cutaway.weights.opening import dtype_of, open_model
 from cutaway.weights.progress import Progress
 
 CHECKED = ("The sun rises in the east", "I love")  # what `check` runs on, where nothing else is given
@@ -101,17 +105,56 @@ class LM:
         return list(all_sites(self.config))
 
     def __str__(self) -> str:
-        """The architecture: modules, shapes, dtypes, parameters, bytes."""
-        return f"{self.name}\n{architecture.table(self.decoder)}"
+        """The architecture: modules, shapes, dtypes, parameters, bytes; how it samples; what else should be known."""
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.sampling.items())
+        said = [f"generation_config.json, obeyed where you say nothing: {settings}"] if settings else []
+        lines = [part for line in [*said, *self.notes] for part in textwrap.wrap(line, 80, subsequent_indent="  ")]
+        return "\n".join([self.name, architecture.table(self.decoder), *([""] if lines else []), *lines])
 
-    def tokenize(self, texts: str | Sequence[str], *, padding_side: Literal["right", "left"] = "right") -> Tokens:
-        """Pieces, ids, mask and positions [B, T]. Raises BadText for an empty text or one beyond the context."""
-        return self.tokenizer.tokenize(texts, padding_side=padding_side, context=self.config.n_positions)
+    @cached_property
+    def sampling(self) -> dict[str, Any]:
+        """The settings that the model's generation_config.json gives: `generate` takes them where you say nothing."""
+        return published_settings(self.checkpoint.generation)[0]
 
-    def logits(self, texts: Texts) -> Tensor:
+    @property
+    def notes(self) -> list[str]:
+        """What was decided or passed over while the model was opened, a sentence each."""
+        try:
+            of_tokenizer: Sequence[str] = getattr(self.tokenizer, "notes", ())
+        except NoTokenizer:
+            of_tokenizer = ()
+        return [*self.checkpoint.notes, *of_tokenizer, *published_settings(self.checkpoint.generation)[1]]
+
+    def tokenize(
+        self,
+        texts: str | Sequence[str],
+        *,
+        padding_side: Literal["right", "left"] = "right",
+        add_special_tokens: bool = True,
+    ) -> Tokens:
+        """Pieces, ids, mask and positions [B, T]. Raises BadText for an empty text or one beyond the context.
+
+        add_special_tokens=False: the text as it stands, without the BOS or EOS that the tokenizer would add.
+        """
+        return self.tokenizer.tokenize(
+            texts,
+            padding_side=padding_side,
+            add_special_tokens=add_special_tokens,
+            context=self.config.n_positions,
+        )
+
+    def chat_prompt(self, messages: list[dict[str, Any]]) -> Tokens:
+        """The prompt that asks for the next message, by the model's chat template, as Tokens for `generate`.
+
+        messages: [{"role": "user", "content": "Hello"}, ...]. The template writes BOS itself, so no second one is
+        added. Raises NoTokenizer without a template, BadArgument where the template refuses.
+        """
+        return self.tokenize(chat_prompt(self.tokenizer, messages), add_special_tokens=False)
+
+    def logits(self, texts: Texts, *, add_special_tokens: bool = True) -> Tensor:
         """Logits [B, T, V] after every position."""
         with torch.inference_mode():
-            return self.decoder(self.tokens(texts))
+            return self.decoder(self.tokens(texts, add_special_tokens))
 
     def trace(
         self,
@@ -125,6 +168,7 @@ class LM:
         until: str | None = None,
         grad: bool = False,
         budget: int | float | str | None = None,
+        add_special_tokens: bool = True,
     ) -> Trace:
         """The values of one pass at the chosen sites: all of them, a pattern, a list of patterns, or a predicate.
 
@@ -134,12 +178,13 @@ class LM:
         traces larger than the memory) or a folder for that file; None leaves them beside the weights. until: a site
         after which the pass ends. grad: keep what gradients need, so that torch.autograd.grad works between any two
         recorded values. budget: bytes, or "2 GB": raises BadArgument before the pass where the trace would take more.
+        add_special_tokens: as in `tokenize`.
         """
         wanted = positions if positions is None or isinstance(positions, int) else tuple(positions)
         kept_as = None if dtype is None else dtype_of(dtype, self.device)
         trace = run(
-            self.decoder, self.tokens(texts), sites, edits=edits_of(edits, self.config), positions=wanted,
-            dtype=kept_as, to=to, until=until, grad=grad, budget=budget,
+            self.decoder, self.tokens(texts, add_special_tokens), sites, edits=edits_of(edits, self.config),
+            positions=wanted, dtype=kept_as, to=to, until=until, grad=grad, budget=budget,
         )  # fmt: skip
         return replace(trace, model=self.name)
 
@@ -182,7 +227,7 @@ class LM:
         if len(tokens.ids) < 2 or not tokens.padded:
             found = f"{len(tokens.ids)} texts, padded: {tokens.padded}"
             raise BadArgument(found, "at least two texts of unequal lengths", "pass two texts")
-        lines = list(certify(self.decoder, tokens, lambda: reopen(self.checkpoint, self.decoder)))
+        lines = list(certify(self.decoder, tokens, self.checkpoint))
         if against is not None:
             lines += against_transformers(self.decoder, self.checkpoint.path, tokens)
         versions = {name: version(name) for name in ("cutaway", "torch", "transformers")}
@@ -201,13 +246,22 @@ class LM:
         with changed(self.decoder, weights):
             yield self
 
-    def stream(self, texts: Texts, *, tap: Tap = untapped, edits: Edits = (), **settings: Any) -> Iterator[Step]:
+    def stream(
+        self,
+        texts: Texts,
+        *,
+        tap: Tap = untapped,
+        edits: Edits = (),
+        add_special_tokens: bool = True,
+        **settings: Any,
+    ) -> Iterator[Step]:
         """Steps as they happen; step.text holds what each text gained, never half a character.
 
-        settings: those of sample/settings.py, transformers' own names. tap: watches or changes the values of every
-        pass. edits: done in every pass. Raises the errors of sample/loop.py and trace/editor.py.
+        settings: those of sample/settings.py, transformers' own names; where you say nothing, the model's
+        generation_config.json does (`lm.sampling`). tap: watches or changes the values of every pass. edits: done in
+        every pass. add_special_tokens: as in `tokenize`. Raises the errors of sample/loop.py and trace/editor.py.
         """
-        tokens, wishes = self.tokens(texts), Sampling(**_known(settings))
+        tokens, wishes = self.tokens(texts, add_special_tokens), self.settings(settings)
         return self._edited_stream(tokens, wishes, tap, self._editor(tokens, wishes, edits))
 
     def generate(
@@ -217,6 +271,7 @@ class LM:
         sites: Selection | None = None,
         edits: Edits = (),
         budget: int | float | str | None = None,
+        add_special_tokens: bool = True,
         **settings: Any,
     ) -> Generation:
         """The text that follows, with every step that chose it. Arguments as in `stream`, and two more:
@@ -225,7 +280,7 @@ class LM:
         where column t is a text's own position t. The last new token is chosen but never read. budget: as in `trace`,
         for the longest that the text may get.
         """
-        tokens, wishes = self.tokens(texts), Sampling(**_known(settings))
+        tokens, wishes = self.tokens(texts, add_special_tokens), self.settings(settings)
         done_by, watched = edits_of(edits, self.config), None
         if sites is not None:
             watched = self.recording(tokens, sites, edits=done_by, budget=budget, **settings)
@@ -247,27 +302,37 @@ class LM:
     ) -> Recording:
         """A tap for `stream` that records, and its `.trace(new_ids)` afterwards. Arguments as in `generate`."""
         tokens, chosen = self.tokens(texts), select(self.config, sites)
-        most = _most_new(tokens, Sampling(**_known(settings)), self.config)
+        most = most_new_tokens(tokens, self.settings(settings), self.config.n_positions)
         cost = planned(self.decoder, tokens, chosen, new=most)
         if budget is not None:
             cost.within(budget)
         edited = [site for edit in edits_of(edits, self.config) for site in sites_of(edit, self.config)]
         return Recording(self.decoder, tokens, cost, new=most, edited=edited, model=self.name)
 
-    def tokens(self, texts: Texts) -> Tokens:
-        """Whatever stands for texts, as Tokens on the model's device."""
+    def tokens(self, texts: Texts, add_special_tokens: bool = True) -> Tokens:
+        """Whatever stands for texts, as Tokens on the model's device. Ids without a mask: see text/padding.py."""
         if isinstance(texts, Tokens):
             tokens = texts
         elif isinstance(texts, Tensor):
-            tokens = Tokens.from_ids(texts)
+            tokens = tokens_of_ids(texts, self.checkpoint.pad_id, self.checkpoint.eos_ids)
         else:
-            tokens = self.tokenize(texts)
+            tokens = self.tokenize(texts, add_special_tokens=add_special_tokens)
         self._check(tokens)
+        if int(tokens.ids.max()) >= self.config.vocab_size:  # a pad token without a row, as nothing reads it
+            tokens = replace(tokens, ids=tokens.ids.clamp(max=self.config.vocab_size - 1))
         return tokens.to(self.device)
 
+    def settings(self, asked: dict[str, Any]) -> Sampling:
+        """What was asked of `generate`, and where nothing was, what the model's generation_config.json says.
+
+        Raises BadArgument for an unknown name or a value that no run could use.
+        """
+        return sampling_of(asked, self.sampling)
+
     def _check(self, tokens: Tokens) -> None:
-        """Ids that have a row, and no more of them than the context."""
-        lowest, highest = int(tokens.ids.min()), int(tokens.ids.max())
+        """Ids that have a row, and no more of them than the context; what stands on padding is read by nothing."""
+        real = tokens.ids[tokens.mask.bool()]
+        lowest, highest = int(real.min()), int(real.max())
         if lowest < 0 or highest >= self.config.vocab_size:
             wrong = lowest if lowest < 0 else highest
             expected = f"ids from 0 to {self.config.vocab_size - 1}"
@@ -278,7 +343,8 @@ class LM:
             raise BadText(f"a text of {longest} tokens", expected, "shorten the text")
 
     def _editor(self, tokens: Tokens, settings: Sampling, edits: Edits) -> Editor:
-        return Editor(edits_of(edits, self.config), self.config, tokens, _most_new(tokens, settings, self.config))
+        most = most_new_tokens(tokens, settings, self.config.n_positions)
+        return Editor(edits_of(edits, self.config), self.config, tokens, most)
 
     def _edited_stream(self, tokens: Tokens, settings: Sampling, tap: Tap, editor: Editor) -> Iterator[Step]:
         """The edits come first: what a tap sees is what the model goes on with."""
@@ -293,14 +359,14 @@ class LM:
     def _stream(self, tokens: Tokens, settings: Sampling, tap: Tap) -> Iterator[Step]:
         try:
             decoders = [StreamDecoder(self.tokenizer) for _ in tokens.ids]
-            decode, show = self.tokenizer.decode, self.token_text
+            decode, show = self._spelled, self.token_text
         except NoTokenizer:  # ids in, ids out
             decoders, decode, show = [], None, None
         steps = generate(
             self.decoder, tokens, settings,
             eos_ids=self.eos_ids, pad_id=self._pad_id, decode=decode, show=show, tap=tap,
         )  # fmt: skip
-        return (replace(step, text=_new_text(step, decoders)) for step in steps)
+        return (replace(step, text=new_text(step, decoders)) for step in steps)
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
@@ -324,32 +390,10 @@ class LM:
         except NoTokenizer:
             return ""
 
+    def _spelled(self, ids: list[int]) -> str:
+        """The text of ids with special tokens in it, where stop strings are looked for."""
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
+
     def token_text(self, token: int) -> str:
         """What one id looks like as text."""
         return self.tokenizer.pieces([token])[0].text
-
-
-def _new_text(step: Step, decoders: list[StreamDecoder]) -> tuple[str, ...]:
-    """What each text gained at this step: nothing where it was over, the held-back rest where it ends."""
-    gained = []
-    for decoder, token, over, ended in zip(
-        decoders, step.ids.tolist(), step.was_over.tolist(), step.ended, strict=False
-    ):
-        text = "" if over else decoder.push(token)
-        gained.append(text + decoder.flush() if ended and not over else text)
-    return tuple(gained)
-
-
-def _most_new(tokens: Tokens, settings: Sampling, config: DecoderConfig) -> int:
-    """The most tokens that may be chosen for any of the texts."""
-    lengths = tokens.lengths.tolist()
-    return max(min(settings.new_tokens(n), max(config.n_positions - n, 1)) for n in lengths)
-
-
-def _known(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, if all of them have a known name."""
-    names = list(Sampling.__dataclass_fields__)
-    for name in settings:
-        if name not in names:
-            raise BadArgument(f"the argument {name}={settings[name]!r}", f"one of {', '.join(names)}", "leave it out")
-    return settings

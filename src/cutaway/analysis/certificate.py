@@ -1,15 +1,15 @@
 """What do this model's sites mean? Claims that must hold at one's own checkpoint, each with its worst error.
 
 A site is worth reading only if it is what its name says, so each claim is recomputed in another way: values by the
-formulas of ground/sites.py, a head's share by its own columns, a batch by its single texts, a cached pass by an
-uncached one, every edit by whether the logits move. Trust a certificate for the model, the precision and the texts
-that it names; that the decoder is the one its makers meant, only transformers can say (analysis/against.py). Errors
-are the largest |difference| over the largest |value| of a site. This file knows values and weights; it does not know
-text.
+formulas of ground/sites.py, weights by the files they came from, a head's share by its own columns, a batch by its
+single texts, a cached pass by an uncached one, every edit by whether the logits move. Trust a certificate for the
+model, the precision and the texts that it names; that the decoder is the one its makers meant, only transformers can
+say (analysis/against.py). Errors are the largest |difference| over the largest |value| of a site. This file knows
+values and weights; it does not know text.
 """
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ from cutaway.trace.edit import Edit
 from cutaway.trace.formula import recompute
 from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
+from cutaway.weights.checkpoint import Checkpoint
+from cutaway.weights.verify import differing
 
 ROUNDING = {torch.float64: 1e-10, torch.float32: 5e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 AT_ONCE = 32  # edits tried in one pass, each in a text of its own
@@ -86,10 +88,10 @@ class Certificate:
         return "\n".join([*table, verdict, *notes])
 
 
-def certify(decoder: Decoder, tokens: Tokens, fresh: Callable[[], Decoder]) -> Iterator[Line]:
+def certify(decoder: Decoder, tokens: Tokens, checkpoint: Checkpoint) -> Iterator[Line]:
     """Every claim about this decoder, on these texts, one line at a time.
 
-    tokens: at least two texts of unequal lengths, padded on the right. fresh: loads the same model anew.
+    tokens: at least two texts of unequal lengths, padded on the right. checkpoint: the files that it came from.
     """
     modes = {layer.mode for layer in int8_layers(decoder).values()}
     dtype = _dtype(decoder)
@@ -102,7 +104,7 @@ def certify(decoder: Decoder, tokens: Tokens, fresh: Callable[[], Decoder]) -> I
     if "int8-pooled" not in modes:
         yield from _same_alone(decoder, tokens, _border(exact, modes))
     yield _edits_move_the_logits(trace, decoder, 1 if "int8-pooled" in modes else AT_ONCE)
-    yield _same_weights(decoder, fresh())
+    yield _same_weights(decoder, checkpoint)
 
 
 def relative(one: Tensor, other: Tensor) -> float:
@@ -210,15 +212,14 @@ def _push(site: str, own: Trace, random: torch.Generator) -> Edit:
     return Edit.add(site, noise.abs() if value.shape[-1] == 1 else noise)
 
 
-def _same_weights(decoder: Decoder, fresh: Decoder) -> Line:
-    """The tensors in use against those of a fresh load, and the facts that shape the pass."""
-    here, there = decoder.state_dict(), fresh.state_dict()
-    wrong = [name for name in there if name not in here or not torch.equal(here[name].cpu(), there[name].cpu())]
-    wrong += [name for name in here if name not in there]
-    wrong += [] if decoder.embed.offset == fresh.embed.offset else ["the position offset"]
-    wrong += [] if decoder.config == fresh.config else ["the config"]
-    where = wrong[0] if wrong else f"{len(there)} tensors"
-    return Line("weights and facts = the checkpoint's", float(len(wrong)), 0.0, where)
+def _same_weights(decoder: Decoder, checkpoint: Checkpoint) -> Line:
+    """The tensors in use against those of the files, read again, and the facts that shape the pass."""
+    wrong = differing(checkpoint, decoder)
+    facts = checkpoint.facts
+    wrong += [] if decoder.embed.offset == facts.position_offset else ["the position offset"]
+    wrong += [] if decoder.config == facts else ["the config"]
+    where = wrong[0] if wrong else f"{len(decoder.state_dict())} tensors"
+    return Line("weights and facts = the files'", float(len(wrong)), 0.0, where)
 
 
 def _border(exact: float, modes: set[str]) -> tuple[float, str]:

@@ -1,6 +1,6 @@
 """Generation: what came of a run: the prompt, the steps, the text.
 
-It only holds results: it does not run the loop, and knows neither a tokenizer nor what a trace is.
+It only holds results: it does not run the loop, and does not know what a trace is.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from cutaway.sample.ending import Decode, Reason
 from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
 from cutaway.text.pieces import Tokens
+from cutaway.text.stream import StreamDecoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,3 +66,19 @@ def new_ids_of(steps: Sequence[Step], batch: int) -> tuple[tuple[int, ...], ...]
     """The ids that each text of a batch got, without the padding after its end."""
     rows = [(step.ids.tolist(), step.was_over.tolist()) for step in steps]
     return tuple(tuple(ids[row] for ids, over in rows if not over[row]) for row in range(batch))
+
+
+def new_text(step: Step, decoders: Sequence[StreamDecoder]) -> tuple[str, ...]:
+    """What each text gained at this step: nothing where it was over, the held-back rest where it ends."""
+    gained = []
+    for decoder, token, over, ended in zip(
+        decoders, step.ids.tolist(), step.was_over.tolist(), step.ended, strict=False
+    ):
+        text = "" if over else decoder.push(token)
+        gained.append(text + decoder.flush() if ended and not over else text)
+    return tuple(gained)
+
+
+def most_new_tokens(tokens: Tokens, settings: Sampling, n_positions: int) -> int:
+    """The most tokens that may be chosen for any of the texts."""
+    return max(min(settings.new_tokens(n), max(n_positions - n, 1)) for n in tokens.lengths.tolist())

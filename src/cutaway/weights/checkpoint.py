@@ -5,6 +5,7 @@ It does not know the decoder, nor what a tensor becomes.
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cutaway.ground.errors import BadCheckpoint, ModelNotFound
 from cutaway.weights.families import Family, facts_of, family_named
 from cutaway.weights.files import open_folder
 from cutaway.weights.files.lazy import LazyTensor
+from cutaway.weights.match import decided_head
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,27 @@ class Checkpoint:
         """The family that reads it."""
         return family_named(self.model_type)
 
+    @cached_property
+    def generation(self) -> dict[str, Any]:
+        """The model's generation_config.json; empty where it has none."""
+        path = self.path / "generation_config.json"
+        return read_json(path) if path.is_file() else {}
+
     @property
     def eos_ids(self) -> frozenset[int]:
         """Ids that end a text: those of generation_config.json if it names some, else config.json's."""
-        path = self.path / "generation_config.json"
-        said = read_json(path).get("eos_token_id") if path.is_file() else None
-        said = self.config.get("eos_token_id") if said is None else said
+        said = self._id("eos_token_id")
         return frozenset([said] if isinstance(said, int) else said or ())
+
+    @property
+    def pad_id(self) -> int | None:
+        """The id that fills rows of ids, where generation_config.json or config.json names one."""
+        said = self._id("pad_token_id")
+        return said if isinstance(said, int) and said >= 0 else None
+
+    def _id(self, name: str) -> Any:
+        said = self.generation.get(name)
+        return self.config.get(name) if said is None else said
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -49,10 +65,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
         gguf = open_gguf(path)
         config, tensors = hugging_face_view(gguf)
-        return Checkpoint(path, config, *facts_of(config, notes.append), tensors, gguf.metadata, notes)
+        name, facts = facts_of(config, notes.append)
+        facts = decided_head(config, facts, family_named(name), tensors, notes.append)
+        return Checkpoint(path, config, name, facts, tensors, gguf.metadata, notes)
     config = read_config(path)
     name, facts = facts_of(config, notes.append)
     tensors = {} if (path / "quantized.json").is_file() else open_folder(path)  # a saved one: save.py opens it
+    facts = decided_head(config, facts, family_named(name), tensors, notes.append)
     return Checkpoint(path, config, name, facts, tensors, None, notes)
 
 

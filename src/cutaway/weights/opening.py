@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from cutaway.ground.errors import BadArgument, BadCheckpoint
 from cutaway.model.architecture import nbytes
@@ -21,7 +20,8 @@ from cutaway.weights import default_model
 from cutaway.weights.checkpoint import Checkpoint, open_checkpoint, read_config
 from cutaway.weights.families import facts_of
 from cutaway.weights.hub import config_of_hub, resolve
-from cutaway.weights.load import EMBEDDING, empty_decoder, load_decoder, match
+from cutaway.weights.load import empty_decoder, load_decoder
+from cutaway.weights.match import EMBEDDING, match
 from cutaway.weights.progress import Progress
 from cutaway.weights.quantizing import Codes
 from cutaway.weights.save import is_saved, open_saved, read_manifest, save
@@ -136,24 +136,9 @@ def _table_dtype(checkpoint: Checkpoint, decoder: Decoder) -> torch.dtype | None
     if not checkpoint.tensors:
         said = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
         return DTYPES.get(str(said).removeprefix("torch."))
-    plan = match(checkpoint, decoder)
+    plan = match(checkpoint.facts, checkpoint.family, checkpoint.tensors, decoder)
     tables = (checkpoint.tensors[name] for name, target in plan.items() if target.parameter == EMBEDDING)
     return next((table.dtype for table in tables if table.place is not None), None)
-
-
-def reopen(checkpoint: Checkpoint, like: Decoder) -> Decoder:
-    """The checkpoint's decoder anew, in the precision of one that was opened from it."""
-    modules = {name: module for name, module in like.named_modules() if isinstance(module, Int8Linear | nn.Linear)}
-    modes = {module.mode for module in modules.values() if isinstance(module, Int8Linear)}
-    norms = (weight for name, weight in like.named_parameters() if ".ln1." in name)
-    dtype, device = next(norm.dtype for norm in norms), like.embed.token.weight.device
-    if is_saved(checkpoint.path):
-        return open_saved(checkpoint, dtype=dtype, device=device)
-    mode = modes.pop() if modes else None
-    kept = [
-        name for name, module in modules.items() if mode and isinstance(module, nn.Linear) and ".project_" not in name
-    ]
-    return load_decoder(checkpoint, dtype=dtype, device=device, quantize=mode, keep=kept)
 
 
 def quantize(

@@ -18,9 +18,8 @@ from cutaway.quant.linear import Int8Linear
 from cutaway.quant.steps import use_native_steps
 from cutaway.weights.files.lazy import LazyTensor
 
-HEAD = "unembed.head"
 HUGE_PAGE = 2 << 20
-THEIR_NAMES = {"lm_head": HEAD}  # what users of transformers call it
+THEIR_NAMES = {"lm_head": "unembed.head"}  # what users of transformers call it
 
 
 class MappedEmbedding(nn.Embedding):

@@ -23,9 +23,10 @@ from cutaway.quant.steps import use_native_steps
 from cutaway.weights.checkpoint import Checkpoint, read_json
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.files.safetensors import open_safetensors, write_safetensors
-from cutaway.weights.load import EMBEDDING, empty_decoder
+from cutaway.weights.load import empty_decoder
+from cutaway.weights.match import EMBEDDING, HEAD
 from cutaway.weights.progress import Progress
-from cutaway.weights.quantizing import HEAD, MappedEmbedding
+from cutaway.weights.quantizing import MappedEmbedding
 
 MANIFEST, WEIGHTS = "quantized.json", "cutaway.safetensors"
 LAYOUT = 1  # of the folder; another number is refused by name
@@ -140,14 +141,14 @@ def sha256(path: Path) -> str:
 def _tensors(decoder: Decoder) -> dict[str, Tensor]:
     """What goes into the file: the decoder's own tensors, a tied head in full precision left out."""
     tied = decoder.config.tied_head and isinstance(decoder.unembed.head, nn.Linear)
-    return {n: t for n, t in decoder.state_dict().items() if not (tied and n == f"{HEAD}.weight")}
+    return {n: t for n, t in decoder.state_dict().items() if not (tied and n == HEAD)}
 
 
 def _expected(decoder: Decoder, layers: list[str]) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a file in which these layers are quantized."""
     shapes = {n: tuple(p.shape) for n, p in decoder.state_dict().items()}
-    if decoder.config.tied_head and HEAD not in layers:
-        del shapes[f"{HEAD}.weight"]
+    if decoder.config.tied_head and HEAD.removesuffix(".weight") not in layers:
+        del shapes[HEAD]
     for name in layers:
         shape = shapes.pop(f"{name}.weight", (0, 0))
         shapes |= {f"{name}.codes": shape, f"{name}.scale": shape[:1]}
@@ -181,7 +182,8 @@ def _fill_rest(
 def _write_beside(
     checkpoint: Checkpoint, folder: Path, write_tokenizer: Callable[[dict[str, Any], Path], None]
 ) -> None:
-    (folder / "config.json").write_text(json.dumps(checkpoint.config, indent=2), encoding="utf-8")
+    config = checkpoint.config | {"tie_word_embeddings": checkpoint.facts.tied_head}  # as the tensors decided
+    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     if checkpoint.gguf_metadata is not None:
         write_tokenizer(checkpoint.gguf_metadata, folder)
         for file in checkpoint.path.parent.glob("LICENSE*"):

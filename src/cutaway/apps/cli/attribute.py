@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize
-from cutaway.apps.cli.running import busy, open_model, print_json, read_texts, token_of
+from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, NoSpecial, Offline, Quantize
+from cutaway.apps.cli.running import busy, cut, open_model, print_json, read_texts, token_of
 
 Text = Annotated[str, typer.Argument(help='The text; "-" is standard input.', show_default=False)]
 Token = Annotated[str | None, typer.Option(metavar="TEXT", help="The token; the likeliest next one without it.")]
@@ -24,6 +24,7 @@ def attribute(
     versus: Versus = None,
     by: By = "block",
     top: Top = 20,
+    no_special_tokens: NoSpecial = False,
     model: Model = None,
     quantize: Quantize = "int8",
     dtype: Dtype = None,
@@ -39,7 +40,7 @@ def attribute(
         from cutaway.analysis.attribution import attribute as ask
         from cutaway.analysis.attribution import needed_sites
 
-        values = lm.trace(read, needed_sites(lm.config, by))
+        values = lm.trace(cut(lm, read, no_special_tokens), needed_sites(lm.config, by))
         wanted = int(values["logits"][0, -1].argmax()) if token is None else token_of(lm, token, "--token")
         other = None if versus is None else token_of(lm, versus, "--versus")
         found = ask(values, lm.decoder, wanted, other, by)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Texts
-from cutaway.apps.cli.running import MODES, busy, facts_of, find, open_model, print_json, read_texts, require_known
+from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, NoSpecial, Offline, Texts
+from cutaway.apps.cli.running import MODES, busy, cut, facts_of, find, open_model, print_json, read_texts, require_known
 from cutaway.ground.errors import BadArgument
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cutaway.analysis.compare import NextTokens
     from cutaway.ground.config import DecoderConfig
     from cutaway.lm import LM
+    from cutaway.text.pieces import Tokens
     from cutaway.trace.trace import Trace
 
 LAYERS = ("attn.qkv", "attn.out", "mlp.up", "mlp.down")
@@ -45,6 +46,7 @@ def compare(
     block: Block = 0,
     layer: Layer = LAYERS[0],
     sites: Sites = None,
+    no_special_tokens: NoSpecial = False,
     model: Model = None,
     quantize: Quantize = "int8",
     dtype: Dtype = None,
@@ -63,9 +65,11 @@ def compare(
         options = {"dtype": dtype, "device": device, "offline": offline, "report": report}
         config = facts_of(find(model, offline=offline, report=report))
         name, chosen = _layer_name(config, block, layer), _chosen(config, sites)  # told before weights are read
-        full = _full_run(open_model(model, quantize="none", **options), read, name, chosen)
+        whole = open_model(model, quantize="none", **options)
+        full = _full_run(whole, cut(whole, read, no_special_tokens), name, chosen)
+        del whole
         gc.collect()
-        lm = open_model(model, quantize=quantize, **options)
+        lm = open_model(model, quantize=quantize, told=True, **options)
         data = _data(lm, full, lm.trace(full.trace.tokens, chosen), name)
     if as_json:
         print_json(data)
@@ -77,12 +81,12 @@ def compare(
     Console(width=80, highlight=False).print(draw_comparison(data))
 
 
-def _full_run(lm: "LM", texts: list[str], name: str, sites: list[str]) -> FullRun:
+def _full_run(lm: "LM", tokens: "Tokens", name: str, sites: list[str]) -> FullRun:
     from cutaway.model import architecture
 
     weight: Any = lm.decoder.get_submodule(name).weight
     kind = str(weight.dtype).removeprefix("torch.")
-    return FullRun(lm.trace(texts, sites), weight.detach(), architecture.nbytes(lm.decoder), kind)
+    return FullRun(lm.trace(tokens, sites), weight.detach(), architecture.nbytes(lm.decoder), kind)
 
 
 def _layer_name(config: "DecoderConfig", block: int, layer: str) -> str:

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -24,6 +25,7 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 def guarded(work: Callable[[], int], *, debug: bool) -> int:
     """The exit code of `work`, or of what stopped it."""
     _write_anything()
+    warnings.showwarning = _warned
     try:
         code = work()
         if sys.stdout is not None:
@@ -103,6 +105,12 @@ def _out_of_memory(error: Exception) -> bool:
     # torch's own class is known by its name only, as torch may not be loaded; on a CPU it has none
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _warned(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning of ours or of a library as one line like our notes, without the place in the code."""
+    with suppress(OSError):
+        print("cutaway: " + " ".join(str(message).split()), file=sys.stderr)
 
 
 def _trace(debug: bool) -> None:

@@ -11,18 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize, Texts
-from cutaway.apps.cli.running import busy, is_terminal, note, open_model, print_json, read_texts
+from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, NoSpecial, Offline, Quantize, Texts
+from cutaway.apps.cli.running import busy, cut, is_terminal, note, open_model, print_json, read_texts
 
 if TYPE_CHECKING:
     from cutaway.analysis.effect import Effect
     from cutaway.lm import LM
     from cutaway.sample.step import Step
+    from cutaway.text.pieces import Tokens
     from cutaway.trace.joined import Recording
 
 NewTokens = Annotated[int | None, typer.Option(help="Tokens to add to each text; 50 if no length is given.")]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens of text and answer together.")]
-DoSample = Annotated[bool, typer.Option("--do-sample", "--sample", help="Draw; without it, the highest logit wins.")]
+DoSample = Annotated[
+    bool | None,
+    typer.Option(
+        "--do-sample/--no-do-sample",
+        "--sample/--no-sample",
+        help="Draw, or let the highest logit win; as the model's generation_config.json says without it, else no.",
+    ),
+]
 Temperature = Annotated[float | None, typer.Option(help="Divides the logits; 1 leaves them.")]
 TopK = Annotated[int | None, typer.Option(help="Keep the k highest; 0 keeps all, 50 without it.")]
 TopP = Annotated[float | None, typer.Option(help="Keep the fewest tokens that sum to it; 1 keeps all.")]
@@ -51,7 +59,7 @@ def generate(
     texts: Texts,
     max_new_tokens: NewTokens = None,
     max_length: MaxLength = None,
-    do_sample: DoSample = False,
+    do_sample: DoSample = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -60,6 +68,7 @@ def generate(
     seed: Seed = None,
     stop_strings: Stop = None,
     steps: Steps = False,
+    no_special_tokens: NoSpecial = False,
     edits: EditsFile = None,
     sites: Sites = None,
     save: Save = None,
@@ -78,20 +87,21 @@ def generate(
     asked = {
         "max_new_tokens": max_new_tokens, "max_length": max_length, "temperature": temperature, "top_k": top_k,
         "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty, "seed": seed,
-        "stop_strings": tuple(stop_strings or ()), "do_sample": do_sample,
+        "stop_strings": tuple(stop_strings) if stop_strings else None, "do_sample": do_sample,
     }  # fmt: skip
     settings = {name: value for name, value in asked.items() if value is not None}
     prompts = read_texts(texts)
     with busy("starting") as report:
         _check(settings)  # a wrong number is told before anything is fetched
         lm = open_model(model, quantize=quantize, dtype=dtype, device=device, offline=offline, report=report)
-        recording = lm.recording(prompts, sites or "*", edits=edits or (), **settings) if sites or save else None
+        tokens = cut(lm, prompts, no_special_tokens)
+        recording = lm.recording(tokens, sites or "*", edits=edits or (), **settings) if sites or save else None
         tap = {} if recording is None else {"tap": recording.tap}
-        coming = lm.stream(prompts, edits=edits or (), **tap, **settings)  # checks the texts' lengths
-    _note_unused(settings)
+        coming = lm.stream(tokens, edits=edits or (), **tap, **settings)  # checks the texts' lengths
+    _note_unused(settings, lm.settings(settings).do_sample)
     if as_json:
         done = list(coming)
-        print_json(_data(lm, prompts, done) | {"effect": _effect(lm, prompts, done).as_data() if edits else None})
+        print_json(_data(lm, prompts, done) | {"effect": _effect(lm, tokens, done).as_data() if edits else None})
     else:
         done = list(_written(prompts[0], coming) if len(prompts) == 1 else _written_one_by_one(prompts, coming))
     _note_context(lm, done[-1])
@@ -100,12 +110,12 @@ def generate(
     if edits and not as_json:
         from cutaway.show.effect import effect_table
 
-        print("\n" + effect_table(_effect(lm, prompts, done), lm.token_text))
+        print("\n" + effect_table(_effect(lm, tokens, done), lm.token_text))
     if recording is not None:
         _keep(recording, done, save, as_json)
 
 
-def _effect(lm: "LM", prompts: list[str], steps: "list[Step]") -> "Effect":
+def _effect(lm: "LM", prompts: "Tokens", steps: "list[Step]") -> "Effect":
     """What the edits did to the first new token."""
     from cutaway.analysis.effect import effect
 
@@ -131,9 +141,9 @@ def _check(settings: dict[str, Any]) -> None:
     Sampling(**settings)
 
 
-def _note_unused(settings: dict[str, Any]) -> None:
+def _note_unused(settings: dict[str, Any], draws: bool) -> None:
     unused = [f"--{name.replace('_', '-')}" for name in DRAWING if name in settings]
-    if unused and not settings["do_sample"]:
+    if unused and not draws:
         note(f"{', '.join(unused)} without --do-sample: no effect, the highest logit wins.")
 
 

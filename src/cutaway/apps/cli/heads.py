@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from cutaway.apps.cli.columns import columns
-from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize
-from cutaway.apps.cli.running import busy, open_model, print_json, read_texts
+from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, NoSpecial, Offline, Quantize
+from cutaway.apps.cli.running import busy, cut, open_model, print_json, read_texts
 
 UNREPEATED = "no induction: that wants a text whose second half is its first (or no text)"
 Text = Annotated[
@@ -26,6 +26,7 @@ def heads(
     top: Top = 5,
     length: Length = 50,
     seed: Seed = 0,
+    no_special_tokens: NoSpecial = False,
     model: Model = None,
     quantize: Quantize = "int8",
     dtype: Dtype = None,
@@ -40,7 +41,7 @@ def heads(
         lm = open_model(model, quantize=quantize, dtype=dtype, device=device, offline=offline, report=report)
         from cutaway.analysis.heads import pattern_sites, repeated_tokens, score_heads
 
-        tokens = repeated_tokens(lm.config, length, seed=seed) if read is None else lm.tokenize(read)
+        tokens = repeated_tokens(lm.config, length, seed=seed) if read is None else cut(lm, read, no_special_tokens)
         scores = score_heads(lm.trace(tokens, pattern_sites(lm.config)))
     if as_json:
         print_json({"model": lm.name, "scores": {name: of.tolist() for name, of in scores.by_name.items()}})

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from cutaway.apps.cli.columns import WIDTH, columns
-from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize
-from cutaway.apps.cli.running import busy, note, open_model, print_json, read_texts
+from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, NoSpecial, Offline, Quantize
+from cutaway.apps.cli.running import busy, cut, note, open_model, print_json, read_texts
 
 Text = Annotated[str, typer.Argument(help='The text; "-" is standard input.', show_default=False)]
 Position = Annotated[int, typer.Option(help="The position to read, from 0, or from -1 back.")]
@@ -23,6 +23,7 @@ def lens(
     position: Position = -1,
     top: Top = 3,
     probes: ProbesFile = None,
+    no_special_tokens: NoSpecial = False,
     model: Model = None,
     quantize: Quantize = "int8",
     dtype: Dtype = None,
@@ -40,7 +41,7 @@ def lens(
 
         tuned = None if probes is None else load_probes(probes, lm.config)
         sites = stream_sites(lm.config)
-        values = lm.trace(read, sites)
+        values = lm.trace(cut(lm, read, no_special_tokens), sites)
         place = columns_of(values.tokens, position)[:, 0]
         probs = logit_lens(values, lm.decoder, place, tuned)[:, 0].float().softmax(-1)
     best = probs.topk(min(top, probs.shape[-1]))

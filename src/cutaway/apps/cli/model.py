@@ -12,7 +12,7 @@ from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline,
 from cutaway.apps.cli.running import busy, note, print_json, require_known
 
 if TYPE_CHECKING:
-    from cutaway.model.decoder import Decoder
+    from cutaway.lm import LM
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may use, where that is less than the machine has
 
@@ -32,44 +32,46 @@ def model(
     """
     require_known(quantize)
     with busy("starting") as report:
+        from cutaway.lm import LM
         from cutaway.weights.opening import described, outline, sizes
 
         checkpoint, name = described(model, offline=offline, progress=report)
-        decoder = outline(checkpoint, quantize=quantize, dtype=dtype, device=device)
+        lm = LM(outline(checkpoint, quantize=quantize, dtype=dtype, device=device), checkpoint, name)
         in_bytes = sizes(checkpoint)
-    for line in checkpoint.notes:
+    if not as_json:
+        print(_page(lm, in_bytes))
+        return
+    for line in lm.notes:
         note(line)
-    if as_json:
-        print_json(_data(name, decoder, in_bytes))
-    else:
-        print(_page(name, decoder, in_bytes))
+    print_json(_data(lm, in_bytes))
 
 
-def _data(name: str, decoder: "Decoder", in_bytes: dict[str, int]) -> dict[str, Any]:
+def _data(lm: "LM", in_bytes: dict[str, int]) -> dict[str, Any]:
     """opened: the bytes with the options given; bytes: those of each precision."""
     from cutaway.model import architecture
 
     return {
-        "model": name,
-        "facts": architecture.facts(decoder.config),
-        "modules": [vars(row) for row in architecture.rows(decoder)],
-        "parameters": architecture.parameters(decoder),
-        "opened": architecture.nbytes(decoder),
+        "model": lm.name,
+        "facts": architecture.facts(lm.config),
+        "modules": [vars(row) for row in architecture.rows(lm.decoder)],
+        "parameters": architecture.parameters(lm.decoder),
+        "opened": architecture.nbytes(lm.decoder),
         "bytes": in_bytes,
         "memory": _memory(),
     }
 
 
-def _page(name: str, decoder: "Decoder", in_bytes: dict[str, int]) -> str:
-    from cutaway.model import architecture
+def _page(lm: "LM", in_bytes: dict[str, int]) -> str:
+    """What print(lm) shows, and what each precision takes."""
+    from cutaway.model.architecture import size
 
     memory = _memory()
     cells = [("all weights in", "", "")]
     for precision, count in in_bytes.items():
         fits = "" if memory is None else "fits" if count < memory else "does not fit"
-        cells.append((f"  {precision}", architecture.size(count), fits))
-    here = [] if memory is None else [f"this machine has {architecture.size(memory)} of memory"]
-    return "\n".join([name, architecture.table(decoder), "", columns(cells, right=(1,)), *here])
+        cells.append((f"  {precision}", size(count), fits))
+    here = [] if memory is None else [f"this machine has {size(memory)} of memory"]
+    return "\n".join([str(lm), "", columns(cells, right=(1,)), *here])
 
 
 def _memory() -> int | None:

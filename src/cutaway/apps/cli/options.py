@@ -23,6 +23,9 @@ Dtype = Annotated[
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 …; the first GPU, if any, without it.")
 ]
+NoSpecial = Annotated[
+    bool, typer.Option("--no-special-tokens", help="The text as it stands: no BOS or EOS is added to it.")
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Use no network, whatever is missing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # main.py looks for it

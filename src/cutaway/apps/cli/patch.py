@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize
-from cutaway.apps.cli.running import busy, open_model, print_json, read_texts, token_of
+from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, NoSpecial, Offline, Quantize
+from cutaway.apps.cli.running import busy, cut, open_model, print_json, read_texts, token_of
 from cutaway.ground.errors import BadText
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def patch(
     what: What = "heads",
     block: Block = None,
     direction: Direction = "denoise",
+    no_special_tokens: NoSpecial = False,
     model: Model = None,
     quantize: Quantize = "int8",
     dtype: Dtype = None,
@@ -48,7 +49,7 @@ def patch(
 
         right = token_of(lm, answer, "--answer")
         metric = logit_of(right) if wrong is None else logit_difference(right, token_of(lm, wrong, "--wrong"))
-        tokens = [lm.tokens(text) for text in pair]
+        tokens = [cut(lm, [text], no_special_tokens) for text in pair]
         counts = [each.ids.shape[1] for each in tokens]
         if counts[0] != counts[1]:
             found = f"texts of {counts[0]} and {counts[1]} tokens"

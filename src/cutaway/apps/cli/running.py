@@ -17,6 +17,7 @@ from cutaway.ground.errors import BadArgument, BadText
 if TYPE_CHECKING:
     from cutaway.ground.config import DecoderConfig
     from cutaway.lm import LM
+    from cutaway.text.pieces import Tokens
 
 MODES = ("int8", "int8-pooled", "int8-weight")  # quant/int8.py has them too, but costs an import of torch
 Report = Callable[[int, int, str], None]  # bytes done, bytes in all, what
@@ -55,12 +56,21 @@ def open_model(
     device: str | None,
     offline: bool,
     report: Report,
+    told: bool = False,
 ) -> "LM":
-    """The model that the options ask for. Raises the errors of cutaway.load."""
+    """The model that the options ask for; its notes go to stderr, unless they were told before. Raises as load."""
     require_known(quantize)
     from cutaway.lm import load
 
-    return load(model, quantize=quantize, dtype=dtype, device=device, offline=offline, progress=report)
+    lm = load(model, quantize=quantize, dtype=dtype, device=device, offline=offline, progress=report)
+    for line in [] if told else lm.notes:
+        note(line)
+    return lm
+
+
+def cut(lm: "LM", texts: Sequence[str], no_special_tokens: bool) -> "Tokens":
+    """The texts as tokens on the model's device, with the special tokens that its tokenizer adds, or without."""
+    return lm.tokens(lm.tokenize(texts, add_special_tokens=not no_special_tokens))
 
 
 def require_known(quantize: str | None, modes: Sequence[str] = (*MODES, "none")) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from cutaway.apps.cli.options import Debug, Json, Model, Offline, Texts, Unread
+from cutaway.apps.cli.options import Debug, Json, Model, NoSpecial, Offline, Texts, Unread
 from cutaway.apps.cli.running import busy, facts_of, find, print_json, read_texts, require_known
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ Side = Annotated[str, typer.Option(metavar="SIDE", help="right or left: where sh
 def tokens(
     texts: Texts,
     padding_side: Side = "right",
+    no_special_tokens: NoSpecial = False,
     model: Model = None,
     offline: Offline = False,
     as_json: Json = False,
@@ -38,7 +39,8 @@ def tokens(
         path = find(model, offline=offline, report=report)
         tokenizer, context = _open(path)
         side = cast(Literal["right", "left"], padding_side)  # the tokenizer refuses another, in a sentence
-        cut = tokenizer.tokenize(read, padding_side=side, context=context)
+        added = not no_special_tokens
+        cut = tokenizer.tokenize(read, padding_side=side, add_special_tokens=added, context=context)
     if as_json:
         print_json(cut.as_data())
     else:

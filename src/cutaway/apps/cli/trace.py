@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cutaway.apps.cli.columns import WIDTH, columns
-from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize
-from cutaway.apps.cli.running import busy, facts_of, find, note, open_model, print_json, read_texts
+from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, NoSpecial, Offline, Quantize
+from cutaway.apps.cli.running import busy, cut, facts_of, find, note, open_model, print_json, read_texts
 from cutaway.ground.errors import BadArgument, BadText
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def trace(
     to: To = None,
     save: Save = None,
     sites_list: SitesList = False,
+    no_special_tokens: NoSpecial = False,
     model: Model = None,
     quantize: Quantize = "int8",
     dtype: Dtype = None,
@@ -93,9 +94,10 @@ def trace(
     with busy("starting") as report:
         lm = open_model(model, quantize=quantize, dtype=dtype, device=device, offline=offline, report=report)
         wanted = [*(sites or []), *(show or []), *_needed(lm.config, asked)] or ["*"]
-        cost = lm.plan(read, wanted, **options)
-        values = None if plan else lm.trace(read, wanted, edits=edits or (), budget=budget, **options)
-        effect = None if edits is None or plan else lm.effect(read, edits)
+        tokens = cut(lm, read, no_special_tokens)
+        cost = lm.plan(tokens, wanted, **options)
+        values = None if plan else lm.trace(tokens, wanted, edits=edits or (), budget=budget, **options)
+        effect = None if edits is None or plan else lm.effect(tokens, edits)
     if values is None:
         print_json(cost.as_data()) if as_json else print(cost)
         return

@@ -1,0 +1,33 @@
+"""The mask of ids that come padded and without one, as transformers' generate infers it.
+
+It does not know the texts that the ids came from.
+"""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from cutaway.text.pieces import Tokens
+
+
+def tokens_of_ids(ids: Tensor, pad_id: int | None, eos_ids: frozenset[int]) -> Tokens:
+    """Tokens of ids [T] or [B, T] without a mask. Where rows of a batch begin or end with the pad token, and that is
+    no end of text, it is taken for padding, and a warning says so. Raises as Tokens.from_ids.
+
+    transformers masks a pad token wherever it stands; inside a text it is one of its tokens here.
+    """
+    tokens = Tokens.from_ids(ids)
+    if pad_id is None or pad_id in eos_ids or not bool((tokens.ids == pad_id).any()):
+        return tokens
+    real_BT = tokens.ids != pad_id
+    mask_BT = (real_BT.cumsum(-1) > 0) & (real_BT.flip(-1).cumsum(-1).flip(-1) > 0)
+    if bool(mask_BT.all()) or not bool(mask_BT.any(-1).all()):  # a row of nothing but padding is a text of that token
+        return tokens
+    count = int((~mask_BT).sum())
+    warnings.warn(
+        f"{count} pad tokens (id {pad_id}) at the ends of rows are taken for padding; "
+        "pass Tokens.from_ids(ids, mask) to say otherwise",
+        stacklevel=4,
+    )
+    return Tokens.from_ids(tokens.ids, mask_BT.to(torch.long))

@@ -1,0 +1,178 @@
+"""Which tensor of a checkpoint goes where: every name becomes rows of one parameter of the decoder, or is refused.
+
+The tensors decide, the config only says: a head of its own is used where the file has one. It reads names and shapes;
+it does not know file formats, nor what is done with a tensor.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from cutaway.ground.config import DecoderConfig
+from cutaway.ground.errors import BadCheckpoint
+from cutaway.model.decoder import Decoder
+from cutaway.weights.families import Family
+from cutaway.weights.files.lazy import LazyTensor
+
+EMBEDDING, HEAD = "embed.token.weight", "unembed.head.weight"
+OWN_CONFIG = "use the config.json that belongs to these weights"
+
+# What training tools put around or into names: torch.nn.DataParallel and DistributedDataParallel, torch.compile, FSDP,
+# activation checkpointing; before them, a multimodal model around the language model, and peft.
+WRAPPERS = re.compile(
+    r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
+)
+OUTER = ("language_model.", "base_model.model.")
+# Buffers that older versions of transformers saved, and that follow from the config.
+BUFFERS = re.compile(r"(.+\.)?(rotary_emb\.(inv_freq|cos_cached|sin_cached)|masked_bias|position_ids)")
+Tensors = Mapping[str, LazyTensor]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where one checkpoint tensor goes: some rows of one of the decoder's parameters."""
+
+    parameter: str
+    rows: slice | None
+    transposed: bool
+
+
+class Names:
+    """The checkpoint names of one family, in our words."""
+
+    def __init__(self, family: Family) -> None:
+        self.prefixes = family.PREFIXES
+        self.known = [(_pattern(theirs), ours) for theirs, ours in family.WEIGHTS.items()]
+        self.known += [(_pattern(name), "") for name in family.UNUSED]
+
+    def ours(self, name: str) -> str | None:
+        """The right side of the family's table for a checkpoint name; "" for what carries nothing, None for unknown."""
+        bare = WRAPPERS.sub("", name)
+        for outer in OUTER:
+            bare = bare.removeprefix(outer)
+        for prefix in self.prefixes:
+            for pattern, ours in self.known:
+                if found := pattern.fullmatch(bare.removeprefix(prefix)):
+                    return ours.replace("{i}", found[1]) if pattern.groups else ours
+        return "" if BUFFERS.fullmatch(bare) else None
+
+
+def decided_head(
+    config: Mapping[str, Any],
+    facts: DecoderConfig,
+    family: Family,
+    tensors: Tensors,
+    note: Callable[[str], None],
+) -> DecoderConfig:
+    """The facts with the head that the tensors have: the embedding's table again, or one of its own.
+
+    note(line): where the tensors overrule what config.json says of them. A head that is missing though config.json
+    says in so many words that it is not tied, is left for `match` to refuse.
+    """
+    names = Names(family)
+    theirs = {ours: name for name in tensors if (ours := names.ours(name)) in (EMBEDDING, HEAD)}
+    table, head = theirs.get(EMBEDDING), theirs.get(HEAD)
+    if table and head:
+        if not facts.tied_head or _equal(tensors[table], tensors[head]):
+            return facts
+        note(f"config.json ties the head to the embedding, but {head!r} differs from {table!r}: it is used as it is")
+        return replace(facts, tied_head=False)
+    one = table or head
+    if facts.tied_head or one is None or config.get("tie_word_embeddings") is False:
+        return facts
+    note(f"{one!r} is the embedding and the head: the files have no other, and config.json does not say")
+    return replace(facts, tied_head=True)
+
+
+def match(facts: DecoderConfig, family: Family, tensors: Tensors, decoder: Decoder) -> dict[str, Target]:
+    """Every checkpoint tensor's place. Nothing unmapped, nothing missing, every shape checked before a byte is read.
+
+    A tied head's tensor has no place beside the table's. Raises BadCheckpoint.
+    """
+    shapes = {name: tuple(p.shape) for name, p in decoder.named_parameters()}
+    names = Names(family)
+    ours = {name: names.ours(name) for name in tensors}
+    if facts.tied_head:
+        del shapes[HEAD]
+        only_head = EMBEDDING not in ours.values()
+        ours = {n: (EMBEDDING if only_head else "") if o == HEAD else o for n, o in ours.items()}
+    plan: dict[str, Target] = {}
+    for name, spec in ours.items():
+        if spec == "":
+            continue
+        target = None if spec is None else target_of(spec, facts)
+        if target is None or target.parameter not in shapes:
+            raise BadCheckpoint(f"the tensor {name!r}", "only tensors that a model of this config has", OWN_CONFIG)
+        _check_tensor(tensors[name], target, shapes[target.parameter])
+        plan[name] = target
+    _check_complete(plan, shapes, family)
+    return plan
+
+
+def target_of(spec: str, facts: DecoderConfig) -> Target:
+    """The right side of a family's table, read."""
+    parameter, _, part = spec.removesuffix(".T").partition("[")
+    rows = _rows(part.rstrip("]"), facts) if part else None
+    return Target(parameter, rows, spec.endswith(".T"))
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(re.escape(name).replace(re.escape("{i}"), r"(\d+)"))
+
+
+def _equal(one: LazyTensor, other: LazyTensor) -> bool:
+    """Whether two tensors hold the same values; what lies at the same bytes of a file is not read."""
+    if one.shape != other.shape:
+        return False
+    if one.place is not None and (one.place, one.dtype) == (other.place, other.dtype):
+        return True
+    step = max(1, (16 << 20) * one.n_rows // max(one.nbytes, 1))
+    runs = (slice(start, start + step) for start in range(0, one.n_rows, step))
+    return all(torch.equal(one.read(rows), other.read(rows).to(one.dtype)) for rows in runs)
+
+
+def _rows(part: str, facts: DecoderConfig) -> slice:
+    """Which rows of a packed matrix belong to one of its parts."""
+    q, kv, f = facts.n_heads * facts.d_head, facts.n_kv_heads * facts.d_head, facts.d_mlp
+    start, size = {"q": (0, q), "k": (q, kv), "v": (q + kv, kv), "gate": (0, f), "up": (f, f)}[part]
+    return slice(start, start + size)
+
+
+def _check_tensor(tensor: LazyTensor, target: Target, whole: tuple[int, ...]) -> None:
+    expected = whole if target.rows is None else (target.rows.stop - target.rows.start, *whole[1:])
+    expected = expected[::-1] if target.transposed else expected
+    if tuple(tensor.shape) != expected:
+        raise BadCheckpoint(f"{tensor.name!r} of shape {list(tensor.shape)}", f"{list(expected)}", OWN_CONFIG)
+    if not tensor.dtype.is_floating_point:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        do = "use the model's full-precision files, from which cutaway makes its own 8 bits"
+        raise BadCheckpoint(f"{tensor.name!r} of whole numbers ({kind})", "weights in floating point", do)
+
+
+def _check_complete(plan: dict[str, Target], shapes: dict[str, tuple[int, ...]], family: Family) -> None:
+    """Every row of every parameter comes from exactly one tensor."""
+    filled: dict[tuple[str, int], str] = {}
+    counts = dict.fromkeys(shapes, 0)
+    for name, target in plan.items():
+        start = 0 if target.rows is None else target.rows.start
+        if other := filled.get((target.parameter, start)):
+            raise BadCheckpoint(f"{other!r} and {name!r} for the same weights", "one of them", "remove the other")
+        filled[target.parameter, start] = name
+        counts[target.parameter] += shapes[target.parameter][0] if target.rows is None else target.rows.stop - start
+    for parameter, rows in counts.items():
+        if rows != shapes[parameter][0]:
+            theirs = [t for t, o in family.WEIGHTS.items() if _anonymous(o) == _anonymous(parameter)]
+            layer = re.search(r"\d+", parameter)
+            wanted = " and ".join(theirs).replace("{i}", layer[0] if layer else "")
+            found = f"{'no tensor' if not rows else 'only some tensors'} for {parameter}"
+            do = "fetch the whole checkpoint again"
+            if parameter == HEAD:
+                do += ', or set "tie_word_embeddings": true in config.json if the embedding is the head too'
+            raise BadCheckpoint(found, f"{wanted} in the checkpoint", do)
+
+
+def _anonymous(name: str) -> str:
+    return re.sub(r"\.(\d+|\{i\})\.", ".#.", name.removesuffix(".T").partition("[")[0])

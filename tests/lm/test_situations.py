@@ -1,0 +1,186 @@
+"""Situations that people report of a model and its texts: where a text begins, where it ends, and who says so."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from cutaway.lm import LM, load
+from cutaway.text.pieces import Tokens
+from tests.apps.conftest import Run, cutaway  # noqa: F401
+from tests.parity.tiny import build, gpt2, opt
+
+TALK = [{"role": "user", "content": "the cat"}]
+TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+def tokenizer(folder: Path, special: tuple[str, ...] = (), **more: Any) -> PreTrainedTokenizerFast:
+    """A byte-level BPE trained on a sentence, saved by transformers; <|end|> is id 0, `special` follow."""
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|end|>", *special], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(["the cat sat on the mat and the dog ran"] * 4, trainer)
+    if "<bos>" in special:  # as Llama 3's
+        backend.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])  # type: ignore
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>", **more)
+    fast.save_pretrained(folder)
+    return fast
+
+
+def a_gpt2(folder: Path, vocab: int, **config: Any) -> Any:
+    model = build(
+        gpt2(vocab_size=vocab, bos_token_id=None, eos_token_id=0, pad_token_id=None, n_positions=64, **config)
+    )
+    model.save_pretrained(folder)
+    return model
+
+
+def opened(folder: Path) -> LM:
+    return load(folder, quantize=None, device="cpu")
+
+
+def test_a_pad_token_whose_id_has_no_row_in_the_embedding(tmp_path: Path):
+    fast = tokenizer(tmp_path)
+    a_gpt2(tmp_path, len(fast))
+    fast.add_special_tokens({"pad_token": "[PAD]"})  # and the model was not resized
+    fast.save_pretrained(tmp_path)
+    lm, texts = opened(tmp_path), ["the cat", "the cat sat on"]
+    theirs = fast(texts, padding=True, return_tensors="pt").input_ids
+    assert torch.equal(lm.tokenize(texts).ids, theirs) and int(theirs.max()) == len(fast) - 1
+    batch, length = lm.logits(texts), lm.tokenize("the cat").ids.shape[1]
+    assert (batch[0, :length] - lm.logits("the cat")[0]).abs().max() < 1e-5
+    assert lm.generate(texts, max_new_tokens=4).text[0] == lm.generate("the cat", max_new_tokens=4).text
+    assert lm.generate(texts, max_new_tokens=3, repetition_penalty=1.5).text
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_padded_id_tensor_without_a_mask(side: str, tmp_path: Path):
+    model = build(opt(vocab_size=64, pad_token_id=1, eos_token_id=2, bos_token_id=2))
+    model.save_pretrained(tmp_path)
+    lm, hf = opened(tmp_path), AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    rows = {"left": [1, 1, 1, 2, 7, 9], "right": [2, 7, 9, 1, 1, 1]}
+    ids = torch.tensor([rows[side], [2, 5, 6, 7, 8, 9]])
+    with pytest.warns(UserWarning, match=r"3 pad tokens \(id 1\) at the ends of rows are taken for padding"):
+        ours = lm.generate(ids, max_new_tokens=4)
+    assert ours.new_ids[0] == lm.generate(torch.tensor([[2, 7, 9]]), max_new_tokens=4).new_ids[0]
+    if side == "left":
+        theirs = hf.generate(ids, max_new_tokens=4)[:, 6:].tolist()
+        assert [list(row) for row in ours.new_ids] == [
+            row[: len(o)] for row, o in zip(theirs, ours.new_ids, strict=True)
+        ]
+    asked = Tokens.from_ids(ids, torch.ones_like(ids))  # a mask is believed
+    assert lm.trace(asked, "logits")["logits"].shape[1] == 6
+
+
+def test_a_pad_token_that_is_also_the_end_is_text(tmp_path: Path):
+    model = build(opt(vocab_size=64, pad_token_id=2, eos_token_id=2, bos_token_id=2))
+    model.save_pretrained(tmp_path)
+    ids = torch.tensor([[2, 5, 6, 7]])
+    with torch.no_grad():
+        assert (opened(tmp_path).logits(ids) - model(ids).logits).abs().max() < 1e-4
+
+
+@pytest.fixture
+def with_bos(tmp_path: Path) -> Path:
+    fast = tokenizer(tmp_path, ("<bos>", "<|turn|>"), bos_token="<bos>")
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(tmp_path)
+    a_gpt2(tmp_path, len(fast))
+    return tmp_path
+
+
+def test_a_chat_prompt_has_one_bos(with_bos: Path):
+    lm, theirs = opened(with_bos), AutoTokenizer.from_pretrained(with_bos)
+    expected = theirs.apply_chat_template(TALK, add_generation_prompt=True, return_dict=False)
+    assert lm.chat_prompt(TALK).ids[0].tolist() == expected and expected.count(1) == 1
+    assert lm.generate(lm.chat_prompt(TALK), max_new_tokens=1).prompt.ids[0].tolist() == expected
+
+
+def test_a_prompt_that_already_begins_with_bos(with_bos: Path):
+    lm, text = opened(with_bos), "<bos>the cat"
+    with pytest.warns(UserWarning, match="add_special_tokens=False"):
+        assert lm.tokenize(text).ids[0].tolist()[:2] == [1, 1]  # as transformers
+    alone = lm.tokenize(text, add_special_tokens=False)
+    assert alone.ids[0].tolist()[:1] == [1] and 1 not in alone.ids[0].tolist()[1:]
+    trace = lm.trace(text, "embed.token", add_special_tokens=False)
+    assert torch.equal(trace.tokens.ids, alone.ids)
+    assert torch.equal(lm.generate(text, max_new_tokens=1, add_special_tokens=False).prompt.ids, alone.ids)
+    assert torch.equal(lm.logits(text, add_special_tokens=False), lm.logits(alone))
+    assert [step.ids.tolist() for step in lm.stream(text, max_new_tokens=2, add_special_tokens=False)]
+
+
+def test_no_special_tokens_on_the_command_line(with_bos: Path, cutaway: Run):  # noqa: F811
+    for verb in ("tokens", "generate", "trace"):
+        done = cutaway(verb, "<bos>the cat", "--model", with_bos)
+        assert done.code == 0 and "add_special_tokens=False" in done.err and "Warning" not in done.err
+        assert cutaway(verb, "<bos>the cat", "--model", with_bos, "--no-special-tokens").err == ""
+    ids = json.loads(cutaway("tokens", "the cat", "--model", with_bos, "--no-special-tokens", "--json").out)["ids"]
+    assert 1 not in ids[0]
+
+
+def test_a_stop_string_that_is_a_special_token(with_bos: Path):
+    lm = opened(with_bos)
+    chosen = lm.trace("the cat", "ln_final.out", positions=-1)["ln_final.out"][0, 0]
+    lm.decoder.unembed.head.weight = torch.nn.Parameter(lm.decoder.unembed.head.weight.clone(), requires_grad=False)
+    lm.decoder.unembed.head.weight[2] = 100 * chosen  # it now says <|turn|>
+    assert lm.generate("the cat", max_new_tokens=4).new_ids[0][0] == 2
+    out = lm.generate("the cat", max_new_tokens=4, stop_strings=["<|turn|>"])
+    assert out.new_ids == ((2,),) and out.ended == ("stop string",)
+
+
+def test_generation_config_is_obeyed_where_the_caller_says_nothing(tmp_path: Path, cutaway: Run):  # noqa: F811
+    fast = tokenizer(tmp_path)
+    a_gpt2(tmp_path, len(fast))
+    said = {"repetition_penalty": 1.7, "temperature": 0.6, "top_p": 0.9, "max_length": 4096, "num_beams": 4}
+    (tmp_path / "generation_config.json").write_text(json.dumps(said | {"num_beams": 1, "eos_token_id": 0}))
+    lm, hf = opened(tmp_path), AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    ids = lm.tokenize("the cat").ids
+    theirs = hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, pad_token_id=0)
+    assert list(lm.generate(ids, max_new_tokens=8).new_ids[0]) == theirs[0, ids.shape[1] :].tolist()
+    plain = lm.generate(ids, max_new_tokens=8, repetition_penalty=1.0).new_ids
+    assert plain != lm.generate(ids, max_new_tokens=8).new_ids and lm.notes == []
+    (tmp_path / "generation_config.json").write_text(json.dumps(said | {"do_sample": True, "min_p": -3}))
+    lm = opened(tmp_path)
+    drawn = lm.generate("the cat", max_new_tokens=3, temperature=0.9).steps[0].settings
+    assert (drawn.do_sample, drawn.temperature, drawn.top_p, drawn.repetition_penalty) == (True, 0.9, 0.9, 1.7)
+    assert not lm.generate("the cat", max_new_tokens=3, do_sample=False).steps[0].settings.do_sample
+    assert "do_sample=True, temperature=0.6, top_p=0.9, repetition_penalty=1.7" in " ".join(str(lm).split())
+    assert lm.notes == [
+        "generation_config.json says min_p=-3, which is left out: a number from 0 to 1 would do",
+        "generation_config.json also says num_beams=4, which cutaway does not do",
+    ]
+    done = cutaway("generate", "the cat", "--model", tmp_path, "--max-new-tokens", "3", "--json")
+    assert json.loads(done.out)["settings"]["do_sample"] and "num_beams=4, which cutaway" in done.err
+    greedy = cutaway("generate", "the cat", "--model", tmp_path, "--max-new-tokens", "3", "--json", "--no-do-sample")
+    assert not json.loads(greedy.out)["settings"]["do_sample"]
+
+
+def test_several_ends_wherever_they_are_named(tmp_path: Path):
+    a_gpt2(tmp_path, 64)
+    ids = torch.tensor([[3, 7, 11, 20]])
+    whole = opened(tmp_path).generate(ids, max_new_tokens=8).new_ids[0]
+    for where in ("generation_config.json", "config.json"):
+        said = json.loads((tmp_path / where).read_text())
+        (tmp_path / where).write_text(json.dumps(said | {"eos_token_id": [63, whole[2]]}))
+        out = opened(tmp_path).generate(ids, max_new_tokens=8)
+        assert out.new_ids[0] == whole[: whole.index(whole[2]) + 1] and out.ended == ("eos",)
+        (tmp_path / where).write_text(json.dumps({k: v for k, v in said.items() if k != "eos_token_id"}))
+
+
+def test_a_copy_of_the_folder_without_generation_config_says_nothing(tmp_path: Path):
+    a_gpt2(tmp_path / "one", 64)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    (tmp_path / "two" / "generation_config.json").unlink()
+    lm = opened(tmp_path / "two")
+    assert lm.sampling == {} and "generation_config" not in str(lm)
