@@ -55,14 +55,14 @@ class Models:
         return self._made("opt-openvino", [self.peer("openvino"), CONVERT / "to_openvino.py", self.opt()])
 
     def small(self) -> Path:
-        """SmolLM2-135M-Instruct in Hugging Face's format."""
-        return resolve(None)
+        """SmolLM2-135M-Instruct in Hugging Face's format, the exact values of its GGUF in float32."""
+        return self._made("smollm2-float32", [sys.executable, CONVERT / "to_folder.py", resolve(None)])
 
     def small_int8(self, mode: str = "int8") -> Path:
-        return self._quantized(self.small(), "smollm2", mode)
+        return self._quantized(self.small(), "smollm2-float32", mode)
 
     def small_q8_0(self) -> Path:
-        return self._made("smollm2-q8_0.gguf", [sys.executable, CONVERT / "to_gguf.py", self.small()])
+        return self._made("smollm2-float32-q8_0.gguf", [sys.executable, CONVERT / "to_gguf.py", self.small()])
 
     def own(self) -> Path:
         """The Python that runs this."""
