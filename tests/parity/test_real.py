@@ -59,7 +59,7 @@ def test_64_greedy_tokens_of_twelve_prompts_equal_transformers():
     assert [list(ids) for ids in found] == greedy_of_transformers(tokens)
 
 
-@pytest.mark.parametrize("prompt", PROMPTS[:3])
+@pytest.mark.parametrize("prompt", PROMPTS[:2])
 def test_64_greedy_tokens_equal_transformers_with_and_without_cache(prompt: str):
     lm = ours()
     tokens = lm.tokenize(prompt)

@@ -24,7 +24,7 @@ from cutaway.ground.errors import DownloadFailed, ModelNotFound
 from cutaway.lm import load
 from cutaway.quant.int8 import quantize_weight
 from cutaway.quant.linear import Int8Linear
-from cutaway.weights import default_model
+from cutaway.weights import default_model, opening
 from cutaway.weights.default_model import MANIFEST, SMOLLM2, Source, cache_dir, fetch
 from cutaway.weights.files.gguf import open_gguf
 from cutaway.weights.save import check_files, read_manifest
@@ -92,8 +92,8 @@ def index(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Index
 
 
 def left(cache: Path) -> set[str]:
-    """What the cache holds, without the lock's file."""
-    return {file.name for file in cache.iterdir()} - {"Tiny.lock"}
+    """What the cache holds, without the locks' files."""
+    return {file.name for file in cache.iterdir()} - {"Tiny.lock", "Tiny-int8.lock"}
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -196,6 +196,25 @@ def test_full_precision_is_exactly_what_the_file_says_and_8_bits_are_made_of_it(
     made = (cache / "Tiny-int8" / "quantized.json").stat().st_mtime_ns
     load(device="cpu")
     assert (cache / "Tiny-int8" / "quantized.json").stat().st_mtime_ns == made and left(cache) == {"Tiny", "Tiny-int8"}
+
+
+def test_two_at_once_quantize_once(index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch()
+    made, wrote = list[Path](), opening.quantize
+
+    def counted(model: None, out: Path, **options: Any) -> Path:
+        made.append(out)
+        time.sleep(0.1)
+        return wrote(model, out, **options)
+
+    monkeypatch.setattr(opening, "quantize", counted)
+    found: list[Path] = []
+    threads = [threading.Thread(target=lambda: found.append(load(device="cpu").checkpoint.path)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [cache / "Tiny-int8"] and found == [cache / "Tiny-int8"] * 2
 
 
 def test_8_bits_made_from_other_values_are_made_anew(index: Index, cache: Path) -> None:

@@ -175,14 +175,14 @@ def _kept_quantized(path: Path, progress: Progress | None) -> Path:
     if _is_of(kept, source):
         return kept
     try:
-        with default_model.alone(kept.with_name(f"{source.name}.lock"), progress):
+        with default_model.alone(kept.with_name(f"{kept.name}.lock"), progress):
             if not _is_of(kept, source):  # another process may have made it while this one waited
                 if kept.exists():  # of another version, or made from other values: it is ours to make anew
                     shutil.rmtree(kept)
                 quantize(None, kept, progress=progress)
         return kept
-    except OSError:  # a full disk, or one that may only be read
-        return path
+    except (BadArgument, OSError):  # a full disk, one that may only be read; on Windows, another process was quicker
+        return kept if _is_of(kept, source) else path
 
 
 def _is_of(folder: Path, source: default_model.Source) -> bool:
