@@ -3,6 +3,7 @@
 It does not know the model that reads the ids, nor which files the vocabulary came from (from_folder.py, from_gguf.py).
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate
@@ -27,12 +28,13 @@ class Tokenizer:
     """A vocabulary with its rules. Ids and texts are those of transformers' tokenizer of the same model."""
 
     def __init__(self, parts: Parts) -> None:
-        """Raises NoTokenizer for a vocabulary that is neither byte-level nor SentencePiece with byte fallback."""
+        """notes: sentences for the user on what was assumed where no file says it."""
         self.backend = parts.backend
         self.backend.no_truncation()  # a text is refused when it is too long, never cut in silence
         self.backend.no_padding()
         self.names = parts.names
         self.chat_template = parts.chat_template
+        self.notes = parts.notes
         self.spelling = spelling_of(self.backend)
 
     @classmethod
@@ -81,8 +83,8 @@ class Tokenizer:
         """Ids, mask and positions [B, T] of one text or several, with their pieces.
 
         Shorter texts are padded to the longest, with the pad token (EOS, or id 0, where the model has none: the mask
-        tells). Raises BadText for an empty text and for one of more than `context` tokens, BadArgument for what is
-        no text or no side.
+        tells). Warns of a second BOS where the text begins with one already. Raises BadText for an empty text and for
+        one of more than `context` tokens, BadArgument for what is no text or no side.
         """
         if padding_side not in ("right", "left"):
             raise BadArgument(f"padding_side={padding_side!r}", "right or left", "pass one of the two")
@@ -94,6 +96,10 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of ids, as transformers decodes without cleaning up. Half a character becomes U+FFFD."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+
+    def spelled(self, ids: Iterable[int]) -> str:
+        """The text of ids with special tokens as they are written: what stop strings are looked for in."""
+        return self.decode(ids, skip_special_tokens=False)
 
     def pieces(self, ids: Iterable[int]) -> tuple[Piece, ...]:
         """Pieces of ids that come without a text: their spans are None."""
@@ -116,10 +122,22 @@ class Tokenizer:
 
     def _row(self, text: str, add_special_tokens: bool) -> list[Piece]:
         encoding = self.backend.encode(text, add_special_tokens=add_special_tokens)
+        self._warn_of_second_bos(encoding)
         if all(encoding.special_tokens_mask):
             raise BadText(f"the text {text!r}, which holds no token", "at least one", "write a few words")
         spans = self._spans(text, encoding)
         return [self._piece(i, span) for i, span in zip(encoding.ids, spans, strict=True)]
+
+    def _warn_of_second_bos(self, encoding: Encoding) -> None:
+        added, bos = encoding.special_tokens_mask, self.bos_id
+        if bos is not None and encoding.ids[:2] == [bos, bos] and added[:2] == [1, 0]:
+            token = self.names["bos_token"]
+            warnings.warn(
+                f"the text begins with {token} and the tokenizer puts another before it: two BOS, as transformers "
+                "gives them; pass add_special_tokens=False for one",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _spans(self, text: str, encoding: Encoding) -> list[Span]:
         """Where each piece stands. By its bytes where they spell the text (the offsets of some vocabularies leave
