@@ -42,6 +42,7 @@ PLAIN_KEYS = {
     "padding_side",  # an argument of tokenize here
 }
 OTHER_FILES = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "additional_chat_templates")
+OWN = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}  # SentencePiece's names
 MOST_PLAIN = 100_000  # transformers may mend the splitting rule of larger vocabularies
 
 
@@ -89,7 +90,7 @@ def _plain(folder: Path) -> Parts | None:
     plain = {str(t.content) for t in backend.get_added_tokens_decoder().values() if _is_plain_special(t)}
     if backend.get_vocab_size() > MOST_PLAIN or not set(names.values()) <= plain:
         return None
-    return Parts(backend, names, template)
+    return Parts(backend, names, template or read_settings(folder).chat_template)
 
 
 def _by_transformers(folder: Path) -> Parts:
@@ -98,14 +99,15 @@ def _by_transformers(folder: Path) -> Parts:
 
     try:
         # trust_remote_code=False: code in a model folder is never run, and never asked about on the terminal
-        loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        named = _instead_of_empty(folder)
+        loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **named)
     except Exception as error:  # transformers and tokenizers raise anything here, down to bare Exception
         raise _refused(folder, error) from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Backend):
         raise unreadable(folder, f"{type(loaded).__name__} has no fast tokenizer")
-    if backend.get_vocab_size(with_added_tokens=False) == 0:  # the class looked for other files
-        raise unreadable(folder, f"{type(loaded).__name__} finds no vocabulary in {', '.join(_vocabularies(folder))}")
+    if backend.get_vocab_size(with_added_tokens=False) < _least_size(folder):  # the class looked for other files
+        raise unreadable(folder, f"{type(loaded).__name__} does not read {' and '.join(_vocabularies(folder))}")
     names = {role: str(getattr(loaded, role)) for role in NAMES if getattr(loaded, role) is not None}
     template = loaded.chat_template
     template = template.get("default") if isinstance(template, dict) else template
@@ -126,6 +128,24 @@ def _read(path: Path) -> Backend:
 
 def _vocabularies(folder: Path) -> list[str]:
     return [name for name in (*VOCABULARIES, *OTHER_VOCABULARIES) if (folder / name).is_file()]
+
+
+def _instead_of_empty(folder: Path) -> dict[str, str | None]:
+    """The model's own tokens for roles that tokenizer_config.json fills with "", which transformers cannot read."""
+    said, path = read_json(folder / "tokenizer_config.json"), folder / "tokenizer.json"
+    empty = [role for role in NAMES if said.get(role) == ""]
+    known = _read(path).get_vocab() if empty and path.is_file() else {}
+    return {role: token if (token := OWN.get(role)) in known else None for role in empty}
+
+
+def _least_size(folder: Path) -> int:
+    """Tokens that a vocabulary from these files has at the least."""
+    if not (folder / "tokenizer.json").is_file():
+        if (folder / "vocab.json").is_file():
+            return max(len(read_json(folder / "vocab.json")), 1)
+        if (folder / "vocab.txt").is_file():
+            return len(set((folder / "vocab.txt").read_bytes().split(b"\n")) - {b""})
+    return 1
 
 
 def _check_packages(folder: Path) -> None:
@@ -150,6 +170,9 @@ def _refused(folder: Path, error: Exception) -> NoTokenizer:
     if "instantiate the backend tokenizer" in str(error):
         found = f"{' and '.join(_vocabularies(folder))} in {folder}, which do not say how a text is cut"
         return NoTokenizer(found, "the model's tokenizer.json", "fetch that file too")
+    if clash := re.match(r"(\w+) conflicts with the method", str(error)):
+        found = f"tokenizer_config.json in {folder} with the key {clash[1]}, on which transformers stops"
+        return NoTokenizer(found, "keys that the tokenizer's class takes", f"take {clash[1]} out of that file")
     return unreadable(folder, str(error).strip().split("\n")[0] or type(error).__name__)
 
 
@@ -157,7 +180,9 @@ def _own_code(folder: Path, auto_map: object) -> NoTokenizer:
     named = re.findall(r"[\w.-]+\.\w+", str(auto_map))
     found = f"a tokenizer that is Python code of the model's own ({named[0] if named else auto_map}) in {folder}"
     do = "use a GGUF file of this model, or pass ids instead of texts"
-    return NoTokenizer(found, "a tokenizer.json or tokenizer.model, since code in a model folder is never run", do)
+    if (folder / "tokenizer.json").is_file():
+        do = "take auto_map out of tokenizer_config.json to have tokenizer.json read as it is"
+    return NoTokenizer(found, "files alone, since code in a model folder is never run", do)
 
 
 def _check_no_pointer(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from tokenizers import Encoding
 
-from cutaway.ground.errors import BadArgument, BadText
+from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
 from cutaway.text.from_folder import parts_from_folder
 from cutaway.text.from_gguf import parts_from_gguf, tokenizer_files_from_gguf
 from cutaway.text.parts import Parts
@@ -121,12 +121,20 @@ class Tokenizer:
         return Piece(id, data.decode("utf-8", "replace"), data, span, id in self.special_ids, padding)
 
     def _row(self, text: str, add_special_tokens: bool) -> list[Piece]:
-        encoding = self.backend.encode(text, add_special_tokens=add_special_tokens)
+        encoding = self._encoded(text, add_special_tokens)
         self._warn_of_second_bos(encoding)
         if all(encoding.special_tokens_mask):
             raise BadText(f"the text {text!r}, which holds no token", "at least one", "write a few words")
         spans = self._spans(text, encoding)
         return [self._piece(i, span) for i, span in zip(encoding.ids, spans, strict=True)]
+
+    def _encoded(self, text: str, add_special_tokens: bool) -> Encoding:
+        try:
+            return self.backend.encode(text, add_special_tokens=add_special_tokens)
+        except Exception as error:  # tokenizers raises bare Exception where the unknown token is not in the vocabulary
+            found = f"a vocabulary that cannot spell the text {text[:40]!r} ({str(error).rstrip('.')})"
+            do = "fetch the model's tokenizer files again, or write other characters"
+            raise NoTokenizer(found, "a token for every character, or an unknown token", do) from error
 
     def _warn_of_second_bos(self, encoding: Encoding) -> None:
         added, bos = encoding.special_tokens_mask, self.bos_id
