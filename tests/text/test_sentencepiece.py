@@ -254,6 +254,12 @@ def test_a_file_cut_in_two_is_refused(llama_bytes: bytes, tmp_path: Path, kept: 
         Tokenizer.from_folder(folder_of(tmp_path, llama_bytes[:kept], LLAMA))
 
 
+def test_a_piece_under_two_ids_is_refused(llama_bytes: bytes) -> None:
+    first = llama_bytes[: 2 + llama_bytes[1]]
+    with pytest.raises(ValueError, match="a piece under two ids"):
+        read_sentencepiece(first + llama_bytes)
+
+
 @given(place=st.integers(0, 3000), byte=st.integers(0, 255))
 @settings(max_examples=100, deadline=None)
 def test_a_byte_that_changed_is_read_or_is_a_value_error(llama_bytes: bytes, place: int, byte: int) -> None:

@@ -78,7 +78,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def unreadable(folder: Path, why: str) -> NoTokenizer:
     """The error for files that are there and cannot be read."""
-    found = f"tokenizer files in {folder} that cannot be read ({why.rstrip('.')})"
+    first = (why.strip() or "no reason given").splitlines()[0].rstrip(".")  # libraries explain over many lines
+    found = f"tokenizer files in {folder} that cannot be read ({first})"
     return NoTokenizer(found, "files that fit together", "fetch the model's tokenizer files again")
 
 

@@ -54,7 +54,7 @@ def parts_from_folder(folder: Path) -> Parts:
     if "tokenizer.json" in there:
         return _plain(folder) or _by_transformers(folder)
     settings = read_settings(folder)
-    if "auto_map" in settings.said:
+    if settings.said.get("auto_map"):
         raise _own_code(folder, settings.said["auto_map"])
     if not there:
         expected = f"one of {', '.join(VOCABULARIES)} (with merges.txt)"
@@ -168,12 +168,12 @@ def _refused(folder: Path, error: Exception) -> NoTokenizer:
     if auto_map:
         return _own_code(folder, auto_map)
     if "instantiate the backend tokenizer" in str(error):
-        found = f"{' and '.join(_vocabularies(folder))} in {folder}, which do not say how a text is cut"
+        found = f"{' and '.join(_vocabularies(folder))} in {folder} without a rule of how a text is cut"
         return NoTokenizer(found, "the model's tokenizer.json", "fetch that file too")
     if clash := re.match(r"(\w+) conflicts with the method", str(error)):
         found = f"tokenizer_config.json in {folder} with the key {clash[1]}, on which transformers stops"
         return NoTokenizer(found, "keys that the tokenizer's class takes", f"take {clash[1]} out of that file")
-    return unreadable(folder, str(error).strip().split("\n")[0] or type(error).__name__)
+    return unreadable(folder, str(error).strip() or type(error).__name__)
 
 
 def _own_code(folder: Path, auto_map: object) -> NoTokenizer:

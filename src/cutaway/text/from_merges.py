@@ -27,7 +27,7 @@ def parts_from_merges(folder: Path) -> Parts | None:
     Raises NoTokenizer for files that do not fit together."""
     config, settings = read_json(folder / "config.json"), read_settings(folder)
     kind = str(config.get("model_type"))
-    if kind not in KINDS or "auto_map" in settings.said:
+    if kind not in KINDS or settings.said.get("auto_map"):
         return None
     if settings.tokenizer_class not in CLASSES or config.get("tokenizer_class") not in CLASSES:
         return None

@@ -61,6 +61,8 @@ def read_sentencepiece(data: bytes) -> SentencePieces:
             specs[number] |= dict(_fields(_bytes(value)))
     if not pieces or not all(specs.values()):  # the settings follow the pieces, so a file cut in two lacks them
         raise ValueError("a SentencePiece model that ends too early")
+    if len({piece for piece, _, _ in pieces}) != len(pieces):
+        raise ValueError("a piece under two ids")
     trainer, normalizer = specs[2], specs[3]
     ids = {"unk_token": _signed(trainer.get(40, 0)), "bos_token": _signed(trainer.get(41, 1))}
     ids |= {"eos_token": _signed(trainer.get(42, 2)), "pad_token": _signed(trainer.get(43, -1))}

@@ -90,6 +90,7 @@ class Tokenizer:
             raise BadArgument(f"padding_side={padding_side!r}", "right or left", "pass one of the two")
         checked = _checked(texts)
         rows = [self._row(text, add_special_tokens) for text in checked]
+        self._warn_of_second_bos(rows)
         _check_lengths([len(row) for row in rows], context)
         return self._padded(rows, padding_side)
 
@@ -122,7 +123,6 @@ class Tokenizer:
 
     def _row(self, text: str, add_special_tokens: bool) -> list[Piece]:
         encoding = self._encoded(text, add_special_tokens)
-        self._warn_of_second_bos(encoding)
         if all(encoding.special_tokens_mask):
             raise BadText(f"the text {text!r}, which holds no token", "at least one", "write a few words")
         spans = self._spans(text, encoding)
@@ -136,15 +136,15 @@ class Tokenizer:
             do = "fetch the model's tokenizer files again, or write other characters"
             raise NoTokenizer(found, "a token for every character, or an unknown token", do) from error
 
-    def _warn_of_second_bos(self, encoding: Encoding) -> None:
-        added, bos = encoding.special_tokens_mask, self.bos_id
-        if bos is not None and encoding.ids[:2] == [bos, bos] and added[:2] == [1, 0]:
+    def _warn_of_second_bos(self, rows: list[list[Piece]]) -> None:
+        bos = self.bos_id
+        if bos is not None and any([p.id for p in row[:2]] == [bos, bos] and not row[0].span for row in rows):
             token = self.names["bos_token"]
             warnings.warn(
                 f"the text begins with {token} and the tokenizer puts another before it: two BOS, as transformers "
                 "gives them; pass add_special_tokens=False for one",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
 
     def _spans(self, text: str, encoding: Encoding) -> list[Span]:
