@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.weights.files.lazy import LazyTensor, read_at, stored_plainly
+from cutaway.weights.files.recognize import refuse_disguised
 
 
 def open_torch_bin(path: Path) -> dict[str, LazyTensor]:
@@ -22,6 +23,7 @@ def open_torch_bin(path: Path) -> dict[str, LazyTensor]:
     A zip file (torch 1.6 and later) is read where its tensors lie; an older or a compressed one is held in
     memory. Raises BadCheckpoint for a file that is damaged, holds more than tensors, or asks to run code.
     """
+    refuse_disguised(path, "a whole PyTorch checkpoint", [b"PK\x03\x04"])
     in_place = _readable_in_place(path)
     # On the "meta" device torch builds tensors without data, whose storages know their offset in the file
     # (torch docs, notes/serialization). Pages of a mapped file would count as this process's memory.
