@@ -22,6 +22,8 @@ from cutaway.ground.errors import BadCheckpoint, ModelNotFound, UnsupportedModel
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.files.packed import refuse_packed
 from cutaway.weights.files.recognize import (
+    SAFETENSORS,
+    ZIP,
     adapter_of,
     listed,
     no_model,
@@ -173,7 +175,7 @@ def _model_file(path: Path) -> Path:
     if is_gguf(path):
         refuse_disguised(path, "a GGUF file", [b"GGUF"])
         return path
-    refuse_disguised(path, "a .gguf file, or a folder with config.json and the weights", [b"PK\x03\x04"])
+    refuse_disguised(path, "a .gguf file, or a folder with config.json and the weights", [ZIP, SAFETENSORS])
     beside = (path.parent / "config.json").is_file()
     do = f"name its folder, {path.parent}" if beside else "name a folder that holds config.json beside it"
     raise ModelNotFound(f"the file '{path}', a part of a model", "a folder with config.json, or a .gguf file", do)

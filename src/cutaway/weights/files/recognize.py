@@ -12,13 +12,15 @@ from typing import Any
 from cutaway.ground.errors import BadCheckpoint, CutawayError, ModelNotFound, UnsupportedModel
 
 FORMATS = "model.safetensors or pytorch_model.bin, whole or with its index and shards, or one .gguf file"
+ZIP = b"PK\x03\x04"
+SAFETENSORS = b"\0\0\0\0{"  # from byte 4 on: the end of a header's length, and its first byte
 LFS = b"version https://git-lfs.github.com/spec/v1"
 DOWNLOAD_AGAIN = "fetch the file again"
 LOOK_AT = 512  # bytes of a file that say what it is
 # First bytes, what they open, what to do.
 MAGIC = [
     (b"GGUF", "a GGUF file", "rename it to end in .gguf and pass its path"),
-    (b"PK\x03\x04", "a zip archive", "unpack it and name the folder, or rename it to .bin where torch.save wrote it"),
+    (ZIP, "a zip archive", "unpack it and name the folder, or rename it to .bin where torch.save wrote it"),
     (b"\x1f\x8b", "a gzip archive", "unpack it first"),
     (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it first"),
     (b"\xfd7zXZ", "an xz archive", "unpack it first"),
@@ -98,6 +100,8 @@ def _disguise(path: Path, start: bytes, own: tuple[bytes, ...]) -> tuple[str, st
         return "a refusal of the hub saved in its place", "log in with hf auth login and download the file itself"
     if start.count(0) == len(start) >= 64:
         return "zeros, as an interrupted download leaves them", DOWNLOAD_AGAIN
+    if start[4:9] == SAFETENSORS and SAFETENSORS not in own:
+        return "a safetensors file", "rename it to end in .safetensors"
     return next(
         ((what, do) for magic, what, do in MAGIC if start.startswith(magic) and magic not in own),
         None,

@@ -16,7 +16,7 @@ from torch import Tensor
 from cutaway.ground.errors import BadArgument, BadCheckpoint, UnsupportedModel
 from cutaway.weights.files.lazy import LazyTensor, stored_plainly, truncated
 from cutaway.weights.files.packed import refuse_dtype, refuse_packed_names
-from cutaway.weights.files.recognize import refuse_disguised
+from cutaway.weights.files.recognize import SAFETENSORS, refuse_disguised
 
 DTYPES = {
     "F64": torch.float64,
@@ -43,7 +43,7 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
     Format: github.com/huggingface/safetensors, "Format". Raises BadCheckpoint for a file that is damaged or
     truncated, UnsupportedModel for a dtype that is not in DTYPES.
     """
-    refuse_disguised(path, "the safetensors format")
+    refuse_disguised(path, "the safetensors format", [SAFETENSORS])
     header, data_start = _header(path)
     if any(_code(entry) not in DTYPES for entry in header.values()):  # the names say what it is, where they do
         refuse_packed_names(header, path.name)

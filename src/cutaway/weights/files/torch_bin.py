@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.weights.files.lazy import LazyTensor, read_at, stored_plainly
-from cutaway.weights.files.recognize import refuse_disguised
+from cutaway.weights.files.recognize import ZIP, refuse_disguised
 
 
 def open_torch_bin(path: Path) -> dict[str, LazyTensor]:
@@ -23,7 +23,7 @@ def open_torch_bin(path: Path) -> dict[str, LazyTensor]:
     A zip file (torch 1.6 and later) is read where its tensors lie; an older or a compressed one is held in
     memory. Raises BadCheckpoint for a file that is damaged, holds more than tensors, or asks to run code.
     """
-    refuse_disguised(path, "a whole PyTorch checkpoint", [b"PK\x03\x04"])
+    refuse_disguised(path, "a whole PyTorch checkpoint", [ZIP])
     in_place = _readable_in_place(path)
     # On the "meta" device torch builds tensors without data, whose storages know their offset in the file
     # (torch docs, notes/serialization). Pages of a mapped file would count as this process's memory.
@@ -40,8 +40,11 @@ def _readable_in_place(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-    except zipfile.BadZipFile:
-        return False
+    except zipfile.BadZipFile as error:
+        with path.open("rb") as file:
+            if file.read(len(ZIP)) == ZIP:  # its end, where a zip file keeps its table, is not here
+                raise _unreadable(path) from error
+        return False  # of a torch older than 1.6
 
 
 def _load(path: Path, device: str) -> Any:
@@ -51,8 +54,12 @@ def _load(path: Path, device: str) -> Any:
         raise _refused(path, str(error)) from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         # the loader's ways to fail on bytes that are no checkpoint
-        found = f"a file that torch cannot read, {path.name} ({path.stat().st_size} bytes)"
-        raise BadCheckpoint(found, "a whole PyTorch checkpoint", "fetch the file again") from error
+        raise _unreadable(path) from error
+
+
+def _unreadable(path: Path) -> BadCheckpoint:
+    found = f"a file that torch cannot read, {path.name} ({path.stat().st_size} bytes)"
+    return BadCheckpoint(found, "a whole PyTorch checkpoint", "fetch the file again")
 
 
 def _refused(path: Path, message: str) -> BadCheckpoint:
