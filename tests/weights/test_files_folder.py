@@ -1,15 +1,22 @@
 """open_folder: which of a folder's files are taken, and what is said when they are not all there."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 from transformers.modeling_utils import _add_variant
 
+import cutaway
 from cutaway.ground.errors import BadCheckpoint
+from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.files import open_folder
+from tests.parity.tiny import build, gpt2
+
+IDS = torch.tensor([[3, 7, 10, 2]])
 
 
 def put(folder: Path, name: str, **tensors: float) -> None:
@@ -117,6 +124,33 @@ def test_a_folder_without_weights_says_what_was_looked_for(tmp_path: Path) -> No
     for name in ("model.safetensors", "pytorch_model.bin", ".gguf"):
         assert name in str(caught.value)
     assert f"no weights in {tmp_path}" in str(caught.value)
+
+
+def test_an_index_left_beside_a_whole_file_is_not_read_whether_its_shards_are_there_or_not(tmp_path: Path) -> None:
+    """Case f6: yesterday's shards, and today's one file copied in; the numbers are transformers'."""
+    build(gpt2(), seed=1).save_pretrained(tmp_path, max_shard_size="20KB")
+    build(gpt2(), seed=2).save_pretrained(tmp_path / "new")
+    (tmp_path / "new" / "model.safetensors").rename(tmp_path / "model.safetensors")
+    shards = list(tmp_path.glob("model-*-of-*"))
+    assert len(shards) > 2
+    for beside in (f"model.safetensors.index.json and its {len(shards)} shards beside it are not",
+                   "model.safetensors.index.json beside it is not"):  # fmt: skip
+        with warnings.catch_warnings(action="ignore"):
+            expected = AutoModelForCausalLM.from_pretrained(tmp_path)(IDS).logits
+        torch.testing.assert_close(cutaway.load(tmp_path, quantize=None).logits(IDS), expected, rtol=1e-4, atol=1e-4)
+        assert open_checkpoint(tmp_path).notes == [f"model.safetensors is read; {beside}"]
+        for shard in shards:
+            shard.unlink(missing_ok=True)
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
+    """Case o4."""
+    build(gpt2()).save_pretrained(tmp_path, max_shard_size="20KB")
+    shards = sorted(tmp_path.glob("model-*-of-*"))
+    shards[1].unlink()
+    found = rf"found {len(shards) - 1} of {len(shards)} shards in .*; expected also {shards[1].name}, as model.safete"
+    with pytest.raises(BadCheckpoint, match=found):
+        cutaway.load(tmp_path)
 
 
 def test_missing_shards_are_named(tmp_path: Path) -> None:

@@ -175,7 +175,8 @@ def _model_file(path: Path) -> Path:
     if is_gguf(path):
         refuse_disguised(path, "a GGUF file", [b"GGUF"])
         return path
-    refuse_disguised(path, "a .gguf file, or a folder with config.json and the weights", [ZIP, SAFETENSORS])
+    own = {".safetensors": [SAFETENSORS], ".bin": [ZIP], ".pt": [ZIP], ".pth": [ZIP]}.get(path.suffix, [])
+    refuse_disguised(path, "a .gguf file, or a folder with config.json and the weights", own)
     beside = (path.parent / "config.json").is_file()
     do = f"name its folder, {path.parent}" if beside else "name a folder that holds config.json beside it"
     raise ModelNotFound(f"the file '{path}', a part of a model", "a folder with config.json, or a .gguf file", do)

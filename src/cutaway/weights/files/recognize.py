@@ -199,7 +199,7 @@ def _shards_alone(folder: Path, missing: str) -> CutawayError | None:
 
 def _subfolders(folder: Path, missing: str) -> CutawayError | None:
     """Models that lie deeper: checkpoints of a training, or a folder of several models."""
-    patterns = ("*/config.json", "*/*/config.json", "*/*.gguf", "*/adapter_config.json")
+    patterns = ("*/config.json", "*/*/config.json", "*/snapshots/*/config.json", "*/*.gguf", "*/adapter_config.json")
     found = {file.parent.relative_to(folder) for pattern in patterns for file in folder.glob(pattern)}
     models = sorted(map(str, found), key=lambda name: (name.count("/"), *_natural(name)))
     if not models:
