@@ -91,8 +91,9 @@ def facts_of(path: Path) -> "DecoderConfig":
     """The model's facts, from its config.json or its GGUF metadata alone: a folder without weights will do."""
     from cutaway.weights.checkpoint import open_checkpoint, read_config
     from cutaway.weights.families import facts_of
+    from cutaway.weights.files import is_gguf
 
-    if path.suffix == ".gguf":
+    if is_gguf(path):
         return open_checkpoint(path).facts
     return facts_of(read_config(path), lambda note: None)[1]
 
