@@ -44,11 +44,11 @@ class Checkpoint:
 def open_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in a Hugging Face folder or a .gguf file, with nothing read yet but names and sizes."""
     notes: list[str] = []
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf":
         from cutaway.weights.files.gguf import hugging_face_view, open_gguf
 
         gguf = open_gguf(path)
-        config, tensors = hugging_face_view(gguf)
+        config, tensors = hugging_face_view(gguf, notes.append)
         return Checkpoint(path, config, *facts_of(config, notes.append), tensors, gguf.metadata, notes)
     config = read_config(path)
     name, facts = facts_of(config, notes.append)
