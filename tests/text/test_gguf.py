@@ -97,7 +97,12 @@ def test_every_splitting_rule_keeps_every_byte(byte_metadata: dict[str, Any]) ->
         ({"tokenizer.ggml.model": None}, "pass ids instead of text"),
         ({"tokenizer.ggml.model": "t5"}, "SentencePiece unigram vocabulary"),
         ({"tokenizer.ggml.model": "llama", "tokenizer.ggml.merges": []}, "without tokenizer.ggml.scores"),
-        ({"tokenizer.ggml.tokens": ["a", "a"]}, "'a' under two ids"),
+        ({"tokenizer.ggml.tokens": ["a", "a"], "tokenizer.ggml.token_type": [1, 1]}, "'a' under two ids"),
+        ({"tokenizer.ggml.tokens": ["a", "b"]}, "values of tokenizer.ggml.token_type for 2 tokens"),
+        ({"tokenizer.ggml.tokens": 5}, "does not fit together (tokenizer.ggml.tokens=5)"),
+        ({"tokenizer.ggml.eot_token_id": "x"}, "tokenizer.ggml.eot_token_id=x"),
+        ({"tokenizer.ggml.merges": ["a b"]}, "the merge 'a' 'b' of what are no tokens"),
+        ({"tokenizer.chat_template": 3}, "tokenizer.chat_template=3"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(

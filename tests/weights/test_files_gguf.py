@@ -187,6 +187,12 @@ def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
         hugging_face_view(open_gguf(path))
 
 
+def test_a_vocabulary_that_is_none_is_refused_when_opened(tmp_path: Path) -> None:
+    path = llama_file(tmp_path / "m.gguf", tokenizer__ggml__model="gpt2", tokenizer__ggml__tokens=5)
+    with pytest.raises(BadCheckpoint, match=r"found tokenizer.ggml.tokens=5 in m.gguf; expected a sound GGUF file"):
+        open_checkpoint(path)
+
+
 def test_an_adapter_is_no_model(tmp_path: Path) -> None:
     path = llama_file(tmp_path / "m.gguf", general__type="adapter")
     with pytest.raises(UnsupportedModel, match=r"found general.type='adapter' in m.gguf; expected a whole model"):
@@ -239,6 +245,9 @@ def test_missing_metadata_and_unknown_tensors_are_named(tmp_path: Path) -> None:
         hugging_face_view(open_gguf(path))
     path = llama_file(tmp_path / "m.gguf", extra={"blk.0.attn_q_norm.weight": np.zeros(8, np.float32)})
     with pytest.raises(BadCheckpoint, match=r"found the tensor 'blk.0.attn_q_norm.weight' in m.gguf"):
+        hugging_face_view(open_gguf(path))
+    path = llama_file(tmp_path / "m.gguf", {"block_count": 1 << 24})  # a damaged byte: not built before it is refused
+    with pytest.raises(BadCheckpoint, match=r"found llama.block_count=16777216 and tensors of 2 layers in m.gguf"):
         hugging_face_view(open_gguf(path))
     path = write(tmp_path / "m.gguf", "llama", LLAMA, {})
     with pytest.raises(BadCheckpoint, match=r"found no token_embd.weight in m.gguf"):

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, processors
 from tokenizers import Tokenizer as Backend
 
 from cutaway.ground.errors import NoTokenizer
-from cutaway.text.gguf_roles import CONTROL, NORMAL, USER_DEFINED, end_ids, role_ids, tokens_of, types_of
+from cutaway.text.gguf_roles import CONTROL, NORMAL, USER_DEFINED, end_ids, role_ids, tokens_of, types_of, unsound
 from cutaway.text.gguf_splits import split_of
 from cutaway.text.parts import Parts
 from cutaway.text.spelling import SPACE
@@ -25,6 +25,9 @@ TEMPLATE = "tokenizer.chat_template"
 
 def parts_from_gguf(metadata: dict[str, Any]) -> Parts:
     """The tokenizer that `tokenizer.*` describes. Raises NoTokenizer where a key is missing or unknown."""
+    wrong = unsound(metadata)
+    if wrong is not None:
+        raise _broken(wrong)
     kind = metadata.get("tokenizer.ggml.model")
     _check_kind(kind, metadata)
     _check_spelled_once(tokens_of(metadata))
@@ -104,7 +107,11 @@ def _byte_level(metadata: dict[str, Any]) -> tuple[Backend, list[str]]:
 
 def _merges(metadata: dict[str, Any]) -> list[tuple[str, str]]:
     pairs = (merge.partition(" ") for merge in metadata["tokenizer.ggml.merges"])
-    return [(left, right) for left, _, right in pairs]
+    merges, known = [(left, right) for left, _, right in pairs], set(tokens_of(metadata))
+    for left, right in merges:  # the tokenizers library panics at some that do not fit
+        if not {left, right, left + right} <= known:
+            raise _broken(f"the merge {left!r} {right!r} of what are no tokens")
+    return merges
 
 
 def _sentencepiece(metadata: dict[str, Any]) -> tuple[Backend, list[str]]:

@@ -17,6 +17,7 @@ ROLES = {
     "mask_token": "mask_token_id",
 }
 ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")  # of a text, a turn, a message
+TEMPLATE_NAMES = "tokenizer.chat_templates"  # a list of them, each under tokenizer.chat_template.NAME
 # What SentencePiece files mean where they leave a key out
 SENTENCEPIECE = {"unk_token": (0, "<unk>"), "bos_token": (1, "<s>"), "eos_token": (2, "</s>")}
 # Tokens that end a turn or a text whatever the keys say: many files name only one of a model's several ends.
@@ -24,6 +25,32 @@ SPELLED_ENDS = frozenset(
     "<|eot_id|> <|eom_id|> <|im_end|> <|end|> <end_of_turn> <|endoftext|> <|end_of_text|> <EOT> _<EOT> "
     "<｜end▁of▁sentence｜> <end_of_utterance>".split()
 )
+
+
+# Keys with one value → its type; keys with one value a token, or a merge → the type of each
+ONE: dict[str, type] = {
+    **dict.fromkeys([*ROLES.values(), *ENDS], int),
+    **dict.fromkeys(("add_bos_token", "add_eos_token", "add_space_prefix", "remove_extra_whitespaces"), bool),
+    **dict.fromkeys(("model", "pre"), str),
+}
+MANY: dict[str, tuple[type, ...]] = {"tokens": (str,), "merges": (str,), "token_type": (int,), "scores": (float, int)}
+
+
+def unsound(metadata: dict[str, Any]) -> str | None:
+    """The first value of `tokenizer.*` of a wrong type or length, as the file says it; None where all are sound."""
+    for key, kind in ONE.items():
+        value = metadata.get(f"tokenizer.ggml.{key}")
+        if value is not None and type(value) is not kind:
+            return f"tokenizer.ggml.{key}={str(value)[:40]}"
+    for key, kinds in MANY.items():
+        values = metadata.get(f"tokenizer.ggml.{key}")
+        if values is not None and not (isinstance(values, list) and all(type(value) in kinds for value in values)):
+            return f"tokenizer.ggml.{key}={str(values)[:40]}"
+        count = len(metadata.get("tokenizer.ggml.tokens") or ())
+        if values is not None and key in ("token_type", "scores") and len(values) != count:
+            return f"{len(values)} values of tokenizer.ggml.{key} for {count} tokens"
+    templates = (key for key in metadata if key.startswith("tokenizer.chat_template") and key != TEMPLATE_NAMES)
+    return next((f"{key}={str(metadata[key])[:40]}" for key in templates if type(metadata[key]) is not str), None)
 
 
 def tokens_of(metadata: dict[str, Any]) -> list[str]:

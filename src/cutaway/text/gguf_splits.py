@@ -27,17 +27,24 @@ class Split:
 
     def pre_tokenizer(self) -> pre_tokenizers.PreTokenizer:
         """The rule for the tokenizers library."""
-        cuts = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in self.patterns]
+        cuts = [_cut(pattern) for pattern in self.patterns]
         last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=self.then_gpt2)
         return pre_tokenizers.Sequence([*cuts, last]) if cuts else last
 
 
+def _cut(pattern: str) -> pre_tokenizers.PreTokenizer:
+    if pattern == DIGIT:  # the class that those tokenizer.json have: it knows a newer Unicode than the pattern
+        return pre_tokenizers.Digits(individual_digits=True)
+    return pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+
+
+DIGIT = r"\p{N}"
 TIKTOKEN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 GPT2 = Split((), then_gpt2=True)
-DIGITS = Split((r"\p{N}",), then_gpt2=True)
+DIGITS = Split((DIGIT,), then_gpt2=True)
 LLAMA3 = Split((TIKTOKEN,), whole_words=True, bos=True)
 QWEN2 = Split((TIKTOKEN.replace("{1,3}", ""),))
 SEED = Split((TIKTOKEN.replace("{1,3}", "").replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}\r\n]+"),))
@@ -50,7 +57,7 @@ TEKKEN = Split(
     whole_words=True,
     bos=True,
 )
-DEEPSEEK_CODER = Split((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}"))
+DEEPSEEK_CODER = Split((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", DIGIT))
 
 SPLITS = {
     **dict.fromkeys("gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat mellum exaone4 jais".split(), GPT2),

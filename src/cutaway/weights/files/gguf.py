@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
-from cutaway.text.gguf_roles import end_ids, role_ids
+from cutaway.text.gguf_roles import end_ids, role_ids, unsound
 from cutaway.weights.config_reader import leftover
 from cutaway.weights.files.gguf_format import GGUF, damaged
 from cutaway.weights.files.gguf_split import open_gguf
@@ -95,7 +95,10 @@ def hugging_face_view(gguf: GGUF, note: Note = lambda line: None) -> tuple[dict[
     if kind != "model":
         found = f"general.type={kind!r} in {gguf.path.name}"
         raise UnsupportedModel(found, "a whole model", "choose the .gguf file of the model itself")
-    if architecture not in views:
+    wrong = unsound(gguf.metadata)
+    if wrong is not None:
+        raise damaged(gguf.path, wrong)
+    if not isinstance(architecture, str) or architecture not in views:
         found = f"a GGUF file of the architecture {architecture!r}, {gguf.path.name}"
         raise UnsupportedModel(found, f"one of {', '.join(views)}", "choose a model of one of these architectures")
     if "token_embd.weight" not in gguf.tensors:
@@ -164,7 +167,7 @@ class _Metadata:
             if value not in (None, 0, neutral):
                 raise self._refused(key, value, repr(neutral))
         window, context = left.pop("attention.sliding_window", 0), self.take("context_length", int)
-        if isinstance(window, list) or (window and window < context):
+        if window != 0 and (type(window) is not int or window < context):
             raise self._refused("attention.sliding_window", window, f"no window within the context of {context}")
         told = leftover(left)
         if told:
@@ -187,7 +190,7 @@ def _llama_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, 
     config = {
         "architectures": ["LlamaForCausalLM"],
         "hidden_size": width,
-        "num_hidden_layers": said.take("block_count", int),
+        "num_hidden_layers": _layers(gguf, said),
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": d_head,
@@ -214,7 +217,7 @@ def _gpt2_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, L
     config = {
         "architectures": ["GPT2LMHeadModel"],
         "n_embd": said.take("embedding_length", int),
-        "n_layer": said.take("block_count", int),
+        "n_layer": _layers(gguf, said),
         "n_head": heads,
         "n_inner": said.take("feed_forward_length", int),
         "n_positions": said.take("context_length", int),
@@ -226,6 +229,16 @@ def _gpt2_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, L
         if re.search(r"\.c_(attn|proj|fc)\.weight$", name) and len(tensor.shape) == 2:
             tensors[name] = tensor.rearranged(tensor.shape[::-1], torch.t)
     return config, tensors
+
+
+def _layers(gguf: GGUF, said: _Metadata) -> int:
+    """How many layers; a number beyond those that are there would only be found out once all were built."""
+    count = said.take("block_count", int)
+    there = len({match[1] for name in gguf.tensors if (match := re.match(r"blk\.(\d+)\.", name))})
+    if count > there:
+        found = f"{said.prefix}block_count={count} and tensors of {there} layers in {gguf.path.name}"
+        raise BadCheckpoint(found, "tensors of every layer", "fetch the file again")
+    return count
 
 
 def _plain_layers(said: _Metadata) -> None:
