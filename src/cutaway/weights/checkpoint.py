@@ -67,7 +67,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         from cutaway.weights.files.gguf import hugging_face_view, open_gguf
 
         gguf = open_gguf(path)
-        config, tensors = hugging_face_view(gguf)
+        config, tensors = hugging_face_view(gguf, notes.append)
         name, facts = facts_of(config, notes.append)
         facts = decided_head(config, facts, family_named(name), tensors, notes.append)
         return Checkpoint(path, config, name, facts, tensors, gguf.metadata, notes)
