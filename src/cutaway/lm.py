@@ -30,7 +30,7 @@ from cutaway.sample.loop import generate
 from cutaway.sample.published import published_settings, sampling_of
 from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
-from cutaway.text.chat import chat_prompt
+from cutaway.text.chat import chat_tokens
 from cutaway.text.padding import tokens_of_ids
 from cutaway.text.pieces import Tokens
 from cutaway.text.stream import StreamDecoder
@@ -120,7 +120,7 @@ class LM:
     def notes(self) -> list[str]:
         """What was decided or passed over while the model was opened, a sentence each."""
         try:
-            of_tokenizer: Sequence[str] = getattr(self.tokenizer, "notes", ())
+            of_tokenizer: Sequence[str] = self.tokenizer.notes
         except NoTokenizer:
             of_tokenizer = ()
         return [*self.checkpoint.notes, *of_tokenizer, *published_settings(self.checkpoint.generation)[1]]
@@ -149,7 +149,7 @@ class LM:
         messages: [{"role": "user", "content": "Hello"}, ...]. The template writes BOS itself, so no second one is
         added. Raises NoTokenizer without a template, BadArgument where the template refuses.
         """
-        return self.tokenize(chat_prompt(self.tokenizer, messages), add_special_tokens=False)
+        return chat_tokens(self.tokenizer, messages, context=self.config.n_positions)
 
     def logits(self, texts: Texts, *, add_special_tokens: bool = True) -> Tensor:
         """Logits [B, T, V] after every position."""
@@ -359,7 +359,7 @@ class LM:
     def _stream(self, tokens: Tokens, settings: Sampling, tap: Tap) -> Iterator[Step]:
         try:
             decoders = [StreamDecoder(self.tokenizer) for _ in tokens.ids]
-            decode, show = self._spelled, self.token_text
+            decode, show = self.tokenizer.spelled, self.token_text
         except NoTokenizer:  # ids in, ids out
             decoders, decode, show = [], None, None
         steps = generate(
@@ -389,10 +389,6 @@ class LM:
             return self.tokenizer.decode(ids)
         except NoTokenizer:
             return ""
-
-    def _spelled(self, ids: list[int]) -> str:
-        """The text of ids with special tokens in it, where stop strings are looked for."""
-        return self.tokenizer.decode(ids, skip_special_tokens=False)
 
     def token_text(self, token: int) -> str:
         """What one id looks like as text."""

@@ -1,5 +1,6 @@
 """Every bad input through the command line: one sentence on stderr, exit code 2, nothing on stdout, no traceback."""
 
+import json
 import pickle
 import socket
 import struct
@@ -207,6 +208,50 @@ def test_a_site_that_the_model_does_not_have(cutaway: Run, tiny_folder: Path):
 )
 def test_a_command_line_that_no_verb_understands(cutaway: Run, argv: list[str], parts: list[str]):
     refused(cutaway(*argv), *parts)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 548105171\n"
+
+
+def test_a_git_lfs_pointer_and_a_gptq_checkpoint(cutaway: Run, broken: Path):
+    """Case f20."""
+    set_config(broken, quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128})
+    done = cutaway("generate", "hi", "--model", broken)
+    refused(done, "a quantized checkpoint: GPTQ, 4 bits a weight", "load the checkpoint that it was made from")
+    refused(cutaway("models", "--model", broken), "a quantized checkpoint: GPTQ, 4 bits a weight")
+    set_config(broken)
+    (broken / "model.safetensors").write_text(POINTER)
+    refused(cutaway("model", "--model", broken), "a Git LFS pointer to a file of 548.1 MB", "run git lfs pull in")
+    (broken / "tokenizer.json").write_text(POINTER)
+    refused(cutaway("tokens", "hi", "--model", broken), "tokenizer.json, which is a Git LFS pointer")
+
+
+def put_part_in_cache(cache: Path, name: str) -> None:
+    """A download that ended after config.json."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    folder = repository / "snapshots" / ("a" * 40)
+    folder.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    set_config(folder)
+
+
+@pytest.mark.parametrize("switch", [True, False])
+def test_a_half_download_in_the_hubs_cache(cutaway: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, switch: bool):
+    """Case f21: not listed as one that runs, and what is missing is said."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", switch)
+    put_part_in_cache(tmp_path, "org/half")
+    (tmp_path / "models--org--begun" / "blobs").mkdir(parents=True)
+    listed = cutaway("models")
+    assert listed.code == 0 and "no model that cutaway runs" in listed.out
+    say = "not whole, without weights; run `cutaway tokens hi --model org/half` with the network on"
+    assert f"org/half: {say}" in listed.out and "org/begun: not whole, without any file that is whole" in listed.out
+    data = json.loads(cutaway("models", "--json").out)
+    assert data["hub_cache"] == [] and [row["name"] for row in data["hub_not_whole"]] == ["org/begun", "org/half"]
+    assert cutaway("model", "--model", "org/half").code == 0  # its config.json is here
+    done = cutaway("tokens", "hi", "--model", "org/half", *([] if switch else ["--offline"]))
+    refused(done, "part of the model 'org/half' in the hub's cache, without weights", "run it once with the network on")
 
 
 @pytest.fixture

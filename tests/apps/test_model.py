@@ -137,17 +137,24 @@ def test_a_saved_folder_has_the_bytes_of_what_it_holds(cutaway: Run, tiny_folder
     assert cutaway("model", "--model", out, "--quantize", "none").code == 2
 
 
-def test_a_lone_index_is_no_weights_and_wrong_weights_are_refused(cutaway: Run, broken: Path):
+def test_weights_that_are_not_whole_are_told_and_wrong_ones_refused(cutaway: Run, broken: Path):
     (broken / "model.safetensors").rename(broken / "elsewhere")
-    (broken / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
-    (broken / "training_args.bin").touch()
     assert said(cutaway, broken)["parameters"] > 0
+    (broken / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
+    done = cutaway("model", "--model", broken, "--json")
+    assert done.code == 0 and " lack model-00001-of-00002.safetensors: shapes are those of config.json" in done.err
     (broken / "model.safetensors.index.json").unlink()
     (broken / "elsewhere").rename(broken / "model.safetensors")
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
     done = cutaway("model", "--model", broken)
     assert done.code == 2 and "use the config.json that belongs to these weights" in done.err
+
+
+def test_a_packed_model_is_refused_before_its_gigabytes_come(cutaway: Run, tmp_path: Path):
+    config = json.loads((HERE / "llama" / "llama-3.2-1b-instruct.json").read_text())
+    done = cutaway("model", "--model", alone(config | {"quantization_config": {"quant_method": "gptq"}}, tmp_path))
+    assert done.code == 2 and "gptq" in done.err.lower() and done.err.count("\n") == 1
 
 
 def test_each_precision_is_held_against_the_memory(cutaway: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -1,11 +1,15 @@
 """Chat prompts equal transformers', and a template cannot leave its sandbox."""
 
+import json
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import processors
 
-from cutaway.ground.errors import BadArgument, NoTokenizer
-from cutaway.text.chat import chat_prompt
+from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
+from cutaway.text.chat import chat_prompt, chat_tokens
 from cutaway.text.parts import Parts
 from cutaway.text.tokenizer import Tokenizer
 
@@ -73,3 +77,71 @@ def test_a_template_that_refuses_says_why(trained: Tokenizer) -> None:
 def test_a_template_stays_in_its_sandbox(trained: Tokenizer, template: str) -> None:
     with pytest.raises(BadArgument, match="refuses"):
         chat_prompt(with_template(trained, template), HELLO)
+
+
+@pytest.fixture
+def with_bos(trained: Tokenizer, tmp_path: Path) -> Path:
+    """A folder whose tokenizer puts BOS before a text, and whose chat template writes it too, as Llama 3's."""
+    from transformers import PreTrainedTokenizerFast
+
+    backend = type(trained.backend).from_str(trained.backend.to_str())
+    backend.add_special_tokens(["<bos>"])
+    bos = ("<bos>", backend.token_to_id("<bos>"))
+    backend.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[bos])
+    saved = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<bos>", eos_token="<|end|>")
+    saved.chat_template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    saved.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    return tmp_path
+
+
+def test_f19_chat_tokens_hold_one_bos_as_transformers_gives_them(with_bos: Path) -> None:
+    from transformers import AutoTokenizer
+
+    reference, tokenizer = (
+        AutoTokenizer.from_pretrained(with_bos, local_files_only=True),
+        Tokenizer.from_folder(with_bos),
+    )
+    expected = reference.apply_chat_template(HELLO, return_dict=False, add_generation_prompt=True)
+    assert chat_tokens(tokenizer, HELLO).ids.tolist() == [expected]
+    assert expected.count(tokenizer.bos_id) == 1
+    with pytest.raises(BadText, match="at most 3"):
+        chat_tokens(tokenizer, HELLO, context=3)
+
+
+def test_f19_a_second_bos_is_kept_as_transformers_keeps_it_and_warned_of(with_bos: Path) -> None:
+    from transformers import AutoTokenizer
+
+    reference, tokenizer = (
+        AutoTokenizer.from_pretrained(with_bos, local_files_only=True),
+        Tokenizer.from_folder(with_bos),
+    )
+    with pytest.warns(
+        UserWarning, match="two BOS, as transformers gives them; pass add_special_tokens=False"
+    ) as caught:
+        ids = tokenizer.tokenize("<bos>the cat").ids[0].tolist()
+    assert len(caught) == 1
+    assert ids == reference("<bos>the cat").input_ids
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tokenizer.tokenize("<bos>the cat", add_special_tokens=False).ids[0].tolist() == ids[1:]
+        assert tokenizer.tokenize("the <bos>cat").ids[0].tolist() == reference("the <bos>cat").input_ids
+
+
+def test_of_several_templates_the_default_one_is_taken(with_bos: Path) -> None:
+    from transformers import AutoTokenizer
+
+    path = with_bos / "tokenizer_config.json"
+    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "{{ messages[0].content }}!"}]
+    (with_bos / "chat_template.jinja").unlink()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": named}))
+    expected = AutoTokenizer.from_pretrained(with_bos).apply_chat_template(HELLO, tokenize=False)
+    assert chat_prompt(Tokenizer.from_folder(with_bos), HELLO) == expected == HELLO[0]["content"] + "!"
+
+
+def test_a_template_in_a_file_of_its_own_is_found(with_bos: Path) -> None:
+    (with_bos / "chat_template.jinja").write_text("from jinja")
+    assert chat_prompt(Tokenizer.from_folder(with_bos), HELLO) == "from jinja"
+    (with_bos / "chat_template.jinja").unlink()
+    (with_bos / "chat_template.json").write_text(json.dumps({"chat_template": "from json"}))
+    assert chat_prompt(Tokenizer.from_folder(with_bos), HELLO) == "from json"

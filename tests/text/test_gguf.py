@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutaway.ground.errors import NoTokenizer
-from cutaway.text.from_gguf import SPLITS
+from cutaway.text.from_gguf import merges_from_scores, parts_from_gguf
+from cutaway.text.gguf_splits import SPLITS, split_of
 from cutaway.text.spelling import SPACE
 from cutaway.text.tokenizer import Tokenizer, tokenizer_files_from_gguf
 
@@ -92,8 +93,16 @@ def test_every_splitting_rule_keeps_every_byte(byte_metadata: dict[str, Any]) ->
         ({"tokenizer.ggml.pre": "mystery"}, "tokenizer.ggml.pre='mystery'"),
         ({"tokenizer.ggml.model": "bert"}, "tokenizer.ggml.model='bert'"),
         ({"tokenizer.ggml.merges": ["nope nix"]}, "does not fit together"),
-        ({"tokenizer.ggml.eos_token_id": 9999}, "eos_token_id=9999"),
-        ({"tokenizer.ggml.tokens": ["a", "a"]}, "'a' under two ids"),
+        ({"tokenizer.ggml.model": "none"}, "without a vocabulary (tokenizer.ggml.model='none')"),
+        ({"tokenizer.ggml.model": None}, "pass ids instead of text"),
+        ({"tokenizer.ggml.model": "t5"}, "SentencePiece unigram vocabulary"),
+        ({"tokenizer.ggml.model": "llama", "tokenizer.ggml.merges": []}, "without tokenizer.ggml.scores"),
+        ({"tokenizer.ggml.tokens": ["a", "a"], "tokenizer.ggml.token_type": [1, 1]}, "'a' under two ids"),
+        ({"tokenizer.ggml.tokens": ["a", "b"]}, "values of tokenizer.ggml.token_type for 2 tokens"),
+        ({"tokenizer.ggml.tokens": 5}, "does not fit together (tokenizer.ggml.tokens=5)"),
+        ({"tokenizer.ggml.eot_token_id": "x"}, "tokenizer.ggml.eot_token_id=x"),
+        ({"tokenizer.ggml.merges": ["a b"]}, "the merge 'a' 'b' of what are no tokens"),
+        ({"tokenizer.chat_template": 3}, "tokenizer.chat_template=3"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(
@@ -165,3 +174,119 @@ def test_without_the_prefix_space_nothing_is_added(llama_metadata: dict[str, Any
     tokens = tokenizer.tokenize(" hello")
     assert [p.text for p in tokens.pieces[0]] == ["<s>", " hello"]  # type: ignore[index]
     assert tokenizer.decode(tokens.ids[0].tolist()) == " hello"
+
+
+CUTS = {
+    "gpt-2": ["it", "'", "S", " HelloWorld", " 1234", "!!", "\n\n"],
+    "smollm": ["it", "'", "S", " HelloWorld", " ", "1", "2", "3", "4", "!!", "\n\n"],
+    "llama-bpe": ["it", "'S", " HelloWorld", " ", "123", "4", "!!\n\n"],
+    "smaug-bpe": ["it", "'S", " HelloWorld", " ", "123", "4", "!!\n\n"],
+    "qwen2": ["it", "'S", " HelloWorld", " ", "1", "2", "3", "4", "!!\n\n"],
+    "tekken": ["it", "'S", " Hello", "World", " ", "1", "2", "3", "4", "!!\n\n"],
+    "seed-coder": ["it", "'S", " HelloWorld", " ", "1", "2", "3", "4", "!!", "\n\n"],
+    "deepseek-coder": ["it", "'", "S", " HelloWorld", " ", "1", "2", "3", "4", "!!", "\n", "\n"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pre", CUTS)
+def test_each_rule_cuts_a_text_as_its_models_were_trained(pre: str) -> None:
+    text = "it'S HelloWorld 1234!!\n\n"
+    cut = [text[begin:end] for _, (begin, end) in SPLITS[pre].pre_tokenizer().pre_tokenize_str(text)]
+    assert cut == CUTS[pre]
+
+
+def without(metadata: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if key.removeprefix("tokenizer.ggml.") not in keys}
+
+
+def renamed(metadata: dict[str, Any], tokens: list[str]) -> dict[str, Any]:
+    """The vocabulary with these tokens at its end."""
+    known = metadata["tokenizer.ggml.tokens"]
+    types = [*metadata["tokenizer.ggml.token_type"], *[3] * len(tokens)]
+    return metadata | {"tokenizer.ggml.tokens": [*known, *tokens], "tokenizer.ggml.token_type": types}
+
+
+@pytest.mark.parametrize("pre", [None, "default"])
+def test_a_llama_3_of_april_2024_is_known_by_its_vocabulary(byte_metadata: dict[str, Any], pre: str | None) -> None:
+    old = without(byte_metadata, "pre", "add_bos_token") | ({} if pre is None else {"tokenizer.ggml.pre": pre})
+    old = renamed(old, ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"])
+    new = old | {"tokenizer.ggml.pre": "llama-bpe"}
+    parts = parts_from_gguf(old)
+    assert parts.notes == (
+        "the GGUF file does not say how texts are cut before the merges (tokenizer.ggml.pre): "
+        "taken as 'llama-bpe', by its vocabulary",
+    )
+    assert parts_from_gguf(new).notes == ()
+    for text in TEXTS:
+        assert Tokenizer(parts).tokenize(text).ids.tolist() == Tokenizer.from_gguf(new).tokenize(text).ids.tolist()
+    assert Tokenizer(parts).tokenize("the").ids[0, 0] == 1  # BOS, as this rule implies
+
+
+def test_qwen2_and_gpt2_are_known_by_their_vocabularies() -> None:
+    fill = [f"t{i}" for i in range(151_643)]
+    qwen = {"tokenizer.ggml.tokens": [*fill, "<|endoftext|>", "<|im_start|>", "<|im_end|>"]}
+    assert split_of(qwen)[0] == SPLITS["qwen2"]
+    assert split_of({"tokenizer.ggml.tokens": [*fill[:50_256], "<|endoftext|>"]})[0] == SPLITS["gpt-2"]
+    assert "'gpt-2', by its vocabulary" in split_of({"tokenizer.ggml.tokens": [*fill[:50_256], "<|endoftext|>"]})[1][0]
+
+
+def test_a_rule_that_nothing_tells_is_gpt2s_with_a_loud_word(byte_metadata: dict[str, Any]) -> None:
+    parts = parts_from_gguf(without(byte_metadata, "pre"))
+    (note,) = parts.notes
+    assert "GPT-2's rule is used, and IDS MAY DIFFER" in note
+    pieces = Tokenizer(parts).tokenize("the   12").pieces
+    assert pieces is not None
+    assert [p.text for p in pieces[0]] == ["the", "  ", " ", "12"]
+
+
+def test_merges_beside_a_sentencepiece_vocabulary_are_taken_in_their_order(llama_metadata: dict[str, Any]) -> None:
+    tokens, scores = llama_metadata["tokenizer.ggml.tokens"], llama_metadata["tokenizer.ggml.scores"]
+    merges = [" ".join(m) for m in merges_from_scores(tokens, scores, llama_metadata["tokenizer.ggml.token_type"])]
+    lost = llama_metadata | {"tokenizer.ggml.scores": [-1000.0] * len(tokens)}
+    with_merges, scored = lost | {"tokenizer.ggml.merges": merges}, Tokenizer.from_gguf(llama_metadata)
+    for text in TEXTS:
+        ids = Tokenizer.from_gguf(with_merges).tokenize(text).ids.tolist()
+        assert ids == scored.tokenize(text).ids.tolist()
+    assert parts_from_gguf(with_merges).notes == ()
+    assert "scores all tokens alike, so the order of merges is lost" in parts_from_gguf(lost).notes[0]
+
+
+def test_sentencepiece_roles_that_the_file_leaves_out_are_the_usual_ones(llama_metadata: dict[str, Any]) -> None:
+    bare = without(llama_metadata, "bos_token_id", "eos_token_id", "unknown_token_id")
+    tokenizer = Tokenizer.from_gguf(bare)
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (1, 2)
+    assert (
+        tokenizer.tokenize("hello").ids.tolist() == Tokenizer.from_gguf(llama_metadata).tokenize("hello").ids.tolist()
+    )
+
+
+def test_separator_and_mask_have_roles_and_are_special(byte_metadata: dict[str, Any]) -> None:
+    roles = {"tokenizer.ggml.seperator_token_id": 5, "tokenizer.ggml.mask_token_id": 6}
+    parts = parts_from_gguf(byte_metadata | roles)
+    tokens = byte_metadata["tokenizer.ggml.tokens"]
+    assert (parts.names["sep_token"], parts.names["mask_token"]) == (tokens[5], tokens[6])
+    assert Tokenizer(parts).special_ids >= {5, 6}
+
+
+def test_an_id_that_no_token_has_is_passed_over_and_said(byte_metadata: dict[str, Any]) -> None:
+    parts = parts_from_gguf(byte_metadata | {"tokenizer.ggml.padding_token_id": 4_294_967_295})
+    assert "pad_token" not in parts.names
+    assert parts.notes[0].startswith("the GGUF file says padding_token_id=4294967295, which its vocabulary of")
+
+
+def test_tokens_without_a_spelling_keep_their_ids(byte_metadata: dict[str, Any]) -> None:
+    tokenizer = Tokenizer.from_gguf(renamed(byte_metadata, ["", ""]))
+    last = len(byte_metadata["tokenizer.ggml.tokens"]) + 1
+    assert tokenizer.token(last) == f"[EMPTY_{last}]"
+
+
+def test_of_several_chat_templates_the_plain_one_is_the_default(byte_metadata: dict[str, Any]) -> None:
+    named = {"tokenizer.chat_template.tool_use": "T", "tokenizer.chat_template.rag": "R"}
+    plain = byte_metadata["tokenizer.chat_template"]
+    assert parts_from_gguf(byte_metadata | named).chat_template == plain
+    bare = without(byte_metadata, "tokenizer.chat_template")
+    parts = parts_from_gguf(bare | named)
+    assert parts.chat_template is None
+    assert "chat templates named tool_use, rag and none that is the default" in parts.notes[0]
+    assert parts_from_gguf(bare | {"tokenizer.chat_template.rag": "R"}).chat_template == "R"
+    assert parts_from_gguf(bare).chat_template is None

@@ -209,12 +209,12 @@ def plain_folder(tmp_path_factory: pytest.TempPathFactory, byte_metadata: dict[s
     return folder
 
 
-def test_a_plain_folder_needs_no_transformers(plain_folder: Path) -> None:
+def test_plain_and_bare_folders_need_no_transformers(plain_folder: Path, opt_folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from cutaway.text.tokenizer import Tokenizer; "
-        "Tokenizer.from_folder(Path(sys.argv[1])); sys.exit('transformers' in sys.modules)"
+        "[Tokenizer.from_folder(Path(folder)) for folder in sys.argv[1:]]; sys.exit('transformers' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code, str(plain_folder)], check=True)
+    subprocess.run([sys.executable, "-c", code, str(plain_folder), str(opt_folder)], check=True)
 
 
 def test_reading_a_plain_folder_directly_equals_transformers(plain_folder: Path) -> None:

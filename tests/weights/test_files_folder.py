@@ -1,14 +1,22 @@
 """open_folder: which of a folder's files are taken, and what is said when they are not all there."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+from transformers.modeling_utils import _add_variant
 
+import cutaway
 from cutaway.ground.errors import BadCheckpoint
+from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.files import open_folder
+from tests.parity.tiny import build, gpt2
+
+IDS = torch.tensor([[3, 7, 10, 2]])
 
 
 def put(folder: Path, name: str, **tensors: float) -> None:
@@ -27,25 +35,78 @@ def first(folder: Path) -> dict[str, float]:
     return {name: tensor.read()[0].item() for name, tensor in open_folder(folder).items()}
 
 
-def test_safetensors_come_before_pickles_and_an_index_before_a_file(tmp_path: Path) -> None:
-    put(tmp_path, "pytorch_model.bin", a=1.0)
-    assert first(tmp_path) == {"a": 1}
-    put(tmp_path, "part-1.bin", a=2.0)
+def notes(folder: Path) -> list[str]:
+    said: list[str] = []
+    open_folder(folder, said.append)
+    return said
+
+
+def test_a_whole_file_comes_before_an_index_and_safetensors_before_pickles(tmp_path: Path) -> None:
+    put(tmp_path, "part-1.bin", a=1.0)
     index(tmp_path, "pytorch_model.bin.index.json", a="part-1.bin")
+    assert first(tmp_path) == {"a": 1}
+    put(tmp_path, "pytorch_model.bin", a=2.0)
     assert first(tmp_path) == {"a": 2}
-    put(tmp_path, "model.safetensors", a=3.0)
-    assert first(tmp_path) == {"a": 3}
-    put(tmp_path, "one.safetensors", a=4.0)
-    put(tmp_path, "two.safetensors", b=5.0)
+    put(tmp_path, "one.safetensors", a=3.0)
+    put(tmp_path, "two.safetensors", b=4.0)
     index(tmp_path, "model.safetensors.index.json", a="one.safetensors", b="two.safetensors")
-    assert first(tmp_path) == {"a": 4, "b": 5}
+    assert first(tmp_path) == {"a": 3, "b": 4}
+    put(tmp_path, "model.safetensors", a=5.0)
+    assert first(tmp_path) == {"a": 5}
+    assert notes(tmp_path) == [
+        "model.safetensors is read; model.safetensors.index.json and its 2 shards and pytorch_model.bin and "
+        "pytorch_model.bin.index.json and its 1 shard beside it are not"
+    ]
 
 
-def test_the_index_decides_between_twins_and_drops_nothing(tmp_path: Path) -> None:
+def test_a_folder_without_a_choice_says_nothing(tmp_path: Path) -> None:
+    put(tmp_path, "model.safetensors", a=1.0)
+    put(tmp_path, "optimizer.safetensors", a=2.0)
+    assert notes(tmp_path) == []
+    index(tmp_path, "model.safetensors.index.json", a="gone.safetensors")
+    assert notes(tmp_path) == ["model.safetensors is read; model.safetensors.index.json beside it is not"]
+
+
+def test_of_two_tensors_of_one_name_the_last_file_has_it_as_in_transformers(tmp_path: Path) -> None:
     put(tmp_path, "one.safetensors", a=1.0, extra=9.0)
     put(tmp_path, "two.safetensors", a=2.0, b=3.0)
     index(tmp_path, "model.safetensors.index.json", a="one.safetensors", b="two.safetensors")
-    assert first(tmp_path) == {"a": 1, "b": 3, "extra": 9}
+    assert first(tmp_path) == {"a": 2, "b": 3, "extra": 9}
+    assert notes(tmp_path) == [
+        "a is read from two.safetensors, where model.safetensors.index.json names one.safetensors"
+    ]
+
+
+def test_a_variant_is_read_where_it_is_the_only_one(tmp_path: Path) -> None:
+    put(tmp_path, "model.fp16.safetensors", a=1.0)
+    assert first(tmp_path) == {"a": 1}
+    assert notes(tmp_path) == [f"model.fp16.safetensors is read, the only weights in {tmp_path}"]
+    put(tmp_path, "model.bf16.safetensors", a=2.0)
+    with pytest.raises(BadCheckpoint, match=r"found weights of 2 variants .*model.(bf|fp)16.*leave one of them"):
+        open_folder(tmp_path)
+    put(tmp_path, "model.safetensors", a=3.0)
+    assert first(tmp_path) == {"a": 3}
+    assert notes(tmp_path) == []
+
+
+def test_the_variants_index_is_named_as_transformers_names_it(tmp_path: Path) -> None:
+    put(tmp_path, "x.safetensors", a=1.0)
+    put(tmp_path, "y.safetensors", b=2.0)
+    name = _add_variant("model.safetensors.index.json", "fp16")
+    index(tmp_path, name, a="x.safetensors", b="y.safetensors")
+    assert first(tmp_path) == {"a": 1, "b": 2}
+
+
+def test_the_file_that_config_json_names_comes_first(tmp_path: Path) -> None:
+    put(tmp_path, "model.safetensors", a=1.0)
+    put(tmp_path, "mine.safetensors", a=2.0)
+    assert open_folder(tmp_path, named="mine.safetensors")["a"].read()[0] == 2
+    for name, message in (
+        ("../x.safetensors", "found transformers_weights='../x"),
+        ("no.safetensors", "found no no.saf"),
+    ):
+        with pytest.raises(BadCheckpoint, match=message):
+            open_folder(tmp_path, named=name)
 
 
 def test_a_single_file_of_another_name_will_do(tmp_path: Path) -> None:
@@ -57,11 +118,39 @@ def test_a_single_file_of_another_name_will_do(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights_says_what_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(BadCheckpoint) as caught:
         open_folder(tmp_path)
-    for name in ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json"):
+    for name in ("model.safetensors", "pytorch_model.bin", ".gguf"):
         assert name in str(caught.value)
     assert f"no weights in {tmp_path}" in str(caught.value)
+
+
+def test_an_index_left_beside_a_whole_file_is_not_read_whether_its_shards_are_there_or_not(tmp_path: Path) -> None:
+    """Case f6: yesterday's shards, and today's one file copied in; the numbers are transformers'."""
+    build(gpt2(), seed=1).save_pretrained(tmp_path, max_shard_size="20KB")
+    build(gpt2(), seed=2).save_pretrained(tmp_path / "new")
+    (tmp_path / "new" / "model.safetensors").rename(tmp_path / "model.safetensors")
+    shards = list(tmp_path.glob("model-*-of-*"))
+    assert len(shards) > 2
+    for beside in (f"model.safetensors.index.json and its {len(shards)} shards beside it are not",
+                   "model.safetensors.index.json beside it is not"):  # fmt: skip
+        with warnings.catch_warnings(action="ignore"):
+            expected = AutoModelForCausalLM.from_pretrained(tmp_path)(IDS).logits
+        torch.testing.assert_close(cutaway.load(tmp_path, quantize=None).logits(IDS), expected, rtol=1e-4, atol=1e-4)
+        assert open_checkpoint(tmp_path).notes == [f"model.safetensors is read; {beside}"]
+        for shard in shards:
+            shard.unlink(missing_ok=True)
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
+    """Case o4."""
+    build(gpt2()).save_pretrained(tmp_path, max_shard_size="20KB")
+    shards = sorted(tmp_path.glob("model-*-of-*"))
+    shards[1].unlink()
+    found = rf"found {len(shards) - 1} of {len(shards)} shards in .*; expected also {shards[1].name}, as model.safete"
+    with pytest.raises(BadCheckpoint, match=found):
+        cutaway.load(tmp_path)
 
 
 def test_missing_shards_are_named(tmp_path: Path) -> None:
@@ -71,14 +160,18 @@ def test_missing_shards_are_named(tmp_path: Path) -> None:
         open_folder(tmp_path)
 
 
-def test_a_tensor_that_its_shard_lacks_is_named(tmp_path: Path) -> None:
+def test_a_tensor_that_no_shard_has_is_said_and_one_in_another_shard_is_read(tmp_path: Path) -> None:
     put(tmp_path, "one.safetensors", a=1.0)
-    index(tmp_path, "model.safetensors.index.json", a="one.safetensors", b="one.safetensors")
-    with pytest.raises(BadCheckpoint, match=r"found no 'b' in one.safetensors"):
-        open_folder(tmp_path)
+    put(tmp_path, "two.safetensors", b=2.0)
+    index(tmp_path, "model.safetensors.index.json", a="one.safetensors", b="one.safetensors", c="two.safetensors")
+    assert first(tmp_path) == {"a": 1, "b": 2}
+    assert notes(tmp_path) == [
+        "model.safetensors.index.json names c, which no shard holds",
+        "b is read from two.safetensors, where model.safetensors.index.json names one.safetensors",
+    ]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {}}', "\xff",
+@pytest.mark.parametrize("text", ["[]", "{}", '{"weight_map": 3}', '{"weight_map": {}}', "\xff",
                                   '{"weight_map": {"a": "../../x.safetensors"}}'])  # fmt: skip
 def test_a_useless_index_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(text, encoding="latin-1")

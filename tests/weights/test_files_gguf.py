@@ -3,106 +3,28 @@
 import re
 import struct
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 import torch
-from gguf import GGMLQuantizationType as Kind
-from gguf import GGUFWriter
+from gguf import GGUFEndian, GGUFWriter
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
-from cutaway.weights.files import gguf_format
-from cutaway.weights.files.gguf import GPT2_NAMES, LLAMA_NAMES, hugging_face_view, open_gguf
-
-Tensors = dict[str, np.ndarray[Any, Any]]
-LLAMA: dict[str, Any] = {
-    "block_count": 2,
-    "context_length": 64,
-    "embedding_length": 32,
-    "feed_forward_length": 48,
-    "attention.head_count": 4,
-    "attention.head_count_kv": 2,
-    "attention.layer_norm_rms_epsilon": 1e-5,
-    "rope.freq_base": 10000.0,
-    "rope.dimension_count": 8,
-}
-GPT2: dict[str, Any] = {
-    "block_count": 2,
-    "context_length": 16,
-    "embedding_length": 32,
-    "feed_forward_length": 128,
-    "attention.head_count": 4,
-    "attention.layer_norm_epsilon": 1e-5,
-}
-
-
-def write(path: Path, architecture: str, values: dict[str, Any], tensors: Tensors, **whole: Any) -> Path:
-    """A GGUF file; values are the architecture's, `whole` (with __ for .) are keys as they are."""
-    writer = GGUFWriter(path, architecture)
-    adders: dict[type, Callable[[str, Any], None]] = {
-        bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string,
-        list: writer.add_array,
-    }  # fmt: skip
-    for key, value in values.items():
-        adders[type(value)](f"{architecture}.{key}", value)
-    for key, value in whole.items():
-        adders[type(value)](key.replace("__", "."), value)
-    for name, tensor in tensors.items():
-        writer.add_tensor(name, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def permuted(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """What llama.cpp does to q and k (convert_hf_to_gguf.py): halves of a head become neighbours."""
-    shape = (heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
-    return rows.reshape(shape).transpose(1, 2).reshape(rows.shape)
-
-
-def as_gguf(
-    state: dict[str, torch.Tensor], names: dict[str, str], to_ggml: Callable[[str, torch.Tensor], Any]
-) -> Tensors:
-    back = {re.escape(ours).replace(r"\{i\}", r"(\d+)"): theirs for theirs, ours in names.items()}
-    tensors: Tensors = {}
-    for name, tensor in state.items():
-        for pattern, theirs in back.items():
-            if match := re.fullmatch(pattern, name):
-                layer = match[1] if match.re.groups else ""
-                tensors[theirs.replace("{i}", layer)] = to_ggml(name, tensor.detach()).contiguous().numpy()
-    return tensors
-
-
-def tiny_llama(**changes: Any) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=11, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5, **changes,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    for parameter in model.parameters():  # biases too, which start as zeros
-        torch.nn.init.normal_(parameter)
-    return model
-
-
-def llama_tensors(model: LlamaForCausalLM, tied: bool = False) -> Tensors:
-    def to_ggml(name: str, tensor: torch.Tensor) -> torch.Tensor:
-        heads = 4 if ".q_proj." in name else 2 if ".k_proj." in name else 0
-        return permuted(tensor, heads) if heads else tensor
-
-    state = {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")}
-    return as_gguf(state, LLAMA_NAMES, to_ggml)
-
-
-def llama_file(path: Path, values: dict[str, Any] | None = None, extra: Tensors | None = None, **whole: Any) -> Path:
-    return write(path, "llama", LLAMA | (values or {}), llama_tensors(tiny_llama()) | (extra or {}), **whole)
+from cutaway.weights.checkpoint import open_checkpoint
+from cutaway.weights.files.gguf import GPT2_NAMES, hugging_face_view, open_gguf
+from tests.weights.gguf_files import (
+    GPT2,
+    LLAMA,
+    Tensors,
+    as_gguf,
+    llama_file,
+    llama_tensors,
+    tiny_llama,
+    write,
+)  # fmt: skip
 
 
 def test_a_llama_is_the_model_it_was_written_from(tmp_path: Path) -> None:
@@ -160,48 +82,6 @@ def test_a_gpt2_has_its_matrices_in_by_out_again(tmp_path: Path) -> None:
     assert torch.equal(again(ids).logits, model(ids).logits)
 
 
-def blocks(kind: Kind, rows: int, width: int) -> np.ndarray[Any, Any]:
-    """Stored bytes [rows, …]: quantized where the package can, else random codes under small, finite scales."""
-    rng = np.random.default_rng(0)
-    try:
-        return gguf.quants.quantize(rng.standard_normal((rows, width), dtype=np.float32), kind)
-    except NotImplementedError:
-        elements, nbytes = gguf.GGML_QUANT_SIZES[kind]
-        raw = rng.integers(0, 256, (rows, width // elements, nbytes), dtype=np.uint8)
-        scale = np.frombuffer(np.array([0.01, 0.02], np.float16).tobytes(), np.uint8)
-        if kind is Kind.Q6_K:
-            raw[:, :, -2:] = scale[:2]
-        else:
-            raw[:, :, :4] = scale
-        return raw.reshape(rows, -1)
-
-
-@pytest.mark.parametrize("at_once", [1 << 22, 512])
-@pytest.mark.parametrize("name", ["F32", "F16", "BF16", *(name for name, _, _ in gguf_format.BLOCKS.values())])
-def test_every_quantization_is_read_as_the_package_reads_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, at_once: int
-) -> None:
-    monkeypatch.setattr(gguf_format, "AT_ONCE", at_once)
-    kind, stored = Kind[name], blocks(Kind[name], 6, 512)
-    writer = GGUFWriter(tmp_path / "m.gguf", "llama")
-    writer.add_tensor("two", stored, raw_dtype=kind)
-    writer.add_tensor("three", stored.reshape(3, 2, -1), raw_dtype=kind)
-    writer.add_tensor("one", stored[0], raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    expected = torch.from_numpy(gguf.quants.dequantize(stored, kind).copy())
-    tensors = open_gguf(tmp_path / "m.gguf").tensors
-    assert {n: t.shape for n, t in tensors.items()} == {"two": (6, 512), "three": (3, 2, 512), "one": (512,)}
-    assert tensors["two"].dtype is gguf_format.PLAIN.get(kind, torch.float32)
-    assert torch.equal(tensors["two"].read().float(), expected)
-    assert torch.equal(tensors["two"].read(slice(1, 4)).float(), expected[1:4])
-    assert torch.equal(tensors["three"].read(slice(1, 3)).float(), expected.reshape(3, 2, 512)[1:3])
-    assert torch.equal(tensors["one"].read().float(), expected[0])
-    assert torch.equal(tensors["one"].read(slice(5, 50)).float(), expected[0, 5:50])
-
-
 def test_metadata_of_every_type_comes_back(tmp_path: Path) -> None:
     writer = GGUFWriter(tmp_path / "m.gguf", "llama")
     values: dict[str, Any] = {
@@ -242,9 +122,8 @@ HEADER = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k"
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"PK\x03\x04" + bytes(40), r"found a file that begins with b'PK.*m.gguf; expected GGUF"),
+        (b"ABCD" + bytes(40), r"found a file that begins with b'ABCD', m.gguf; expected a file that begins with GGUF"),
         (b"GGUF" + struct.pack("<I", 1) + bytes(40), r"found GGUF version 1 in m.gguf; expected version 2 or 3"),
-        (b"GGUF" + struct.pack(">I", 3) + bytes(40), r"found GGUF version 50331648.*little-endian"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 60), r"ends too early"),
         (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1 << 60), r"ends too early"),
         (HEADER + struct.pack("<I", 99), r"found a value of unknown type 99 in m.gguf"),
@@ -262,25 +141,61 @@ def test_a_damaged_file_is_refused(tmp_path: Path, data: bytes, message: str) ->
         open_gguf(tmp_path / "m.gguf")
 
 
-@pytest.mark.parametrize(("kind", "name"), [(7, "Q5_1"), (77, "type 77")])
-def test_another_quantization_is_refused_by_name(tmp_path: Path, kind: int, name: str) -> None:
-    info = b"t" + struct.pack("<IQIQ", 1, 32, kind, 0)
-    (tmp_path / "m.gguf").write_bytes(b"GGUF" + struct.pack("<IQQQ", 3, 1, 0, 1) + info + bytes(99))
-    with pytest.raises(
-        UnsupportedModel, match=rf"found 't' quantized as {name} in m.gguf; expected one of F32, .*Q6_K"
-    ):
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"PK\x03\x04" + bytes(40), r"found a zip archive, m.gguf; .*name the .gguf file that is in it"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+            r"found a Git LFS pointer, m.gguf.*git lfs pull",
+        ),
+        (b"<!DOCTYPE html><html><body>404</body></html>", r"found a web page, m.gguf.*download link"),
+        (b"\n<html lang='en'>" + bytes(9), r"found a web page, m.gguf"),
+        (b"tjgg" + bytes(40), r"found a GGML file of before August 2023, m.gguf"),
+    ],
+)
+def test_what_came_in_the_place_of_a_gguf_is_told(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "m.gguf").write_bytes(data)
+    with pytest.raises(BadCheckpoint, match=message):
         open_gguf(tmp_path / "m.gguf")
 
 
-def test_a_part_of_a_split_file_is_refused(tmp_path: Path) -> None:
-    path = llama_file(tmp_path / "m.gguf", split__count=3)
-    with pytest.raises(UnsupportedModel, match=r"found m.gguf, one of 3 parts of a split file"):
-        open_gguf(path)
+def test_a_big_endian_file_is_refused_by_that_name(tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "m.gguf", "llama", endianess=GGUFEndian.BIG)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(BadCheckpoint, match=r"found a GGUF file for big-endian machines, m.gguf; expected a little"):
+        open_gguf(tmp_path / "m.gguf")
 
 
-def test_another_architecture_is_refused(tmp_path: Path) -> None:
+def test_a_tensor_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    info = struct.pack("<Q", 1) + b"t" + struct.pack("<IQIQ", 1, 1, 0, 0)
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 2, 0) + info + info + bytes(99))
+    with pytest.raises(BadCheckpoint, match=r"found two tensors 't' in m.gguf"):
+        open_gguf(tmp_path / "m.gguf")
+
+
+def test_an_upper_case_ending_opens(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(llama_file(tmp_path / "MODEL.GGUF"))
+    assert checkpoint.model_type == "llama" and checkpoint.notes == []
+
+
+def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
     path = write(tmp_path / "m.gguf", "mamba", {}, {})
-    with pytest.raises(UnsupportedModel, match=r"general.architecture='mamba' in m.gguf; expected one of llama, gpt2"):
+    with pytest.raises(UnsupportedModel, match=r"the architecture 'mamba', m.gguf; expected one of llama, gpt2"):
+        hugging_face_view(open_gguf(path))
+
+
+def test_a_vocabulary_that_is_none_is_refused_when_opened(tmp_path: Path) -> None:
+    path = llama_file(tmp_path / "m.gguf", tokenizer__ggml__model="gpt2", tokenizer__ggml__tokens=5)
+    with pytest.raises(BadCheckpoint, match=r"found tokenizer.ggml.tokens=5 in m.gguf; expected a sound GGUF file"):
+        open_checkpoint(path)
+
+
+def test_an_adapter_is_no_model(tmp_path: Path) -> None:
+    path = llama_file(tmp_path / "m.gguf", general__type="adapter")
+    with pytest.raises(UnsupportedModel, match=r"found general.type='adapter' in m.gguf; expected a whole model"):
         hugging_face_view(open_gguf(path))
 
 
@@ -289,7 +204,10 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
     [
         ({"expert_count": 8}, r"found llama.expert_count=8 in m.gguf; expected 0"),
         ({"rope.dimension_count": 4}, r"found llama.rope.dimension_count=4 in m.gguf; expected 8"),
-        ({"logit_scale": 2.0}, r"found llama.logit_scale=2.0 in m.gguf; expected only metadata whose meaning"),
+        ({"logit_scale": 2.0}, r"found llama.logit_scale=2.0 in m.gguf; expected 1"),
+        ({"attention.causal": False}, r"found llama.attention.causal=False in m.gguf; expected True"),
+        ({"attention.sliding_window": 32}, r"found llama.attention.sliding_window=32 in m.gguf; expected no window"),
+        ({"final_logit_softcapping": 30.0}, r"found llama.final_logit_softcapping=30.0 in m.gguf; expected 0"),
         ({"rope.scaling.type": "longrope"}, r"found llama.rope.scaling.type='longrope'.*expected none, linear or yarn"),
         ({"rope.scaling.attn_factor": 2.0}, r"found llama.rope.scaling.attn_factor=2.0"),
         ({"feed_forward_length": [48, 64]}, r"found llama.feed_forward_length=.48, 64.*one value for all layers"),
@@ -298,6 +216,21 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
 def test_metadata_that_changes_values_is_refused(tmp_path: Path, values: dict[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedModel, match=message):
         hugging_face_view(open_gguf(llama_file(tmp_path / "m.gguf", values)))
+
+
+def test_metadata_that_changes_nothing_is_let_through_and_told_once_where_it_means_something(tmp_path: Path) -> None:
+    off = {
+        "expert_count": 0, "expert_used_count": 0, "logit_scale": 1.0, "residual_scale": 0.0, "vocab_size": 11,
+        "rope.scaling.finetuned": True, "rope.scaling.attn_factor": 1.0, "tensor_data_layout": "Meta AI original pth",
+        "attention.causal": True, "attention.sliding_window": 64, "unheard_of": 0, "unset": "",
+    }  # fmt: skip
+    notes: list[str] = []
+    plain, _ = hugging_face_view(open_gguf(llama_file(tmp_path / "m.gguf")))
+    assert hugging_face_view(open_gguf(llama_file(tmp_path / "m.gguf", off)), notes.append)[0] == plain
+    assert notes == []
+    told = off | {"author_mood": "good", "interleave": 3}
+    assert hugging_face_view(open_gguf(llama_file(tmp_path / "m.gguf", told)), notes.append)[0] == plain
+    assert notes == ["m.gguf also says author_mood='good', interleave=3, which no forward pass of a llama reads"]
 
 
 def test_one_value_a_layer_will_do_where_all_agree(tmp_path: Path) -> None:
@@ -312,6 +245,9 @@ def test_missing_metadata_and_unknown_tensors_are_named(tmp_path: Path) -> None:
         hugging_face_view(open_gguf(path))
     path = llama_file(tmp_path / "m.gguf", extra={"blk.0.attn_q_norm.weight": np.zeros(8, np.float32)})
     with pytest.raises(BadCheckpoint, match=r"found the tensor 'blk.0.attn_q_norm.weight' in m.gguf"):
+        hugging_face_view(open_gguf(path))
+    path = llama_file(tmp_path / "m.gguf", {"block_count": 1 << 24})  # a damaged byte: not built before it is refused
+    with pytest.raises(BadCheckpoint, match=r"found llama.block_count=16777216 and tensors of 2 layers in m.gguf"):
         hugging_face_view(open_gguf(path))
     path = write(tmp_path / "m.gguf", "llama", LLAMA, {})
     with pytest.raises(BadCheckpoint, match=r"found no token_embd.weight in m.gguf"):

@@ -100,6 +100,19 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
         open_torch_bin(path)
 
 
+@pytest.mark.parametrize("change", [-4, 4])
+def test_a_tensor_whose_bytes_are_not_as_many_as_it_says_is_refused(tmp_path: Path, change: int) -> None:
+    """Else the bytes of the tensor behind it would be read as its own."""
+    path = saved(tmp_path / "m.bin", {"w": W, "v": W + 1})
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, (data + bytes(4))[: len(data) + change] if name.endswith("data/0") else data)
+    with pytest.raises(BadCheckpoint, match=r"found a file that torch cannot read, m.bin.*expected a whole PyTorch"):
+        open_torch_bin(path)
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [

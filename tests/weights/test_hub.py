@@ -15,7 +15,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from cutaway.ground.errors import DownloadFailed, ModelNotFound
+from cutaway.ground.errors import DownloadFailed, ModelNotFound, UnsupportedModel
 from cutaway.weights import default_model
 from cutaway.weights.hub import chosen_files, resolve
 
@@ -57,8 +57,9 @@ def test_a_local_folder_or_gguf_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "here" / "gpt2").mkdir()  # called like a model of the hub: the folder wins
     assert resolve("gpt2") == Path("gpt2")
     assert resolve(str(tmp_path)) == tmp_path
-    (tmp_path / "m.gguf").touch()
-    assert resolve(str(tmp_path / "m.gguf")) == tmp_path / "m.gguf"
+    for name in ("m.gguf", "M.GGUF", "sha256-1234"):  # the last: as Ollama keeps them
+        (tmp_path / name).write_bytes(b"GGUF")
+        assert resolve(str(tmp_path / name)) == tmp_path / name
 
 
 @pytest.mark.usefixtures("no_network")
@@ -93,9 +94,15 @@ def test_a_name_that_is_no_path_and_no_id_is_refused_without_asking(name: str) -
 
 @pytest.mark.usefixtures("no_network")
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(ModelNotFound, match=r"found the file .*; name the folder that holds it"):
-        resolve(str(tmp_path / "pytorch_model.bin"))
+    file = tmp_path / "pytorch_model.bin"
+    file.write_bytes(b"PK\x03\x04 and more")
+    with pytest.raises(
+        ModelNotFound, match=r"found the file .*a part of a model.*name a folder that holds config.json"
+    ):
+        resolve(str(file))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelNotFound, match=rf"found the file .*; name its folder, {tmp_path}"):
+        resolve(str(file))
 
 
 @pytest.mark.usefixtures("no_network")
@@ -115,19 +122,74 @@ def test_a_whole_model_in_the_cache_needs_no_network(cache: Path, files: tuple[s
 
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize(
-    ("files", "index"),
+    ("files", "index", "lacks"),
     [
-        ((), None),
-        (("config.json",), None),
-        (("model.safetensors",), None),
-        (("config.json", "model.safetensors.index.json"), None),
-        (("config.json", "model.safetensors.index.json"), {"weight_map": {"a": "x.safetensors"}}),
+        ((), None, "config.json"),
+        (("config.json",), None, "weights"),
+        (("model.safetensors",), None, "config.json"),
+        (("config.json", "model.safetensors.index.json"), None, "weights"),
+        (("config.json", "model.safetensors.index.json"), {"weight_map": {"a": "x.safetensors"}}, "x.safetensors"),
     ],
 )
-def test_part_of_a_model_in_the_cache_is_not_taken(cache: Path, files: tuple[str, ...], index: Any) -> None:
+def test_part_of_a_model_in_the_cache_is_not_taken(cache: Path, files: tuple[str, ...], index: Any, lacks: str) -> None:
     put_in_cache(cache, "some/model", *files, index=index)
-    with pytest.raises(ModelNotFound, match=r"found the model 'some/model', neither .*; run it once with the network"):
+    message = (
+        rf"found part of the model 'some/model' in the hub's cache, without {lacks}; .*; run it once with the netw"
+    )
+    with pytest.raises(ModelNotFound, match=message):
         resolve("some/model", offline=True)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_snapshot_whose_blobs_are_gone_is_not_whole(cache: Path) -> None:
+    folder = put_in_cache(cache, "some/model", "config.json")
+    (folder / "model.safetensors").symlink_to(cache / "gone")
+    with pytest.raises(ModelNotFound, match=r"found part of the model 'some/model' .*, without weights"):
+        resolve("some/model", offline=True)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_download_of_which_no_file_is_whole_is_known_as_one(cache: Path) -> None:
+    blobs = cache / "models--some--model" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "abc.incomplete").write_bytes(b"half")
+    with pytest.raises(ModelNotFound, match=r"found part of the model 'some/model' .*, without any file that is whole"):
+        resolve("some/model", offline=True)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_an_adapter_in_the_cache_is_said_to_be_one(cache: Path) -> None:
+    put_in_cache(cache, "some/lora", "adapter_config.json", "adapter_model.safetensors")
+    with pytest.raises(UnsupportedModel, match=r"found a PEFT adapter in .*merge it first"):
+        resolve("some/lora", offline=True)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_cached_repository_of_one_gguf_is_that_file_and_of_several_lists_them(cache: Path) -> None:
+    folder = put_in_cache(cache, "some/gguf")
+    (folder / "m-Q4_0.gguf").write_bytes(b"GGUF")
+    assert resolve("some/gguf", offline=True) == folder / "m-Q4_0.gguf"
+    (folder / "m-Q8_0.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelNotFound, match=r"found 2 models in .*: m-Q4_0.gguf, m-Q8_0.gguf; .*; name one of them"):
+        resolve("some/gguf", offline=True)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("typo", ["facebok/opt-125m", "opt-125m", "Facebook/OPT-125M", "facebook/opt125m"])
+def test_a_typo_is_answered_with_the_nearest_id_of_the_cache(cache: Path, typo: str) -> None:
+    for name in ("facebook/opt-125m", "openai-community/gpt2"):
+        put_in_cache(cache, name, "config.json", "model.safetensors")
+    with pytest.raises(ModelNotFound, match=r"or correct its spelling: the cache has facebook/opt-125m\.$"):
+        resolve(typo, offline=True)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_the_hubs_own_switch_for_no_network_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        ModelNotFound, match=r"found the model 'some/model', neither .*; run it once with the network on"
+    ):
+        resolve("some/model")
 
 
 def test_weights_are_chosen_in_one_format() -> None:
@@ -140,8 +202,18 @@ def test_weights_are_chosen_in_one_format() -> None:
     bins = ["pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json"]
     assert chosen_files("m", [*beside, *shards, *bins]) == sorted([*beside, *shards])
     assert chosen_files("m", [*beside, *bins, safe]) == sorted([*beside, safe])
-    with pytest.raises(ModelNotFound, match=r"found no weights in the hub's 'm' \(10 files\).*download its .gguf"):
+    assert chosen_files("m", [*beside, *shards, safe]) == sorted([*beside, safe])  # as a folder of them would mean
+    assert chosen_files("m", [*beside, "x.safetensors", "consolidated.safetensors"]) == sorted(
+        [*beside, "x.safetensors"]
+    )
+    with pytest.raises(ModelNotFound, match=r"found no weights in the hub's 'm' \(8 files\).*choose another model"):
+        chosen_files("m", [*beside, *(file for file in other if file != "x.gguf")])
+    with pytest.raises(
+        ModelNotFound, match=r"found weights as GGUF only in the hub's 'm': x.gguf;.*hf download m x.gguf"
+    ):
         chosen_files("m", [*beside, *other])
+    with pytest.raises(ModelNotFound, match=r"found an adapter in the hub's 'm'.*merge_and_unload"):
+        chosen_files("m", ["adapter_config.json", "adapter_model.safetensors"])
 
 
 class FakeHub(BaseHTTPRequestHandler):

@@ -45,7 +45,7 @@ def test_a_hub_out_of_reach_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.usefixtures("no_network")
 def test_offline_and_what_is_here(tmp_path: Path, cache: Path):
-    with pytest.raises(ModelNotFound, match=r"no config.json of 'gpt2', .*; run it once with the network on"):
+    with pytest.raises(ModelNotFound, match=r"'gpt2', neither a folder here nor .*; run it once with the network on"):
         config_of_hub("gpt2", offline=True)
     with pytest.raises(ModelNotFound, match=r"which is no file here; .*; check its spelling"):
         config_of_hub("./nope")
@@ -61,4 +61,7 @@ def test_half_a_download_still_has_its_shape(cache: Path):
     files = ("config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json")
     folder = put_in_cache(cache, "some/model", *files, index=index)
     build(CONFIGS["llama-gqa"]).config.save_pretrained(folder)
-    assert described("some/model")[0].facts.n_kv_heads == 2
+    checkpoint, _ = described("some/model")
+    assert checkpoint.facts.n_kv_heads == 2
+    lacks = "lack model-00002-of-00002.safetensors: shapes are those of config.json"
+    assert checkpoint.notes == [f"the weights in {folder} {lacks}"]

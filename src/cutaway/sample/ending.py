@@ -11,7 +11,7 @@ from cutaway.sample.settings import Sampling
 from cutaway.text.pieces import Tokens
 
 Reason = Literal["eos", "stop string", "length", "context"]
-Decode = Callable[[list[int]], str]
+Decode = Callable[[list[int]], str]  # with special tokens as they are written: a stop string may hold one
 
 
 class Endings:

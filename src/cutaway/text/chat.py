@@ -1,6 +1,6 @@
 """Messages to one prompt, by the model's own chat template.
 
-It does not know the ids of a prompt. A template is code from a stranger: it runs in Jinja's sandbox, as transformers
+It does not know the model that answers. A template is code from a stranger: it runs in Jinja's sandbox, as transformers
 runs it.
 """
 
@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from cutaway.ground.errors import BadArgument, NoTokenizer
+from cutaway.text.pieces import Tokens
 from cutaway.text.tokenizer import Tokenizer
 
 
@@ -35,6 +36,12 @@ def chat_prompt(tokenizer: Tokenizer, messages: list[dict[str, Any]]) -> str:
     except (TemplateError, TypeError) as error:  # TypeError: a template that joins a string and a missing content
         found = f"messages that the model's chat template refuses ({str(error).rstrip('.')})"
         raise BadArgument(found, "messages as the template takes them", "change the roles or contents") from error
+
+
+def chat_tokens(tokenizer: Tokenizer, messages: list[dict[str, Any]], context: int | None = None) -> Tokens:
+    """The ids of that prompt [1, T], as transformers' apply_chat_template gives them: the template writes BOS itself,
+    so none is put before. Raises as chat_prompt, and BadText for more than `context` tokens."""
+    return tokenizer.tokenize(chat_prompt(tokenizer, messages), add_special_tokens=False, context=context)
 
 
 @lru_cache(maxsize=8)

@@ -1,26 +1,30 @@
 """A tokenizer from a model's local folder, as transformers' AutoTokenizer builds it, and never by the network.
 
-It does not know GGUF files, nor a text. AutoTokenizer is the way in; where tokenizer.json alone provably gives the
-same ids, it is read without importing transformers (3 s).
+It does not know GGUF files, nor a text. AutoTokenizer is the way in; where the files alone provably give the same ids
+(or the right ones: tokenizer.model, vocab.json with merges.txt), they are read without importing transformers (3 s).
 """
 
-import json
+import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
 from cutaway.ground.errors import NoTokenizer
+from cutaway.text import from_merges, from_sentencepiece
+from cutaway.text.folder_settings import read_json, read_settings, unreadable
 from cutaway.text.parts import NAMES, Parts
 
 # Any of these may hold a vocabulary; vocab.json goes with merges.txt.
-VOCABULARIES = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "tekken.json", "vocab.json")
-
-# Folders with only vocab.json and merges.txt say nothing of special tokens, and AutoTokenizer then takes GPT-2's for
-# all: no BOS for OPT, whose models were trained with one. Ids are the config's own, else these.
-BARE: dict[str, dict[str, Any]] = {
-    "opt": {"bos_token": 2, "eos_token": 2, "unk_token": 2, "pad_token": 1, "add_bos_token": True},
-    "gpt2": {"bos_token": 50256, "eos_token": 50256, "unk_token": 50256, "add_bos_token": False},
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+# transformers alone reads these: some with a package of their own.
+OTHER_VOCABULARIES = ("spiece.model", "vocab.txt", "tiktoken.model", "tekken.json")
+NEEDED = {  # file → the module that has to be there, and what to install
+    "tokenizer.model": ("sentencepiece", "sentencepiece protobuf"),
+    "spiece.model": ("sentencepiece", "sentencepiece protobuf"),
+    "tiktoken.model": ("tiktoken", "tiktoken"),
+    "tekken.json": ("mistral_common", "mistral-common"),
 }
 
 # What makes tokenizer.json alone enough: a class that takes it as it is, a model type for which AutoTokenizer obeys
@@ -38,22 +42,38 @@ PLAIN_KEYS = {
     "padding_side",  # an argument of tokenize here
 }
 OTHER_FILES = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "additional_chat_templates")
+OWN = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}  # SentencePiece's names
 MOST_PLAIN = 100_000  # transformers may mend the splitting rule of larger vocabularies
 
 
 def parts_from_folder(folder: Path) -> Parts:
     """The tokenizer of a local folder. Raises NoTokenizer naming the files looked for, or what was wrong in them."""
-    if not any((folder / name).is_file() for name in VOCABULARIES):
+    there = _vocabularies(folder)
+    for name in there:
+        _check_no_pointer(folder / name)
+    if "tokenizer.json" in there:
+        return _plain(folder) or _by_transformers(folder)
+    settings = read_settings(folder)
+    if settings.said.get("auto_map"):
+        raise _own_code(folder, settings.said["auto_map"])
+    if not there:
         expected = f"one of {', '.join(VOCABULARIES)} (with merges.txt)"
         raise NoTokenizer(f"no tokenizer in {folder}", expected, "put the model's tokenizer files there")
-    return _plain(folder) or _by_transformers(folder)
+    if "tokenizer.model" in there and not _is_tiktoken(folder / "tokenizer.model"):
+        if settings.tokenizer_class in from_sentencepiece.CLASSES:
+            return from_sentencepiece.parts_from_sentencepiece(folder)
+    elif "vocab.json" in there and (folder / "merges.txt").is_file():
+        parts = from_merges.parts_from_merges(folder)
+        if parts is not None:
+            return parts
+    return _by_transformers(folder)
 
 
 def _plain(folder: Path) -> Parts | None:
     """tokenizer.json read directly, or None where transformers might do more than read it."""
     if not (folder / "tokenizer.json").is_file() or any((folder / name).exists() for name in OTHER_FILES):
         return None
-    settings, model = _json(folder / "tokenizer_config.json"), _json(folder / "config.json")
+    settings, model = read_json(folder / "tokenizer_config.json"), read_json(folder / "config.json")
     names = {role: settings[role] for role in NAMES if settings.get(role) is not None}
     template = settings.get("chat_template")
     certain = (
@@ -70,41 +90,28 @@ def _plain(folder: Path) -> Parts | None:
     plain = {str(t.content) for t in backend.get_added_tokens_decoder().values() if _is_plain_special(t)}
     if backend.get_vocab_size() > MOST_PLAIN or not set(names.values()) <= plain:
         return None
-    return Parts(backend, names, template)
+    return Parts(backend, names, template or read_settings(folder).chat_template)
 
 
 def _by_transformers(folder: Path) -> Parts:
+    _check_packages(folder)
     from transformers import AutoTokenizer  # 3 s: only where it is needed
 
     try:
         # trust_remote_code=False: code in a model folder is never run, and never asked about on the terminal
-        loaded = AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, **_bare_settings(folder)
-        )
+        named = _instead_of_empty(folder)
+        loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **named)
     except Exception as error:  # transformers and tokenizers raise anything here, down to bare Exception
-        raise _unreadable(folder, str(error).split("\n")[0] or type(error).__name__) from error
+        raise _refused(folder, error) from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Backend):
-        raise _unreadable(folder, f"{type(loaded).__name__} has no fast tokenizer")
+        raise unreadable(folder, f"{type(loaded).__name__} has no fast tokenizer")
+    if backend.get_vocab_size(with_added_tokens=False) < _least_size(folder):  # the class looked for other files
+        raise unreadable(folder, f"{type(loaded).__name__} does not read {' and '.join(_vocabularies(folder))}")
     names = {role: str(getattr(loaded, role)) for role in NAMES if getattr(loaded, role) is not None}
     template = loaded.chat_template
     template = template.get("default") if isinstance(template, dict) else template
-    return Parts(backend, names, template)
-
-
-def _bare_settings(folder: Path) -> dict[str, Any]:
-    """What AutoTokenizer has to be told of a folder with only vocab.json and merges.txt."""
-    said = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model")
-    config = _json(folder / "config.json")
-    facts = BARE.get(str(config.get("model_type")))
-    if facts is None or any((folder / name).exists() for name in said):
-        return {}
-    tokens = {id_: token for token, id_ in _json(folder / "vocab.json").items()}
-    own = {role: config.get(f"{role}_id") for role in NAMES}
-    ids = {role: own[role] if own[role] is not None else facts.get(role) for role in NAMES}
-    if own["unk_token"] is None:
-        ids["unk_token"] = ids["eos_token"]
-    return {role: tokens.get(id_) for role, id_ in ids.items()} | {"add_bos_token": facts["add_bos_token"]}
+    return Parts(backend, names, template or read_settings(folder).chat_template)
 
 
 def _is_plain_special(token: Any) -> bool:
@@ -116,17 +123,77 @@ def _read(path: Path) -> Backend:
     try:
         return Backend.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
-        raise _unreadable(path.parent, str(error)) from error
+        raise unreadable(path.parent, str(error)) from error
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise _unreadable(path.parent, f"{path.name}: {error}") from error
-    return data if isinstance(data, dict) else {}
+def _vocabularies(folder: Path) -> list[str]:
+    return [name for name in (*VOCABULARIES, *OTHER_VOCABULARIES) if (folder / name).is_file()]
 
 
-def _unreadable(folder: Path, why: str) -> NoTokenizer:
-    found = f"tokenizer files in {folder} that cannot be read ({why.rstrip('.')})"
-    return NoTokenizer(found, "a tokenizer that transformers can load", "fetch the model's tokenizer files again")
+def _instead_of_empty(folder: Path) -> dict[str, str | None]:
+    """The model's own tokens for roles that tokenizer_config.json fills with "", which transformers cannot read."""
+    said, path = read_json(folder / "tokenizer_config.json"), folder / "tokenizer.json"
+    empty = [role for role in NAMES if said.get(role) == ""]
+    known = _read(path).get_vocab() if empty and path.is_file() else {}
+    return {role: token if (token := OWN.get(role)) in known else None for role in empty}
+
+
+def _least_size(folder: Path) -> int:
+    """Tokens that a vocabulary from these files has at the least."""
+    if not (folder / "tokenizer.json").is_file():
+        if (folder / "vocab.json").is_file():
+            return max(len(read_json(folder / "vocab.json")), 1)
+        if (folder / "vocab.txt").is_file():
+            return len(set((folder / "vocab.txt").read_bytes().split(b"\n")) - {b""})
+    return 1
+
+
+def _check_packages(folder: Path) -> None:
+    """Raises NoTokenizer where transformers would need a package that is not installed, and would not say so."""
+    there = _vocabularies(folder)
+    if "tokenizer.json" in there:
+        return
+    for name in there:
+        module, packages = NEEDED.get(name, ("", ""))
+        if name == "tokenizer.model" and _is_tiktoken(folder / name):
+            module, packages = NEEDED["tiktoken.model"]
+        if module and find_spec(module) is None:
+            found = f"{name} in {folder}, which transformers reads with {packages}"
+            raise NoTokenizer(found, "these packages, or the model's tokenizer.json", f"run: pip install {packages}")
+
+
+def _refused(folder: Path, error: Exception) -> NoTokenizer:
+    """What transformers could not load, as one sentence: code of the model's own, files that do not suffice, or why."""
+    auto_map = read_json(folder / "tokenizer_config.json").get("auto_map")
+    if auto_map:
+        return _own_code(folder, auto_map)
+    if "instantiate the backend tokenizer" in str(error):
+        found = f"{' and '.join(_vocabularies(folder))} in {folder} without a rule of how a text is cut"
+        return NoTokenizer(found, "the model's tokenizer.json", "fetch that file too")
+    if clash := re.match(r"(\w+) conflicts with the method", str(error)):
+        found = f"tokenizer_config.json in {folder} with the key {clash[1]}, on which transformers stops"
+        return NoTokenizer(found, "keys that the tokenizer's class takes", f"take {clash[1]} out of that file")
+    return unreadable(folder, str(error).strip() or type(error).__name__)
+
+
+def _own_code(folder: Path, auto_map: object) -> NoTokenizer:
+    named = re.findall(r"[\w.-]+\.\w+", str(auto_map))
+    found = f"a tokenizer that is Python code of the model's own ({named[0] if named else auto_map}) in {folder}"
+    do = "use a GGUF file of this model, or pass ids instead of texts"
+    if (folder / "tokenizer.json").is_file():
+        do = "take auto_map out of tokenizer_config.json to have tokenizer.json read as it is"
+    return NoTokenizer(found, "files alone, since code in a model folder is never run", do)
+
+
+def _check_no_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        pointer = file.read(40).startswith(b"version https://git-lfs")
+    if pointer:
+        found = f"{path.name} in {path.parent} that is a Git LFS pointer, not the file"
+        raise NoTokenizer(found, "the file itself", "run: git lfs pull")
+
+
+def _is_tiktoken(path: Path) -> bool:
+    """Whether tokenizer.model is in tiktoken's form, as Meta's Llama 3 files are: a token in base 64 and its rank."""
+    with path.open("rb") as file:
+        return re.fullmatch(rb"[A-Za-z0-9+/=]+ \d+\s*", file.readline(200)) is not None

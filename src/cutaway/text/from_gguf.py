@@ -9,57 +9,63 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, normalizers, processors
 from tokenizers import Tokenizer as Backend
 
 from cutaway.ground.errors import NoTokenizer
+from cutaway.text.gguf_roles import CONTROL, NORMAL, USER_DEFINED, end_ids, role_ids, tokens_of, types_of, unsound
+from cutaway.text.gguf_splits import split_of
 from cutaway.text.parts import Parts
 from cutaway.text.spelling import SPACE
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # tokenizer.ggml.token_type
-ROLES = {
-    "bos_token": "bos_token_id",
-    "eos_token": "eos_token_id",
-    "unk_token": "unknown_token_id",
-    "pad_token": "padding_token_id",
-}
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
-GPT2, DIGITS, LLAMA3, QWEN2 = "GPT-2's rule", "single digits, then GPT-2's rule", LLAMA3_SPLIT, QWEN2_SPLIT
-
-# tokenizer.ggml.pre → how a text is cut before the merges. "default" is what files from before this key mean.
-SPLITS = {
-    "default": GPT2,
-    "gpt-2": GPT2,
-    "smollm": DIGITS,
-    "starcoder": DIGITS,
-    "llama-bpe": LLAMA3,
-    "llama-v3": LLAMA3,
-    "llama3": LLAMA3,
-    "qwen2": QWEN2,
-}
+# Kinds of llama.cpp's that are not built here, as they are called elsewhere
+OTHERS = {"bert": "WordPiece", "t5": "SentencePiece unigram", "rwkv": "RWKV", "plamo2": "PLaMo-2"}
+TEMPLATE = "tokenizer.chat_template"
 
 
 def parts_from_gguf(metadata: dict[str, Any]) -> Parts:
-    """The tokenizer that `tokenizer.ggml.*` describes. Raises NoTokenizer where a key is missing or unknown."""
+    """The tokenizer that `tokenizer.*` describes. Raises NoTokenizer where a key is missing or unknown."""
+    wrong = unsound(metadata)
+    if wrong is not None:
+        raise _broken(wrong)
     kind = metadata.get("tokenizer.ggml.model")
-    if kind not in BUILDERS or "tokenizer.ggml.tokens" not in metadata:
-        found = f"a GGUF file with tokenizer.ggml.model={kind!r}"
-        raise NoTokenizer(found, f"one of {', '.join(BUILDERS)} and its tokens", "use another file of this model")
-    _check_spelled_once(metadata["tokenizer.ggml.tokens"])
+    _check_kind(kind, metadata)
+    _check_spelled_once(tokens_of(metadata))
     try:
-        backend = BUILDERS[kind](metadata)
+        backend, notes = BUILDERS[str(kind)](metadata)
     except NoTokenizer:
         raise
     except Exception as error:  # tokenizers raises bare Exception on merges that do not fit the vocabulary
         raise _broken(str(error)) from error
-    names = _names(metadata)
+    ids, passed_over = role_ids(metadata)
+    names = {role: tokens_of(metadata)[id_] for role, id_ in ids.items()}
     _add_special_tokens(backend, metadata, names)
     _add_template(backend, metadata, names)
-    return Parts(backend, names, metadata.get("tokenizer.chat_template"))
+    template, chosen = _chat_template(metadata)
+    return Parts(backend, names, template, (*notes, *passed_over, *chosen))
+
+
+def _check_kind(kind: Any, metadata: dict[str, Any]) -> None:
+    expected = "tokenizer.ggml.model gpt2 (byte-level) or llama (SentencePiece BPE), with its tokens"
+    if kind in (None, "none", "no_vocab") or not metadata.get("tokenizer.ggml.tokens"):
+        found = f"a GGUF file without a vocabulary (tokenizer.ggml.model={kind!r})"
+        raise NoTokenizer(found, expected, "pass ids instead of text, or use another file of this model")
+    if kind not in BUILDERS:
+        found = f"a GGUF file with a {OTHERS.get(kind, 'different')} vocabulary (tokenizer.ggml.model={kind!r})"
+        raise NoTokenizer(found, expected, "use the model's folder from the hub, or pass ids instead of text")
+
+
+def _chat_template(metadata: dict[str, Any]) -> tuple[str | None, list[str]]:
+    """The plain template, which is the default of several; a named one only where it stands alone."""
+    plain = metadata.get(TEMPLATE)
+    named = {key.removeprefix(f"{TEMPLATE}."): text for key, text in metadata.items() if key.startswith(f"{TEMPLATE}.")}
+    if plain or not named:
+        return plain, []
+    if len(named) == 1:
+        return next(iter(named.values())), []
+    return None, [
+        f"the GGUF file has chat templates named {', '.join(named)} and none that is the default: none is used"
+    ]
 
 
 def tokenizer_files_from_gguf(metadata: dict[str, Any], folder: Path) -> None:
@@ -84,48 +90,41 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
-def _byte_level(metadata: dict[str, Any]) -> Backend:
+def _byte_level(metadata: dict[str, Any]) -> tuple[Backend, list[str]]:
     """GPT-2's kind: the file gives the merges in order."""
-    pre = metadata.get("tokenizer.ggml.pre", "default")
-    if pre not in SPLITS:
-        found = f"a GGUF file with tokenizer.ggml.pre={pre!r}"
-        raise NoTokenizer(found, f"one of {', '.join(SPLITS)}", "use the model's folder from the hub instead")
-    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
-    # Llama 3 takes a word that is a token whole, even where its merges would not reach it (llama.cpp: ignore_merges).
-    model = models.BPE(vocab=_vocabulary(metadata), merges=merges, ignore_merges=SPLITS[pre] == LLAMA3)
-    backend = Backend(model)
-    backend.pre_tokenizer = _splitter(SPLITS[pre])
+    split, notes = split_of(metadata)
+    if "tokenizer.ggml.merges" not in metadata:
+        raise _broken("byte-level tokens without tokenizer.ggml.merges")
+    backend = Backend(
+        models.BPE(vocab=_vocabulary(metadata), merges=_merges(metadata), ignore_merges=split.whole_words)
+    )
+    backend.pre_tokenizer = split.pre_tokenizer()
     backend.decoder = decoders.ByteLevel()
-    if SPLITS[pre] == QWEN2:
+    if split.composed:
         backend.normalizer = normalizers.NFC()
-    return backend
+    return backend, notes
 
 
-def _splitter(rule: str) -> pre_tokenizers.PreTokenizer:
-    if rule == GPT2:
-        return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    if rule == DIGITS:
-        first: pre_tokenizers.PreTokenizer = pre_tokenizers.Digits(individual_digits=True)
-    else:
-        first = pre_tokenizers.Split(Regex(rule), behavior="isolated")
-    second = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=rule == DIGITS)
-    return pre_tokenizers.Sequence([first, second])
+def _merges(metadata: dict[str, Any]) -> list[tuple[str, str]]:
+    pairs = (merge.partition(" ") for merge in metadata["tokenizer.ggml.merges"])
+    merges, known = [(left, right) for left, _, right in pairs], set(tokens_of(metadata))
+    for left, right in merges:  # the tokenizers library panics at some that do not fit
+        if not {left, right, left + right} <= known:
+            raise _broken(f"the merge {left!r} {right!r} of what are no tokens")
+    return merges
 
 
-def _sentencepiece(metadata: dict[str, Any]) -> Backend:
-    """Llama 2's kind: the file gives scores, from which the merges follow; unknown characters become bytes."""
+def _sentencepiece(metadata: dict[str, Any]) -> tuple[Backend, list[str]]:
+    """Llama 2's kind: unknown characters become bytes. The file gives scores, from which the merges follow; merges
+    beside them are those of the model's tokenizer.json, made from the scores before a converter could lose them."""
     architecture = str(metadata.get("general.architecture"))
     if architecture.startswith("gemma"):  # its scores are not the order of its merges, and its spaces are spelled twice
         found = f"a SentencePiece vocabulary of {architecture} in a GGUF file"
         raise NoTokenizer(found, "Llama 2's rules", "use the model's folder from the hub instead")
-    tokens, unknown = metadata["tokenizer.ggml.tokens"], metadata.get("tokenizer.ggml.unknown_token_id", 0)
-    model = models.BPE(
-        vocab=_vocabulary(metadata),
-        merges=merges_from_scores(tokens, metadata["tokenizer.ggml.scores"], _types(metadata)),
-        unk_token=tokens[int(unknown)],
-        fuse_unk=True,
-        byte_fallback=True,
-    )
+    tokens, unknown = tokens_of(metadata), role_ids(metadata)[0].get("unk_token", 0)
+    merges, notes = _sentencepiece_merges(metadata, tokens)
+    vocabulary = _vocabulary(metadata)
+    model = models.BPE(vocab=vocabulary, merges=merges, unk_token=tokens[unknown], fuse_unk=True, byte_fallback=True)
     backend = Backend(model)
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     spaces = normalizers.Replace(" ", SPACE)
@@ -135,10 +134,25 @@ def _sentencepiece(metadata: dict[str, Any]) -> Backend:
     backend.normalizer = normalizer
     strip = [decoders.Strip(" ", 1, 0)] if prefix else []
     backend.decoder = decoders.Sequence([*steps, *strip])
-    return backend
+    if metadata.get("tokenizer.ggml.remove_extra_whitespaces"):
+        notes = [*notes, "the GGUF file says remove_extra_whitespaces, which is read for unigram vocabularies only"]
+    return backend, notes
 
 
-BUILDERS: dict[str, Callable[[dict[str, Any]], Backend]] = {"gpt2": _byte_level, "llama": _sentencepiece}
+def _sentencepiece_merges(metadata: dict[str, Any], tokens: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    if metadata.get("tokenizer.ggml.merges"):
+        return _merges(metadata), []
+    if "tokenizer.ggml.scores" not in metadata:
+        raise _broken("SentencePiece tokens without tokenizer.ggml.scores")
+    scores, types = metadata["tokenizer.ggml.scores"], types_of(metadata)
+    merges = merges_from_scores(tokens, scores, types)
+    alike = len({score for score, kind in zip(scores, types, strict=True) if kind == NORMAL}) == 1 and len(merges) > 1
+    lost = "the GGUF file scores all tokens alike, so the order of merges is lost: IDS MAY DIFFER from the model's own"
+    return merges, [lost] if alike else []
+
+
+Builder = Callable[[dict[str, Any]], tuple[Backend, list[str]]]
+BUILDERS: dict[str, Builder] = {"gpt2": _byte_level, "llama": _sentencepiece}
 
 
 def merges_from_scores(tokens: list[str], scores: Any, types: list[int]) -> list[tuple[str, str]]:
@@ -154,38 +168,24 @@ def merges_from_scores(tokens: list[str], scores: Any, types: list[int]) -> list
 
 
 def _vocabulary(metadata: dict[str, Any]) -> dict[str, int]:
-    return {token: id_ for id_, token in enumerate(metadata["tokenizer.ggml.tokens"])}
-
-
-def _types(metadata: dict[str, Any]) -> list[int]:
-    tokens = metadata["tokenizer.ggml.tokens"]
-    types = metadata.get("tokenizer.ggml.token_type")
-    return [NORMAL] * len(tokens) if types is None else [int(kind) for kind in types]
-
-
-def _names(metadata: dict[str, Any]) -> dict[str, str]:
-    tokens = metadata["tokenizer.ggml.tokens"]
-    ids = {role: metadata.get(f"tokenizer.ggml.{key}") for role, key in ROLES.items()}
-    outside = [f"{ROLES[role]}={i}" for role, i in ids.items() if i is not None and not 0 <= int(i) < len(tokens)]
-    if outside:
-        raise _broken(f"{', '.join(outside)} with {len(tokens)} tokens")
-    return {role: tokens[int(i)] for role, i in ids.items() if i is not None}
+    return {token: id_ for id_, token in enumerate(tokens_of(metadata))}
 
 
 def _add_special_tokens(backend: Backend, metadata: dict[str, Any], names: dict[str, str]) -> None:
     """Control tokens and tokens with a role are special; user-defined ones are only never cut."""
-    typed = list(zip(metadata["tokenizer.ggml.tokens"], _types(metadata), strict=True))
-    special = [token for token, kind in typed if kind == CONTROL or token in names.values()]
+    tokens = tokens_of(metadata)
+    ending = {tokens[id_] for id_ in end_ids(metadata)[0]}
+    typed = list(zip(tokens, types_of(metadata), strict=True))
+    special = [token for token, kind in typed if kind == CONTROL or token in ending or token in names.values()]
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
-    whole = [token for token, kind in typed if kind == USER_DEFINED and token not in special]
+    known = set(special)
+    whole = [token for token, kind in typed if kind == USER_DEFINED and token not in known]
     backend.add_tokens([AddedToken(token, normalized=False, special=False) for token in whole])
 
 
 def _add_template(backend: Backend, metadata: dict[str, Any], names: dict[str, str]) -> None:
     """BOS before and EOS after a text, where the file says so or its kind implies it (as llama.cpp does)."""
-    implied = (
-        metadata["tokenizer.ggml.model"] == "llama" or SPLITS.get(str(metadata.get("tokenizer.ggml.pre"))) == LLAMA3
-    )
+    implied = metadata["tokenizer.ggml.model"] == "llama" or split_of(metadata)[0].bos
     add = {
         "bos_token": metadata.get("tokenizer.ggml.add_bos_token", implied),
         "eos_token": metadata.get("tokenizer.ggml.add_eos_token", False),

@@ -13,8 +13,9 @@ NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")  # the special toke
 @dataclass(frozen=True)
 class Parts:
     """backend: the vocabulary and its rules. names: role → token, of the roles that the model has (see NAMES).
-    chat_template: how messages become one prompt, as Jinja."""
+    chat_template: how messages become one prompt, as Jinja. notes: sentences for the user on what was assumed."""
 
     backend: Backend
     names: dict[str, str] = field(default_factory=dict)
     chat_template: str | None = None
+    notes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""How a vocabulary spells bytes in its tokens: the byte alphabet of GPT-2, or SentencePiece with byte fallback.
+"""How a vocabulary spells text in its tokens: GPT-2's byte alphabet, SentencePiece's spaces, or its decoder's own way.
 
 It does not know a text, nor where the vocabulary came from. What a token stands for follows the vocabulary's own
 decoder, so that joined bytes and decoded ids never disagree.
@@ -6,12 +6,12 @@ decoder, so that joined bytes and decoded ids never disagree.
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
 
 from tokenizers import Tokenizer as Backend
-
-from cutaway.ground.errors import NoTokenizer
 
 SPACE = "▁"  # SentencePiece writes spaces as this character
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -30,41 +30,71 @@ def byte_alphabet() -> dict[str, int]:
 _ALPHABET = byte_alphabet()
 
 
+# Steps of a decoder that look at one token, and at most at whether it is the first or the last
+BY_TOKEN = {"none", "Replace", "Strip", "WordPiece", "BPEDecoder", "Metaspace"}
+Kind = Literal["bytes", "pieces", "words", "whole"]
+
+
 @dataclass(frozen=True)
 class Spelling:
-    """byte_level: GPT-2's alphabet, else SentencePiece's. byte_fallback: <0xE2> is a byte. strips: leading spaces
-    that decoding drops, because encoding put them there."""
+    """kind: how text follows from tokens.
 
-    byte_level: bool
+    "bytes": GPT-2's alphabet. "pieces": SentencePiece's, each token by itself. "words": by a decoder for which a token
+    depends at most on being the first or the last (WordPiece, Metaspace, a suffix, none). "whole": by any other.
+    byte_fallback: <0xE2> is a byte. strips: leading spaces that decoding drops, because encoding put them there.
+    join: the text of tokens, by the vocabulary's decoder.
+    """
+
+    kind: Kind
     byte_fallback: bool = False
     strips: int = 0
+    join: Callable[[Sequence[str]], str] = field(default="".join, compare=False)
 
     def bytes_of(self, token: str) -> bytes:
-        """What a token stands for, possibly half a character."""
-        if self.byte_level:
+        """What a token stands for inside a text, possibly half a character."""
+        if self.kind == "bytes":
             known = all(character in _ALPHABET for character in token)
             return bytes(_ALPHABET[character] for character in token) if known else token.encode()
         if self.is_byte(token):
             return bytes.fromhex(token[3:5])
-        return token.replace(SPACE, " ").encode()
+        if self.kind == "pieces":
+            return token.replace(SPACE, " ").encode()
+        return (self._between(token) if self.kind == "words" else self.join([token])).encode() if token else b""
 
     def is_byte(self, token: str) -> bool:
         """Whether a token is one raw byte by SentencePiece's byte fallback."""
         return self.byte_fallback and _BYTE.fullmatch(token) is not None
 
+    def _between(self, token: str) -> str:
+        """What a decoder makes of a token between two others, its spaces too; by itself where these two change."""
+        alone, pair, three = (self.join(tokens) for tokens in (["x"], ["x", "x"], ["x", token, "x"]))
+        after = pair.removeprefix(alone)
+        if three.startswith(alone) and three.endswith(after) and len(three) >= len(alone) + len(after):
+            return three[len(alone) : len(three) - len(after)]
+        return self.join([token])
+
 
 def spelling_of(backend: Backend) -> Spelling:
-    """The spelling that a tokenizer's decoder undoes. Raises NoTokenizer for a decoder that is neither of the two."""
-    pickled: Any = backend.decoder.__getstate__() if backend.decoder else '{"type": "no decoder"}'
+    """The spelling that a tokenizer's decoder undoes."""
+    pickled: Any = backend.decoder.__getstate__() if backend.decoder else '{"type": "none"}'
     state: dict[str, Any] = json.loads(pickled)
-    if state["type"] == "ByteLevel":
-        return Spelling(byte_level=True)
     steps: list[dict[str, Any]] = state.get("decoders", [state])
     kinds = [step["type"] for step in steps]
-    strip = steps[-1] if kinds[-1] == "Strip" else {"content": " ", "start": 0, "stop": 0}
+    if kinds == ["ByteLevel"]:
+        return Spelling("bytes")
+    strip = steps[-1] if kinds[-1:] == ["Strip"] else {"content": " ", "start": 0, "stop": 0}
     spaces = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
-    known = kinds in (["Replace", "ByteFallback", "Fuse", "Strip"], ["Replace", "ByteFallback", "Fuse"])
-    if known and steps[0] == spaces and strip["content"] == " " and not strip["stop"]:
-        return Spelling(byte_level=False, byte_fallback=True, strips=strip["start"])
-    expected = "a byte-level vocabulary (GPT-2's kind) or SentencePiece with byte fallback (Llama 2's kind)"
-    raise NoTokenizer(f"a tokenizer that decodes by {', '.join(kinds)}", expected, "use a model of those kinds")
+    rest = [kind for kind in kinds[1:] if kind != "ByteFallback"]
+    fused = rest in (["Fuse"], ["Fuse", "Strip"]) and kinds.index("Fuse") == len(kinds) - len(rest)
+    fallback = "ByteFallback" in kinds
+    if fused and steps[0] == spaces and strip["content"] == " " and not strip["stop"]:
+        return Spelling("pieces", byte_fallback=fallback, strips=strip["start"])
+    join = partial(_join, backend)
+    if set(kinds if kinds[-1] != "Fuse" else kinds[:-1]) <= BY_TOKEN:
+        return Spelling("words", join=join)
+    return Spelling("whole", byte_fallback=fallback, join=join)
+
+
+def _join(backend: Backend, tokens: Sequence[str]) -> str:
+    """As tokenizers decodes: without a decoder, tokens stand side by side with a space between them."""
+    return backend.decoder.decode(list(tokens)) if backend.decoder else " ".join(tokens)

@@ -4,7 +4,9 @@ It does not know which model writes the ids, nor when it stops.
 """
 
 import codecs
+from typing import Protocol
 
+from cutaway.text.spelling import Spelling
 from cutaway.text.tokenizer import Tokenizer
 
 
@@ -14,28 +16,55 @@ class StreamDecoder:
     def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
-        self._to_strip = tokenizer.spelling.strips
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._run = b""  # bytes of byte-fallback tokens in a row
+        self._text: _Stream = STREAMS[tokenizer.spelling.kind](tokenizer.spelling)
 
     def push(self, id: int) -> str:
         """The new text that this id settles: empty for special tokens and for half a character."""
         token = self._tokenizer.token(id)
-        if token is None or id in self._skipped:
-            return ""
-        spelling = self._tokenizer.spelling
-        data = spelling.bytes_of(token)
-        if spelling.byte_level:
-            return self._utf8.decode(data)
-        if spelling.is_byte(token):
+        return "" if token is None or id in self._skipped else self._text.push(token)
+
+    def flush(self) -> str:
+        """The rest: incomplete bytes as U+FFFD. Nothing may be pushed after it."""
+        return self._text.flush()
+
+
+class _Stream(Protocol):
+    def __init__(self, spelling: Spelling) -> None: ...
+
+    def push(self, token: str) -> str: ...
+
+    def flush(self) -> str: ...
+
+
+class _Bytes:
+    """Byte-level vocabularies: a character comes with its last byte."""
+
+    def __init__(self, spelling: Spelling) -> None:
+        self._spelling = spelling
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: str) -> str:
+        return self._utf8.decode(self._spelling.bytes_of(token))
+
+    def flush(self) -> str:
+        return self._utf8.decode(b"", final=True)
+
+
+class _Pieces:
+    """SentencePiece's vocabularies: each piece by itself, a run of byte-fallback tokens as a whole."""
+
+    def __init__(self, spelling: Spelling) -> None:
+        self._spelling, self._to_strip = spelling, spelling.strips
+        self._run = b""  # bytes of byte-fallback tokens in a row
+
+    def push(self, token: str) -> str:
+        data = self._spelling.bytes_of(token)
+        if self._spelling.is_byte(token):
             self._run += data  # held back: one wrong byte later on would spoil the whole run
             return ""
         return self._stripped(self._end_run() + data.decode())
 
     def flush(self) -> str:
-        """The rest: incomplete bytes as U+FFFD. Nothing may be pushed after it."""
-        if self._tokenizer.spelling.byte_level:
-            return self._utf8.decode(b"", final=True)
         return self._stripped(self._end_run())
 
     def _end_run(self) -> str:
@@ -54,3 +83,38 @@ class StreamDecoder:
             else:
                 text, self._to_strip = text[1:], self._to_strip - 1
         return text
+
+
+class _Words:
+    """Vocabularies whose decoder asks for the first token or the last: what a token adds to the one before it."""
+
+    def __init__(self, spelling: Spelling) -> None:
+        self._join = spelling.join
+        self._before: list[str] = []
+
+    def push(self, token: str) -> str:
+        shown = self._join(self._before) if self._before else ""
+        text = self._join([*self._before, token])
+        self._before = [token]
+        return text[len(shown) :]
+
+    def flush(self) -> str:
+        return ""
+
+
+class _Whole:
+    """Vocabularies whose decoder may change any of its text later: all of it comes at the end."""
+
+    def __init__(self, spelling: Spelling) -> None:
+        self._join = spelling.join
+        self._tokens: list[str] = []
+
+    def push(self, token: str) -> str:
+        self._tokens.append(token)
+        return ""
+
+    def flush(self) -> str:
+        return self._join(self._tokens) if self._tokens else ""
+
+
+STREAMS: dict[str, type[_Stream]] = {"bytes": _Bytes, "pieces": _Pieces, "words": _Words, "whole": _Whole}

@@ -3,6 +3,7 @@
 It does not know the model that reads the ids, nor which files the vocabulary came from (from_folder.py, from_gguf.py).
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 from tokenizers import Encoding
 
-from cutaway.ground.errors import BadArgument, BadText
+from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
 from cutaway.text.from_folder import parts_from_folder
 from cutaway.text.from_gguf import parts_from_gguf, tokenizer_files_from_gguf
 from cutaway.text.parts import Parts
@@ -27,12 +28,13 @@ class Tokenizer:
     """A vocabulary with its rules. Ids and texts are those of transformers' tokenizer of the same model."""
 
     def __init__(self, parts: Parts) -> None:
-        """Raises NoTokenizer for a vocabulary that is neither byte-level nor SentencePiece with byte fallback."""
+        """notes: sentences for the user on what was assumed where no file says it."""
         self.backend = parts.backend
         self.backend.no_truncation()  # a text is refused when it is too long, never cut in silence
         self.backend.no_padding()
         self.names = parts.names
         self.chat_template = parts.chat_template
+        self.notes = parts.notes
         self.spelling = spelling_of(self.backend)
 
     @classmethod
@@ -81,19 +83,24 @@ class Tokenizer:
         """Ids, mask and positions [B, T] of one text or several, with their pieces.
 
         Shorter texts are padded to the longest, with the pad token (EOS, or id 0, where the model has none: the mask
-        tells). Raises BadText for an empty text and for one of more than `context` tokens, BadArgument for what is
-        no text or no side.
+        tells). Warns of a second BOS where the text begins with one already. Raises BadText for an empty text and for
+        one of more than `context` tokens, BadArgument for what is no text or no side.
         """
         if padding_side not in ("right", "left"):
             raise BadArgument(f"padding_side={padding_side!r}", "right or left", "pass one of the two")
         checked = _checked(texts)
         rows = [self._row(text, add_special_tokens) for text in checked]
+        self._warn_of_second_bos(rows)
         _check_lengths([len(row) for row in rows], context)
         return self._padded(rows, padding_side)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of ids, as transformers decodes without cleaning up. Half a character becomes U+FFFD."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+
+    def spelled(self, ids: Iterable[int]) -> str:
+        """The text of ids with special tokens as they are written: what stop strings are looked for in."""
+        return self.decode(ids, skip_special_tokens=False)
 
     def pieces(self, ids: Iterable[int]) -> tuple[Piece, ...]:
         """Pieces of ids that come without a text: their spans are None."""
@@ -115,11 +122,30 @@ class Tokenizer:
         return Piece(id, data.decode("utf-8", "replace"), data, span, id in self.special_ids, padding)
 
     def _row(self, text: str, add_special_tokens: bool) -> list[Piece]:
-        encoding = self.backend.encode(text, add_special_tokens=add_special_tokens)
+        encoding = self._encoded(text, add_special_tokens)
         if all(encoding.special_tokens_mask):
             raise BadText(f"the text {text!r}, which holds no token", "at least one", "write a few words")
         spans = self._spans(text, encoding)
         return [self._piece(i, span) for i, span in zip(encoding.ids, spans, strict=True)]
+
+    def _encoded(self, text: str, add_special_tokens: bool) -> Encoding:
+        try:
+            return self.backend.encode(text, add_special_tokens=add_special_tokens)
+        except Exception as error:  # tokenizers raises bare Exception where the unknown token is not in the vocabulary
+            found = f"a vocabulary that cannot spell the text {text[:40]!r} ({str(error).rstrip('.')})"
+            do = "fetch the model's tokenizer files again, or write other characters"
+            raise NoTokenizer(found, "a token for every character, or an unknown token", do) from error
+
+    def _warn_of_second_bos(self, rows: list[list[Piece]]) -> None:
+        bos = self.bos_id
+        if bos is not None and any([p.id for p in row[:2]] == [bos, bos] and not row[0].span for row in rows):
+            token = self.names["bos_token"]
+            warnings.warn(
+                f"the text begins with {token} and the tokenizer puts another before it: two BOS, as transformers "
+                "gives them; pass add_special_tokens=False for one",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _spans(self, text: str, encoding: Encoding) -> list[Span]:
         """Where each piece stands. By its bytes where they spell the text (the offsets of some vocabularies leave

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from cutaway.ground.config import DecoderConfig
-from cutaway.ground.errors import BadCheckpoint, ModelNotFound
+from cutaway.ground.errors import BadCheckpoint
 from cutaway.weights.families import Family, facts_of, family_named
-from cutaway.weights.files import open_folder
+from cutaway.weights.files import SAVED, is_gguf, model_path, open_folder
 from cutaway.weights.files.lazy import LazyTensor
+from cutaway.weights.files.packed import refuse_packed_config
+from cutaway.weights.files.recognize import no_model, refuse_disguised
 from cutaway.weights.match import decided_head
 
 
@@ -60,17 +62,21 @@ class Checkpoint:
 def open_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in a Hugging Face folder or a .gguf file, with nothing read yet but names and sizes."""
     notes: list[str] = []
-    if path.suffix == ".gguf":
+    path = model_path(path, notes.append)
+    if is_gguf(path):
         from cutaway.weights.files.gguf import hugging_face_view, open_gguf
 
         gguf = open_gguf(path)
-        config, tensors = hugging_face_view(gguf)
+        config, tensors = hugging_face_view(gguf, notes.append)
         name, facts = facts_of(config, notes.append)
         facts = decided_head(config, facts, family_named(name), tensors, notes.append)
         return Checkpoint(path, config, name, facts, tensors, gguf.metadata, notes)
     config = read_config(path)
     name, facts = facts_of(config, notes.append)
-    tensors = {} if (path / "quantized.json").is_file() else open_folder(path)  # a saved one: save.py opens it
+    if (path / SAVED).is_file():  # save.py opens it
+        return Checkpoint(path, config, name, facts, {}, None, notes)
+    refuse_packed_config(config)
+    tensors = open_folder(path, notes.append, config.get("transformers_weights"))
     facts = decided_head(config, facts, family_named(name), tensors, notes.append)
     return Checkpoint(path, config, name, facts, tensors, None, notes)
 
@@ -78,16 +84,16 @@ def open_checkpoint(path: Path) -> Checkpoint:
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a model's folder. Raises ModelNotFound where there is none, BadCheckpoint for no JSON."""
     if not (folder / "config.json").is_file():
-        found, expected = f"no config.json in {folder}", "a folder in Hugging Face's format"
-        raise ModelNotFound(found, expected, "name the folder that holds config.json and the weights")
+        raise no_model(folder, "config.json")
     return read_json(folder / "config.json")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises BadCheckpoint where it is none."""
+    refuse_disguised(path, "a JSON object")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadCheckpoint(f"{path.name} that is no JSON ({error})", "a JSON object", "fetch it again") from error
     if not isinstance(data, dict):
         raise BadCheckpoint(f"{path.name} that holds no JSON object", "a JSON object", "fetch it again")

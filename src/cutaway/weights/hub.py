@@ -3,13 +3,15 @@
 It does not know what is in the files, nor how they are read.
 """
 
+import difflib
 import re
 from pathlib import Path
 from typing import Any
 
-from cutaway.ground.errors import BadCheckpoint, DownloadFailed, ModelNotFound
+from cutaway.ground.errors import BadCheckpoint, CutawayError, DownloadFailed, ModelNotFound, UnsupportedModel
 from cutaway.weights import default_model
-from cutaway.weights.files import shard_names
+from cutaway.weights.files import is_gguf, missing_from, model_path
+from cutaway.weights.files.recognize import NOT_THE_MODEL, listed, no_model
 from cutaway.weights.progress import Progress
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -18,8 +20,6 @@ FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".json", ".pt", ".pth")
 PATIENCE = 5.0  # seconds for the hub to answer at all
 # What makes a model, beside its weights; only files at the top of a repository, where a model's own files are.
 BESIDE_WEIGHTS = re.compile(r"[^/]*\.(json|txt|model|jinja)")
-SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
-PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
 
 
 def resolve(name: str | None, *, offline: bool = False, progress: Progress | None = None) -> Path:
@@ -32,16 +32,41 @@ def resolve(name: str | None, *, offline: bool = False, progress: Progress | Non
     if name is None:
         return default_model.fetch(progress, offline=offline)
     local = _local(name)
-    if local is not None and (local.is_dir() or local.suffix == ".gguf"):
-        return local
     if local is not None:
-        found, expected = f"the file {name!r}", "a folder with config.json, or a .gguf file"
-        raise ModelNotFound(found, expected, "name the folder that holds it")
-    if len(name) > LONGEST_ID or not HUB_ID.fullmatch(name) or name.endswith(FILE_ENDINGS):
+        return model_path(local)
+    if not is_id(name):
         shown = name if len(name) <= LONGEST_ID else f"{name[:LONGEST_ID]}…"
         expected = "a folder, a .gguf file, or an id of the hub such as facebook/opt-1.3b"
         raise ModelNotFound(f"the model name {shown!r}, which is no file here", expected, "check its spelling")
     return _from_hub(name, offline, progress)
+
+
+def is_id(name: str) -> bool:
+    """Whether a name can be one of the hub's, and does not end as a file does."""
+    return len(name) <= LONGEST_ID and HUB_ID.fullmatch(name) is not None and not name.lower().endswith(FILE_ENDINGS)
+
+
+def cached_ids() -> list[str]:
+    """Ids of the models that the hub's cache has, whole or not; never asks the network."""
+    from huggingface_hub import constants
+
+    folders = sorted(Path(constants.HF_HUB_CACHE).glob("models--*"))
+    return [folder.name.removeprefix("models--").replace("--", "/") for folder in folders if folder.is_dir()]
+
+
+def cached(name: str) -> tuple[Path | None, str | None]:
+    """Where the hub's cache has a model (the folder or its .gguf file), and what it lacks to be run; no network.
+
+    Raises ModelNotFound where the folder holds several .gguf files, of which one must be named.
+    """
+    folder = _snapshot(name)
+    if folder is None:
+        return None, "any file that is whole" if name in cached_ids() else None
+    try:
+        path = model_path(folder)
+    except BadCheckpoint as error:  # a pointer or an empty file
+        return folder, error.found
+    return path, None if is_gguf(path) else missing_from(path)
 
 
 def _local(name: str) -> Path | None:
@@ -55,14 +80,13 @@ def _local(name: str) -> Path | None:
 
 def _from_hub(name: str, offline: bool, progress: Progress | None) -> Path:
     # here, because it takes 0.3 s to import and local models need none of it
-    from huggingface_hub import HfApi, errors, snapshot_download
+    from huggingface_hub import HfApi, constants, errors, snapshot_download
 
-    cached = _cached(name)
-    if cached is not None and _complete(cached):
-        return cached
-    if offline:
-        found = f"the model {name!r}, neither a folder here nor whole in the hub's cache"
-        raise ModelNotFound(found, "one of these when offline", "run it once with the network on")
+    path, lacks = cached(name)
+    if path is not None and lacks is None:
+        return path
+    if offline or constants.is_offline_mode():
+        raise _not_here(name, path, lacks)
     try:
         info = HfApi().model_info(name, timeout=PATIENCE, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
@@ -76,30 +100,82 @@ def _from_hub(name: str, offline: bool, progress: Progress | None) -> Path:
         raise DownloadFailed(found, "access to it", "accept its terms on its page, then run hf auth login") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         found = f"the model name {name!r}, neither a file here nor a model that the hub shows you"
-        raise ModelNotFound(found, "an id of the hub or a local folder", "check its spelling") from error
+        raise ModelNotFound(found, "an id of the hub or a local folder", _spelling(name)) from error
     except Exception as error:  # the hub's client lets its HTTP library's errors through, and that library changed
-        found = f"no way to fetch {name!r}, which is not in the cache either ({_first_line(error)})"
-        raise DownloadFailed(found, "an answer from the hub", "check the network, or pass a local folder") from error
+        part = f"of which the cache lacks {lacks}" if lacks else "which is not in the cache either"
+        near = nearest(name)
+        do = f"check the network, or pass a local folder{f'; the cache has {near}' if near else ''}"
+        found = f"no way to fetch {name!r}, {part} ({_first_line(error)})"
+        raise DownloadFailed(found, "an answer from the hub", do) from error
+
+
+def _not_here(name: str, path: Path | None, lacks: str | None) -> CutawayError:
+    """The error of a model that is not whole on this machine, where no network may be asked."""
+    other = no_model(path, lacks) if path is not None and lacks in ("config.json", "weights") else None
+    if isinstance(other, UnsupportedModel):  # all of it is there, and is no model that we read
+        return other
+    if lacks:
+        found = f"part of the model {name!r} in the hub's cache, without {lacks}"
+        return ModelNotFound(found, "all of it when offline", "run it once with the network on, which fetches the rest")
+    found = f"the model {name!r}, neither a folder here nor whole in the hub's cache"
+    near = nearest(name)
+    do = f"run it once with the network on{f', or correct its spelling: the cache has {near}' if near else ''}"
+    return ModelNotFound(found, "one of these when offline", do)
+
+
+def nearest(name: str) -> str | None:
+    """The id in the hub's cache that is most like this name, with its owner or without; None where none is."""
+    known = {word.lower(): known for known in cached_ids() for word in (known.rpartition("/")[2], known)}
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
+    return known[close[0]] if close and known[close[0]] != name else None
+
+
+def _spelling(name: str) -> str:
+    near = nearest(name)
+    return f"check its spelling: the cache has {near}" if near else "check its spelling"
 
 
 def chosen_files(name: str, files: list[str]) -> list[str]:
-    """Those files of a repository that make the model: its weights in one format, safetensors before pickles.
+    """Those files of a repository that make the model: the weights that such a folder would mean, and what is beside.
 
-    Raises ModelNotFound where the repository has no weights in either.
+    Raises ModelNotFound where the repository has no weights that we read.
     """
-    beside = [file for file in files if BESIDE_WEIGHTS.fullmatch(file) and not file.endswith(".index.json")]
-    for pattern, index in ((SAFETENSORS, "model.safetensors.index.json"), (PICKLES, "pytorch_model.bin.index.json")):
-        weights = [file for file in files if pattern.fullmatch(file)]
-        if weights:
-            # one whole file beside shards would be fetched for nothing: the index, where there is one, decides
-            shards = [file for file in weights if "-of-" in file] if index in files else weights
-            return sorted([*beside, *(shards or weights), *([index] if index in files else [])])
-    found = f"no weights in the hub's {name!r} ({len(files)} files)"
-    do = "choose another model, or download its .gguf file and pass the path"
-    raise ModelNotFound(found, "model.safetensors or pytorch_model.bin", do)
+    top = [file for file in files if "/" not in file]
+    beside = [file for file in top if BESIDE_WEIGHTS.fullmatch(file) and not file.endswith(".index.json")]
+    for whole, shards in (
+        ("model.safetensors", r"model-\d+-of-\d+\.safetensors"),
+        ("pytorch_model.bin", r"pytorch_model-\d+-of-\d+\.bin"),
+    ):
+        if whole in top:
+            return sorted([*beside, whole])
+        if f"{whole}.index.json" in top:
+            parts = [file for file in top if re.fullmatch(shards, file)]
+            # shards of other names: all that end alike, since the index is not read yet
+            parts = parts or [file for file in top if file.endswith(Path(whole).suffix)]
+            return sorted([*beside, *parts, f"{whole}.index.json"])
+    others = [file for file in top if file.endswith(".safetensors") and not NOT_THE_MODEL.fullmatch(file)]
+    if len(others) == 1:
+        return sorted([*beside, *others])
+    raise _no_weights(name, top)
 
 
-def _cached(name: str) -> Path | None:
+def _no_weights(name: str, files: list[str]) -> ModelNotFound:
+    """The error of a repository without weights in PyTorch's formats: what it has instead."""
+    ggufs = [file for file in files if file.lower().endswith(".gguf")]
+    if ggufs:
+        found = f"weights as GGUF only in the hub's {name!r}: {listed(ggufs, most=8)}"
+        do = f"download one (hf download {name} {ggufs[0]}) and pass the path that this prints"
+        return ModelNotFound(found, "model.safetensors or pytorch_model.bin", do)
+    found, do = f"no weights in the hub's {name!r} ({len(files)} files)", "choose another model"
+    if "adapter_config.json" in files:
+        found, do = (
+            f"an adapter in the hub's {name!r}, not a model",
+            "merge it into its base with peft's merge_and_unload",
+        )
+    return ModelNotFound(found, "model.safetensors or pytorch_model.bin", do)
+
+
+def _snapshot(name: str) -> Path | None:
     """The folder that the hub's cache keeps for a model, whole or not; never asks the network."""
     from huggingface_hub import errors, snapshot_download
 
@@ -108,25 +184,6 @@ def _cached(name: str) -> Path | None:
         return Path(snapshot_download(name, local_files_only=True, allow_patterns=["config.json"]))
     except (errors.LocalEntryNotFoundError, errors.HFValidationError):
         return None
-
-
-def _complete(folder: Path) -> bool:
-    """Whether a cached folder can be loaded: a download that was interrupted leaves some of the files."""
-    if not (folder / "config.json").is_file():
-        return False
-    for index, whole in (
-        ("model.safetensors.index.json", "model.safetensors"),
-        ("pytorch_model.bin.index.json", "pytorch_model.bin"),
-    ):
-        if (folder / index).is_file():
-            try:
-                files = set(shard_names(folder / index).values())
-            except BadCheckpoint:
-                return False
-            return all((folder / file).is_file() for file in files)
-        if (folder / whole).is_file():
-            return True
-    return False
 
 
 def _bars(progress: Progress | None, total: int, name: str) -> type[Any]:
@@ -160,16 +217,15 @@ def config_of_hub(name: str, *, offline: bool = False, progress: Progress | None
 
     So a model's shape is known before its weights come. Raises the errors of `resolve`.
     """
-    if _local(name) is not None or not HUB_ID.fullmatch(name) or len(name) > LONGEST_ID or name.endswith(FILE_ENDINGS):
+    if _local(name) is not None or not is_id(name):
         return resolve(name, offline=offline, progress=progress)
-    cached = _cached(name)
-    if cached is not None and (cached / "config.json").is_file():
-        return cached
-    if offline:
-        found = f"no config.json of {name!r}, neither a folder here nor in the hub's cache"
-        raise ModelNotFound(found, "one of these when offline", "run it once with the network on")
-    from huggingface_hub import HfApi, errors, hf_hub_download
+    from huggingface_hub import HfApi, constants, errors, hf_hub_download
 
+    path, lacks = cached(name)
+    if path is not None and (lacks is None or (path / "config.json").is_file()):
+        return path
+    if offline or constants.is_offline_mode():
+        raise _not_here(name, path, lacks)
     try:
         info = HfApi().model_info(name, timeout=PATIENCE)  # asked first: a download without a network tries for long
         if "config.json" not in {file.rfilename for file in info.siblings or []}:
@@ -183,7 +239,7 @@ def config_of_hub(name: str, *, offline: bool = False, progress: Progress | None
         raise DownloadFailed(found, "access to it", "accept its terms on its page, then run hf auth login") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         found = f"the model name {name!r}, neither a file here nor a model that the hub shows you"
-        raise ModelNotFound(found, "an id of the hub or a local folder", "check its spelling") from error
+        raise ModelNotFound(found, "an id of the hub or a local folder", _spelling(name)) from error
     except Exception as error:  # as in _from_hub
         found = f"no way to fetch {name!r}, which is not in the cache either ({_first_line(error)})"
         raise DownloadFailed(found, "an answer from the hub", "check the network, or pass a local folder") from error

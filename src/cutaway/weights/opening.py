@@ -3,7 +3,6 @@
 It knows names, files and precisions; it does not know text, nor what is asked of the model.
 """
 
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,8 @@ from cutaway.text.tokenizer import tokenizer_files_from_gguf
 from cutaway.weights import default_model
 from cutaway.weights.checkpoint import Checkpoint, open_checkpoint, read_config
 from cutaway.weights.families import facts_of
+from cutaway.weights.files import missing_from
+from cutaway.weights.files.packed import refuse_packed_config
 from cutaway.weights.hub import config_of_hub, resolve
 from cutaway.weights.load import empty_decoder, load_decoder
 from cutaway.weights.match import EMBEDDING, match
@@ -27,7 +28,6 @@ from cutaway.weights.quantizing import Codes
 from cutaway.weights.save import is_saved, open_saved, read_manifest, save
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
-WEIGHT_FILE = re.compile(r".*\.safetensors|pytorch_model.*\.bin|.*\.gguf", re.IGNORECASE)
 
 
 def open_model(
@@ -62,20 +62,20 @@ def described(
 ) -> tuple[Checkpoint, str]:
     """What a model's files say of its shape, and its name: a folder with nothing but a config.json will do.
 
-    Of a hub's model that is not here only config.json is fetched. Where there are weights, names and shapes of their
-    tensors are read too, since these decide. Raises the errors of `resolve` and `open_checkpoint`.
+    Of a hub's model that is not here only config.json is fetched. Where the weights are whole, names and shapes of
+    their tensors are read too, since these decide. Raises the errors of `resolve` and `open_checkpoint`.
     """
     if model is None:
         return open_checkpoint(resolve(None, offline=offline, progress=progress)), default_model.SMOLLM2.name
-    name, path = str(model), config_of_hub(str(model), offline=offline, progress=progress)
-    if (path / "config.json").is_file() and not _has_weights(path):
-        return config_alone(path), name
-    try:
-        return open_checkpoint(path), name
-    except BadCheckpoint:
-        if Path(name).expanduser().exists():
-            raise
-    return config_alone(path), name  # the hub's cache holds half of it: what the config says is true nonetheless
+    path = config_of_hub(str(model), offline=offline, progress=progress)
+    lacks = None if path.is_file() else missing_from(path)
+    if lacks is None or not (path / "config.json").is_file():
+        return open_checkpoint(path), str(model)
+    checkpoint = config_alone(path)
+    refuse_packed_config(checkpoint.config)
+    if lacks != "weights":
+        checkpoint.notes.append(f"the weights in {path} lack {lacks}: shapes are those of config.json")
+    return checkpoint, str(model)
 
 
 def config_alone(folder: Path) -> Checkpoint:
@@ -83,11 +83,6 @@ def config_alone(folder: Path) -> Checkpoint:
     notes: list[str] = []
     config = read_config(folder)
     return Checkpoint(folder, config, *facts_of(config, notes.append), {}, None, notes)
-
-
-def _has_weights(folder: Path) -> bool:
-    """Whether there is a file that would be opened; a lone index does not count."""
-    return is_saved(folder) or any(WEIGHT_FILE.fullmatch(file.name) for file in folder.iterdir())
 
 
 def outline(

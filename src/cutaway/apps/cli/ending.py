@@ -23,9 +23,15 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def guarded(work: Callable[[], int], *, debug: bool) -> int:
-    """The exit code of `work`, or of what stopped it."""
+    """The exit code of `work`, or of what stopped it. Its warnings are lines on stderr."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = _warned
+        return _guarded(work, debug)
+
+
+def _guarded(work: Callable[[], int], debug: bool) -> int:
     _write_anything()
-    warnings.showwarning = _warned
     try:
         code = work()
         if sys.stdout is not None:

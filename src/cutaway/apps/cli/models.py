@@ -44,8 +44,7 @@ def models(
 def _everything() -> dict[str, Any]:
     from cutaway.weights.families import supported
 
-    hub, others = _hub_cache()
-    return {"families": supported(), "default": _default(), "hub_cache": hub, "hub_others": others}
+    return {"families": supported(), "default": _default(), **_hub_cache()}
 
 
 def _default() -> dict[str, Any]:
@@ -59,32 +58,37 @@ def _default() -> dict[str, Any]:
         return {"name": name, "family": None, "folder": None, "bytes": None}
 
 
-def _hub_cache() -> tuple[list[dict[str, Any]], int]:
-    """The models of the hub's cache that can be run, and how many others there are."""
-    import huggingface_hub as hub
+def _hub_cache() -> dict[str, Any]:
+    """The models of the hub's cache that can be run, those that are not whole, and how many others there are."""
+    from cutaway.weights.hub import cached, cached_ids
 
-    try:
-        repos = [repo for repo in hub.scan_cache_dir(hub.constants.HF_HUB_CACHE).repos if repo.repo_type == "model"]
-    except hub.CacheNotFound:
-        return [], 0
-    found = []
-    for repo in sorted(repos, key=lambda repo: repo.repo_id):
-        revision = max(repo.revisions, key=lambda r: ("main" in r.refs, r.last_modified), default=None)
+    found: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
+    others = 0
+    for name in cached_ids():
         try:
-            if revision is not None:
-                found.append(_described(repo.repo_id, revision.snapshot_path))
-        except CutawayError:  # of a kind that cutaway does not run, or without its config.json
-            continue
-    return found, len(repos) - len(found)
+            path, lacks = cached(name)
+            if path is None:
+                parts.append({"name": name, "folder": None, "missing": lacks})
+            elif lacks in (None, "weights"):  # of a kind that cutaway runs, or not: its config.json says
+                row = _described(name, path)
+                (parts if lacks else found).append(row | ({"missing": lacks} if lacks else {}))
+            else:
+                parts.append({"name": name, "folder": str(path), "missing": lacks})
+        except CutawayError:  # of a kind that cutaway does not run
+            others += 1
+    return {"hub_cache": found, "hub_not_whole": parts, "hub_others": others}
 
 
 def _described(name: str, path: Path) -> dict[str, Any]:
     """A model by its files. Raises the errors of weights/families for one that cannot be run."""
     from cutaway.weights.checkpoint import open_checkpoint, read_json
+    from cutaway.weights.files.packed import refuse_packed_config
 
     facts_of(path)
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
     config = open_checkpoint(path).config if path.is_file() else read_json(path / "config.json")
+    refuse_packed_config(config)
     size = sum(file.stat().st_size for file in files)
     return {"name": name, "family": config["model_type"], "folder": str(path), "bytes": size}
 
@@ -97,6 +101,9 @@ def _page(data: dict[str, Any]) -> str:
         f"the default model\n{_line_of([default])}\n{here}",
         "the hub's cache\n" + (_line_of(hub) if hub else "  no model that cutaway runs"),
     ]
+    for row in data["hub_not_whole"]:
+        missing = f"{row['name']}: not whole, without {row['missing']}"
+        parts[-1] += f"\n  {missing}; run `cutaway tokens hi --model {row['name']}` with the network on"
     if data["hub_others"]:
         parts[-1] += f"\n  and {data['hub_others']} that it does not run"
     return "\n\n".join(parts)

@@ -51,8 +51,9 @@ def _open(path: Path) -> "tuple[Tokenizer, int | None]":
     """The tokenizer, and the most tokens that its model takes (None where no config.json says)."""
     from cutaway.text.tokenizer import Tokenizer
     from cutaway.weights.checkpoint import open_checkpoint
+    from cutaway.weights.files import is_gguf
 
-    if path.suffix == ".gguf":
+    if is_gguf(path):
         checkpoint = open_checkpoint(path)
         return Tokenizer.from_gguf(checkpoint.gguf_metadata or {}), checkpoint.facts.n_positions
     context = facts_of(path).n_positions if (path / "config.json").is_file() else None

@@ -5,6 +5,7 @@ It does not know the bytes of the format (gguf_format.py), the decoder, nor how 
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ import torch
 from torch import Tensor
 
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
-from cutaway.weights.files.gguf_format import GGUF, damaged, open_gguf
+from cutaway.text.gguf_roles import end_ids, role_ids, unsound
+from cutaway.weights.config_reader import leftover
+from cutaway.weights.files.gguf_format import GGUF, damaged
+from cutaway.weights.files.gguf_split import open_gguf
 from cutaway.weights.files.lazy import LazyTensor
 
 __all__ = ["GGUF", "hugging_face_view", "open_gguf"]
@@ -57,37 +61,68 @@ GPT2_NAMES = {
     "output_norm.bias": "transformer.ln_f.bias",
     "output.weight": "lm_head.weight",
 }
-TOKENS = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
-# Metadata that changes no value of a forward pass, or repeats what a tensor's shape says.
-HARMLESS = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "expert_used_count"})
+# Metadata that changes no value of a forward pass, or repeats what a tensor's shape says: not worth a word.
+SILENT = frozenset(
+    "vocab_size rope.scaling.finetuned tensor_data_layout expert_used_count expert_group_count "
+    "expert_group_used_count".split()
+)
+# What changes values in the architectures that have it, and the value of each that changes nothing. llama.cpp may pass
+# over one that a file of another architecture carries; that file's makers meant it all the same.
+MEANT = {
+    "logit_scale": 1, "residual_scale": 1, "embedding_scale": 1, "attention.scale": 0, "attention.output_scale": 1,
+    "attention.value_scale": 1, "attn_logit_softcapping": 0, "final_logit_softcapping": 0, "attention.clamp_kqv": 0,
+    "attention.max_alibi_bias": 0, "attention.temperature_scale": 0, "use_parallel_residual": False,
+    "expert_shared_count": 0, "rope.scaling.alpha": 0, "rope.scaling.yarn_ext_factor": 1,
+    "rope.scaling.yarn_attn_factor": 1, "rope.scaling.yarn_log_multiplier": 0,
+}  # fmt: skip
+UNUSED = ("rope_freqs.weight", "blk.{i}.attn_rot_embd.weight", "blk.{i}.attn_rot_embd")  # read apart, or follow
 YARN_BETAS = (("fast", 32.0), ("slow", 1.0))
 LLAMA3_CONTEXT, LLAMA3_LOW, LLAMA3_HIGH = 8192, 1.0, 4.0  # of every Llama 3.x that was published
 
 
-def hugging_face_view(gguf: GGUF) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
+Note = Callable[[str], None]
+
+
+def hugging_face_view(gguf: GGUF, note: Note = lambda line: None) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
     """The file as Hugging Face would publish it: what its config.json would say, and tensors by its names.
 
-    Rows that llama.cpp permuted are back in order, matrices that it transposed are [in, out] again. Raises
-    UnsupportedModel for another architecture and for metadata that changes values in a way not known here,
-    BadCheckpoint where metadata or tensors are missing or unknown.
+    Rows that llama.cpp permuted are back in order, matrices that it transposed are [in, out] again. note(line): what
+    should be known of the choices. Raises UnsupportedModel for another architecture and for metadata that changes
+    values in a way not computed here, BadCheckpoint where metadata or tensors are missing or unknown.
     """
     views = {"llama": _llama_view, "gpt2": _gpt2_view}
-    architecture = gguf.metadata.get("general.architecture")
-    if architecture not in views:
-        found = f"general.architecture={architecture!r} in {gguf.path.name}"
+    architecture, kind = gguf.metadata.get("general.architecture"), gguf.metadata.get("general.type", "model")
+    if kind != "model":
+        found = f"general.type={kind!r} in {gguf.path.name}"
+        raise UnsupportedModel(found, "a whole model", "choose the .gguf file of the model itself")
+    wrong = unsound(gguf.metadata)
+    if wrong is not None:
+        raise damaged(gguf.path, wrong)
+    if not isinstance(architecture, str) or architecture not in views:
+        found = f"a GGUF file of the architecture {architecture!r}, {gguf.path.name}"
         raise UnsupportedModel(found, f"one of {', '.join(views)}", "choose a model of one of these architectures")
     if "token_embd.weight" not in gguf.tensors:
         raise BadCheckpoint(f"no token_embd.weight in {gguf.path.name}", "an embedding table", "fetch the file again")
     said = _Metadata(gguf, architecture)
     config, tensors = views[architecture](gguf, said)
-    said.finish()
-    ids = {ours: gguf.metadata.get(f"tokenizer.ggml.{theirs}_token_id") for ours, theirs in TOKENS.items()}
+    said.finish(note)
     common = {
         "model_type": architecture,
         "vocab_size": gguf.tensors["token_embd.weight"].shape[0],
         "tie_word_embeddings": "output.weight" not in gguf.tensors,
     }
-    return common | config | {name: id for name, id in ids.items() if id is not None}, tensors
+    return common | config | _token_ids(gguf.metadata, note), tensors
+
+
+def _token_ids(metadata: dict[str, Any], note: Note) -> dict[str, Any]:
+    """config.json's bos, eos and pad; every id that ends a text is an eos."""
+    roles, _ = role_ids(metadata)  # its notes are the tokenizer's
+    ends, notes = end_ids(metadata)
+    for line in notes:
+        note(line)
+    end = None if not ends else ends[0] if len(ends) == 1 else ends
+    ids = {"bos_token_id": roles.get("bos_token"), "eos_token_id": end, "pad_token_id": roles.get("pad_token")}
+    return {name: id_ for name, id_ in ids.items() if id_ is not None}
 
 
 class _Metadata:
@@ -95,18 +130,20 @@ class _Metadata:
 
     def __init__(self, gguf: GGUF, architecture: str) -> None:
         self.gguf, self.prefix = gguf, f"{architecture}."
-        self.unread = {key for key in gguf.metadata if key.startswith(self.prefix)}
+        self.unread = {key.removeprefix(self.prefix) for key in gguf.metadata if key.startswith(self.prefix)}
 
     def take(self, key: str, kind: type, default: Any = None) -> Any:
         """A value; one of several layers only where all agree. Raises BadCheckpoint where it must be and is not."""
-        key = self.prefix + key
         self.unread.discard(key)
+        key = self.prefix + key
         value = self.gguf.metadata.get(key, default)
         if isinstance(value, list) and value and all(v == value[0] for v in value):
             value = value[0]
         elif isinstance(value, list):
-            found = f"{key}={value} in {self.gguf.path.name}"
+            found = f"{key}={str(value)[:40]} in {self.gguf.path.name}"
             raise UnsupportedModel(found, "one value for all layers", "choose a model with equal layers")
+        if kind is float and type(value) is int:
+            value = float(value)
         if type(value) is not kind:
             found = f"{key}={value!r} in {self.gguf.path.name}"
             raise BadCheckpoint(found, f"a value of type {kind.__name__}", "fetch the file again, or convert it anew")
@@ -120,13 +157,26 @@ class _Metadata:
         """Refuse every other value."""
         said = self.take(key, kind, value)
         if said != value:
-            found = f"{self.prefix}{key}={said!r} in {self.gguf.path.name}"
-            raise UnsupportedModel(found, f"{value!r}", "choose a model that computes as usual there")
+            raise self._refused(key, said, repr(value))
 
-    def finish(self) -> None:
-        for key in sorted(self.unread - {self.prefix + name for name in HARMLESS}):
-            found = f"{key}={str(self.gguf.metadata[key])[:40]} in {self.gguf.path.name}"
-            raise UnsupportedModel(found, "only metadata whose meaning is known here", "choose another model")
+    def finish(self, note: Note) -> None:
+        """What was not read: refused where values were meant to change, else told in one line."""
+        left = {key: self.gguf.metadata[self.prefix + key] for key in sorted(self.unread - SILENT)}
+        for key, neutral in MEANT.items():
+            value = left.pop(key, None)
+            if value not in (None, 0, neutral):
+                raise self._refused(key, value, repr(neutral))
+        window, context = left.pop("attention.sliding_window", 0), self.take("context_length", int)
+        if window != 0 and (type(window) is not int or window < context):
+            raise self._refused("attention.sliding_window", window, f"no window within the context of {context}")
+        told = leftover(left)
+        if told:
+            name = self.prefix.removesuffix(".")
+            note(f"{self.gguf.path.name} also says {told}, which no forward pass of a {name} reads")
+
+    def _refused(self, key: str, value: Any, expected: str) -> UnsupportedModel:
+        found = f"{self.prefix}{key}={str(value) if isinstance(value, list) else repr(value)} in {self.gguf.path.name}"
+        return UnsupportedModel(found, expected, "choose a model that computes as usual there")
 
 
 def _llama_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
@@ -135,12 +185,12 @@ def _llama_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, 
     d_head = said.take("attention.key_length", int, width // max(heads, 1))
     for key in ("attention.value_length", "rope.dimension_count"):
         said.only(key, int, d_head)
-    said.only("expert_count", int, 0)
+    _plain_layers(said)
     theta, context = said.decimal("rope.freq_base", 10000.0), said.take("context_length", int)
     config = {
         "architectures": ["LlamaForCausalLM"],
         "hidden_size": width,
-        "num_hidden_layers": said.take("block_count", int),
+        "num_hidden_layers": _layers(gguf, said),
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": d_head,
@@ -153,7 +203,7 @@ def _llama_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, 
         "mlp_bias": any(re.fullmatch(r"blk\.\d+\.ffn_.*\.bias", name) for name in gguf.tensors),
     }
     scaling = _rope_scaling(gguf, said, theta, d_head, context)
-    tensors = _renamed(gguf, LLAMA_NAMES, unused=("rope_freqs.weight",))
+    tensors = _renamed(gguf, LLAMA_NAMES, unused=UNUSED)
     for name, tensor in tensors.items():
         if ".q_proj." in name or ".k_proj." in name:
             tensors[name] = _unpermuted(gguf, tensor, d_head)
@@ -161,11 +211,14 @@ def _llama_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, 
 
 
 def _gpt2_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
+    heads = said.take("attention.head_count", int)
+    said.only("attention.head_count_kv", int, heads)
+    _plain_layers(said)
     config = {
         "architectures": ["GPT2LMHeadModel"],
         "n_embd": said.take("embedding_length", int),
-        "n_layer": said.take("block_count", int),
-        "n_head": said.take("attention.head_count", int),
+        "n_layer": _layers(gguf, said),
+        "n_head": heads,
         "n_inner": said.take("feed_forward_length", int),
         "n_positions": said.take("context_length", int),
         "layer_norm_epsilon": said.decimal("attention.layer_norm_epsilon"),
@@ -178,16 +231,33 @@ def _gpt2_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, L
     return config, tensors
 
 
+def _layers(gguf: GGUF, said: _Metadata) -> int:
+    """How many layers; a number beyond those that are there would only be found out once all were built."""
+    count = said.take("block_count", int)
+    there = len({match[1] for name in gguf.tensors if (match := re.match(r"blk\.(\d+)\.", name))})
+    if count > there:
+        found = f"{said.prefix}block_count={count} and tensors of {there} layers in {gguf.path.name}"
+        raise BadCheckpoint(found, "tensors of every layer", "fetch the file again")
+    return count
+
+
+def _plain_layers(said: _Metadata) -> None:
+    """Causal attention and one MLP a layer."""
+    said.only("attention.causal", bool, True)
+    said.only("expert_count", int, 0)
+
+
 def _renamed(gguf: GGUF, names: dict[str, str], unused: tuple[str, ...] = ()) -> dict[str, LazyTensor]:
     """The tensors under the names that the table gives them. Raises BadCheckpoint for one that it does not know."""
     tensors: dict[str, LazyTensor] = {}
     for theirs, tensor in gguf.tensors.items():
         layer = re.match(r"blk\.(\d+)\.", theirs)
-        ours = names.get(re.sub(r"^blk\.\d+\.", "blk.{i}.", theirs))
+        pattern = re.sub(r"^blk\.\d+\.", "blk.{i}.", theirs)
+        ours = names.get(pattern)
         if ours is not None:
             ours = ours.replace("{i}", layer[1] if layer else "")
             tensors[ours] = tensor.renamed(ours)
-        elif theirs not in unused:
+        elif pattern not in unused:
             found = f"the tensor {theirs!r} in {gguf.path.name}"
             expected = f"only tensors of a plain {gguf.metadata['general.architecture']}"
             raise BadCheckpoint(found, expected, "choose another model")

@@ -1,6 +1,7 @@
-"""The GGUF format of llama.cpp: a file's metadata, and its tensors one at a time.
+"""The GGUF format of llama.cpp: one file's metadata, and its tensors one at a time.
 
-It does not know what a tensor is for, nor any architecture's names. The format: ggml, docs/gguf.md.
+It does not know the other parts of a split file (gguf_split.py), how a block is unpacked (gguf_quants.py), nor any
+architecture's names. The format: ggml, docs/gguf.md.
 """
 
 import struct
@@ -15,23 +16,22 @@ import torch
 from torch import Tensor
 
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
+from cutaway.weights.files.gguf_quants import PLAIN, block_size, dequantize, readable_kinds, type_name
 from cutaway.weights.files.lazy import LazyTensor, read_at, stored_plainly, truncated
 
 SCALARS = {
     0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"
 }  # fmt: skip
 STRING, ARRAY = 8, 9
-PLAIN = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
-# type → name, elements of a block, bytes of a block; blocks run along the last axis
-BLOCKS = {
-    2: ("Q4_0", 32, 18),
-    3: ("Q4_1", 32, 20),
-    8: ("Q8_0", 32, 34),
-    12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176),
-    14: ("Q6_K", 256, 210),
+AT_ONCE = 1 << 20  # elements dequantized at a time: some MB, which is fast and bounds what is held meanwhile
+# How files begin that are published beside GGUF, or come in its place: what they are, and what to do.
+STRANGERS = {
+    b"version https://git-lfs": ("a Git LFS pointer", "fetch the file itself, with git lfs pull or from the hub"),
+    b"<!doctype html": ("a web page", "fetch the file by its download link"),
+    b"<html": ("a web page", "fetch the file by its download link"),
+    **dict.fromkeys((b"lmgg", b"fmgg", b"tjgg"), ("a GGML file of before August 2023", "choose a .gguf of this model")),
+    b"PK\x03\x04": ("a zip archive", "name the .gguf file that is in it"),
 }
-AT_ONCE = 1 << 22  # elements dequantized at a time: the gguf package needs several times their size meanwhile
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class GGUF:
     path: Path
 
 
-def open_gguf(path: Path) -> GGUF:
+def open_part(path: Path) -> GGUF:
     """Metadata and tensors of one file; of the tensors nothing is read but names and places.
 
-    Raises BadCheckpoint for a file that is no GGUF (version 2 or 3), damaged or truncated, UnsupportedModel for
-    a quantization that is not in BLOCKS and for one part of a split file.
+    Raises BadCheckpoint for a file that is no GGUF (version 2 or 3, little-endian), damaged or truncated,
+    UnsupportedModel for a quantization that nothing here can read.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -59,11 +59,11 @@ def open_gguf(path: Path) -> GGUF:
         if not isinstance(alignment, int) or alignment < 1:
             raise damaged(path, f"general.alignment={alignment!r}")
         data_start = -(-file.tell() // alignment) * alignment
-    if metadata.get("split.count", 1) != 1:
-        found = f"{path.name}, one of {metadata['split.count']} parts of a split file"
-        raise UnsupportedModel(found, "a whole model in one .gguf file", "join the parts with llama-gguf-split --merge")
-    tensors = {name: _tensor(path, name, dims, kind, data_start + at) for name, dims, kind, at in infos}
+    tensors: dict[str, LazyTensor] = {}
     for name, dims, kind, at in infos:
+        if name in tensors:
+            raise damaged(path, f"two tensors {name!r}")
+        tensors[name] = _tensor(path, name, dims, kind, data_start + at)
         end = data_start + at + _stored_bytes(dims, kind)
         if end > size:
             raise truncated(path, f"{size} bytes", f"{end}, for {name!r} to be whole")
@@ -126,25 +126,34 @@ class _Reader:
 
 def _preamble(read: _Reader) -> tuple[int, int]:
     """How many tensors and how many metadata values follow."""
-    magic, version = read.bytes(4), read.number("<u4")
+    magic = read.bytes(4)
     if magic != b"GGUF":
-        found = f"a file that begins with {magic!r}, {read.path.name}"
-        raise BadCheckpoint(found, "GGUF, as every GGUF file begins", "name a .gguf file, or fetch it again")
+        raise _stranger(read.path, magic + read.file.read(60))
+    version = read.number("<u4")
     if version not in (2, 3):
-        found = f"GGUF version {version} in {read.path.name}"
-        raise BadCheckpoint(found, "version 2 or 3, little-endian", "convert the model anew with llama.cpp")
+        found, expected = f"GGUF version {version} in {read.path.name}", "version 2 or 3"
+        if version % (1 << 16) == 0:  # 3, its bytes the other way round
+            found, expected = f"a GGUF file for big-endian machines, {read.path.name}", "a little-endian one"
+        raise BadCheckpoint(found, expected, "choose another file of this model, or convert it anew with llama.cpp")
     return read.number("<u8"), read.number("<u8")
+
+
+def _stranger(path: Path, head: bytes) -> BadCheckpoint:
+    known = (about for begin, about in STRANGERS.items() if head.lstrip().lower().startswith(begin.lower()))
+    what, do = next(known, (f"a file that begins with {head[:4]!r}", "name a .gguf file, or fetch it again"))
+    return BadCheckpoint(f"{what}, {path.name}", "a file that begins with GGUF", do)
 
 
 def _tensor(path: Path, name: str, shape: tuple[int, ...], kind: int, offset: int) -> LazyTensor:
     if kind in PLAIN:
         return stored_plainly(name, shape, PLAIN[kind], path, offset)
-    if kind not in BLOCKS:
-        supported = ", ".join(["F32", "F16", "BF16", *(name for name, _, _ in BLOCKS.values())])
-        found = f"{name!r} quantized as {_type_name(kind)} in {path.name}"
-        raise UnsupportedModel(found, f"one of {supported}", "choose a file in one of these quantizations")
-    if not shape or shape[-1] % BLOCKS[kind][1]:
-        raise damaged(path, f"{name!r} of shape {list(shape)} in blocks of {BLOCKS[kind][1]}")
+    block = block_size(kind)
+    if block is None:
+        found = f"{name!r} quantized as {type_name(kind)} in {path.name}"
+        expected = f"one of {', '.join(readable_kinds())}"
+        raise UnsupportedModel(found, expected, "choose a file in one of these quantizations")
+    if not shape or shape[-1] % block[0]:
+        raise damaged(path, f"{name!r} of shape {list(shape)} in blocks of {block[0]}")
     lines_a_row = prod(shape[1:-1])
 
     def fetch(start: int, stop: int) -> Tensor:
@@ -159,30 +168,18 @@ def _tensor(path: Path, name: str, shape: tuple[int, ...], kind: int, offset: in
 
 def _dequantized(path: Path, offset: int, kind: int, lines: int, width: int) -> Tensor:
     """`lines` lines of blocks from a byte on as float32 [lines, width], a few at a time."""
-    import gguf  # here, because it takes 0.1 s to import and only quantized files need it
-
     line_bytes = _stored_bytes((width,), kind)
     out = torch.empty(lines, width)
     step = max(1, AT_ONCE // width)
     for at in range(0, lines, step):
-        count = min(step, lines - at)
-        raw = read_at(path, offset + at * line_bytes, count * line_bytes).numpy().reshape(count, line_bytes)
-        values = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType(kind))
-        out[at : at + count] = torch.from_numpy(values)
+        part = out[at : at + step]
+        dequantize(read_at(path, offset + at * line_bytes, len(part) * line_bytes), kind, part.view(-1))
     return out
 
 
 def _stored_bytes(shape: tuple[int, ...], kind: int) -> int:
-    if kind in PLAIN:
-        return prod(shape) * PLAIN[kind].itemsize
-    _, elements, nbytes = BLOCKS[kind]
+    elements, nbytes = block_size(kind) or (1, 0)
     return prod(shape) // elements * nbytes
-
-
-def _type_name(kind: int) -> str:
-    import gguf
-
-    return gguf.GGMLQuantizationType(kind).name if kind in set(gguf.GGMLQuantizationType) else f"type {kind}"
 
 
 def damaged(path: Path, what: str) -> BadCheckpoint:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from cutaway.ground.errors import BadArgument, BadCheckpoint, UnsupportedModel
 from cutaway.weights.files.lazy import LazyTensor, stored_plainly, truncated
+from cutaway.weights.files.packed import refuse_dtype, refuse_packed_names
+from cutaway.weights.files.recognize import SAFETENSORS, refuse_disguised
 
 DTYPES = {
     "F64": torch.float64,
@@ -41,7 +43,10 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
     Format: github.com/huggingface/safetensors, "Format". Raises BadCheckpoint for a file that is damaged or
     truncated, UnsupportedModel for a dtype that is not in DTYPES.
     """
+    refuse_disguised(path, "the safetensors format", [SAFETENSORS])
     header, data_start = _header(path)
+    if any(_code(entry) not in DTYPES for entry in header.values()):  # the names say what it is, where they do
+        refuse_packed_names(header, path.name)
     spans: list[tuple[int, int, LazyTensor]] = []
     for name, entry in header.items():
         if name == "__metadata__":
@@ -97,6 +102,12 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
+def _code(entry: Any) -> str:
+    """The dtype that a header entry states; that of __metadata__ and of what is no entry is one that we read."""
+    code = entry.get("dtype", "F32") if isinstance(entry, dict) else "F32"
+    return code if isinstance(code, str) else "F32"
+
+
 def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, ...], int, int]:
     """dtype, shape, begin and end of one tensor as the header states them, each of the right kind."""
     try:
@@ -108,6 +119,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, .
         found = f"the header entry {json.dumps(entry)[:80]} for {name!r} in {path.name}"
         raise BadCheckpoint(found, "dtype, shape and data_offsets", "fetch the file again, or convert it anew")
     if code not in DTYPES:
+        refuse_dtype(code, name, path.name)
         found = f"the dtype {code} of {name!r} in {path.name}"
         raise UnsupportedModel(found, f"one of {', '.join(DTYPES)}", "use a checkpoint in one of these")
     return DTYPES[code], shape, begin, end

@@ -5,15 +5,17 @@ It does not know which tensors a model needs, nor how many files they are spread
 
 import pickle
 import re
+import struct
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.weights.files.lazy import LazyTensor, read_at, stored_plainly
+from cutaway.weights.files.recognize import ZIP, refuse_disguised
 
 
 def open_torch_bin(path: Path) -> dict[str, LazyTensor]:
@@ -22,24 +24,39 @@ def open_torch_bin(path: Path) -> dict[str, LazyTensor]:
     A zip file (torch 1.6 and later) is read where its tensors lie; an older or a compressed one is held in
     memory. Raises BadCheckpoint for a file that is damaged, holds more than tensors, or asks to run code.
     """
-    in_place = _readable_in_place(path)
+    refuse_disguised(path, "a whole PyTorch checkpoint", [ZIP])
+    places = _places(path)
     # On the "meta" device torch builds tensors without data, whose storages know their offset in the file
     # (torch docs, notes/serialization). Pages of a mapped file would count as this process's memory.
-    state = _load(path, "meta" if in_place else "cpu")
+    state = _load(path, "cpu" if places is None else "meta")
     if not isinstance(state, dict):
         found = f"a {type(state).__name__} in {path.name}"
         raise BadCheckpoint(found, "a dict of tensors by name (a state dict)", "save model.state_dict() instead")
-    open_one = _in_place if in_place else _in_memory
-    return {name: open_one(path, name, _checked(path, name, value)) for name, value in state.items()}
+    checked = {name: _checked(path, name, value) for name, value in state.items()}
+    if places is None:
+        return {name: _in_memory(path, name, tensor) for name, tensor in checked.items()}
+    return {name: _in_place(path, name, tensor, places) for name, tensor in checked.items()}
 
 
-def _readable_in_place(path: Path) -> bool:
-    """Whether the tensors' bytes stand in the file as they are: a zip file without compression."""
+def _places(path: Path) -> dict[int, int] | None:
+    """Where the bytes of each entry of a zip file begin, and how many they are; None where it is none or compressed."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-    except zipfile.BadZipFile:
-        return False
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            entries = archive.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                return None
+            return {_data_start(file, entry.header_offset): entry.file_size for entry in entries}
+    except zipfile.BadZipFile as error:
+        with path.open("rb") as file:
+            if file.read(len(ZIP)) == ZIP:  # its end, where a zip file keeps its table, is not here
+                raise _unreadable(path) from error
+        return None  # of a torch older than 1.6
+
+
+def _data_start(file: BinaryIO, header: int) -> int:
+    """Behind an entry's own header, whose last two numbers are the lengths of its name and of its padding."""
+    file.seek(header + 26)
+    return header + 30 + sum(struct.unpack("<HH", file.read(4).ljust(4, b"\0")))
 
 
 def _load(path: Path, device: str) -> Any:
@@ -49,8 +66,12 @@ def _load(path: Path, device: str) -> Any:
         raise _refused(path, str(error)) from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         # the loader's ways to fail on bytes that are no checkpoint
-        found = f"a file that torch cannot read, {path.name} ({path.stat().st_size} bytes)"
-        raise BadCheckpoint(found, "a whole PyTorch checkpoint", "fetch the file again") from error
+        raise _unreadable(path) from error
+
+
+def _unreadable(path: Path) -> BadCheckpoint:
+    found = f"a file that torch cannot read, {path.name} ({path.stat().st_size} bytes)"
+    return BadCheckpoint(found, "a whole PyTorch checkpoint", "fetch the file again")
 
 
 def _refused(path: Path, message: str) -> BadCheckpoint:
@@ -74,8 +95,10 @@ def _checked(path: Path, name: Any, value: Any) -> Tensor:
     return value.detach()
 
 
-def _in_place(path: Path, name: str, meta: Tensor) -> LazyTensor:
+def _in_place(path: Path, name: str, meta: Tensor, places: dict[int, int]) -> LazyTensor:
     storage_at: int = getattr(meta.untyped_storage(), "_checkpoint_offset")  # noqa: B009 (unknown to its stub)
+    if places.get(storage_at) != meta.untyped_storage().nbytes():
+        raise _unreadable(path)  # it would be read from its neighbour's bytes
     shape, dtype = tuple(meta.shape), meta.dtype
     if meta.is_contiguous():
         offset = storage_at + int(meta.storage_offset()) * dtype.itemsize

@@ -1,0 +1,94 @@
+"""Which ids of a GGUF vocabulary have a role: those that begin, end, pad a text, by key and by their spelling.
+
+It does not know how a text is cut into tokens (from_gguf.py). Keys and rules: llama.cpp's llama-vocab.cpp.
+"""
+
+from typing import Any
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # tokenizer.ggml.token_type
+
+# role → key in tokenizer.ggml (the misspelling is the format's)
+ROLES = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "unk_token": "unknown_token_id",
+    "pad_token": "padding_token_id",
+    "sep_token": "seperator_token_id",
+    "mask_token": "mask_token_id",
+}
+ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")  # of a text, a turn, a message
+TEMPLATE_NAMES = "tokenizer.chat_templates"  # a list of them, each under tokenizer.chat_template.NAME
+# What SentencePiece files mean where they leave a key out
+SENTENCEPIECE = {"unk_token": (0, "<unk>"), "bos_token": (1, "<s>"), "eos_token": (2, "</s>")}
+# Tokens that end a turn or a text whatever the keys say: many files name only one of a model's several ends.
+SPELLED_ENDS = frozenset(
+    "<|eot_id|> <|eom_id|> <|im_end|> <|end|> <end_of_turn> <|endoftext|> <|end_of_text|> <EOT> _<EOT> "
+    "<｜end▁of▁sentence｜> <end_of_utterance>".split()
+)
+
+
+# Keys with one value → its type; keys with one value a token, or a merge → the type of each
+ONE: dict[str, type] = {
+    **dict.fromkeys([*ROLES.values(), *ENDS], int),
+    **dict.fromkeys(("add_bos_token", "add_eos_token", "add_space_prefix", "remove_extra_whitespaces"), bool),
+    **dict.fromkeys(("model", "pre"), str),
+}
+MANY: dict[str, tuple[type, ...]] = {"tokens": (str,), "merges": (str,), "token_type": (int,), "scores": (float, int)}
+
+
+def unsound(metadata: dict[str, Any]) -> str | None:
+    """The first value of `tokenizer.*` of a wrong type or length, as the file says it; None where all are sound."""
+    for key, kind in ONE.items():
+        value = metadata.get(f"tokenizer.ggml.{key}")
+        if value is not None and type(value) is not kind:
+            return f"tokenizer.ggml.{key}={str(value)[:40]}"
+    for key, kinds in MANY.items():
+        values = metadata.get(f"tokenizer.ggml.{key}")
+        if values is not None and not (isinstance(values, list) and all(type(value) in kinds for value in values)):
+            return f"tokenizer.ggml.{key}={str(values)[:40]}"
+        count = len(metadata.get("tokenizer.ggml.tokens") or ())
+        if values is not None and key in ("token_type", "scores") and len(values) != count:
+            return f"{len(values)} values of tokenizer.ggml.{key} for {count} tokens"
+    templates = (key for key in metadata if key.startswith("tokenizer.chat_template") and key != TEMPLATE_NAMES)
+    return next((f"{key}={str(metadata[key])[:40]}" for key in templates if type(metadata[key]) is not str), None)
+
+
+def tokens_of(metadata: dict[str, Any]) -> list[str]:
+    """The vocabulary in the order of its ids; a token without a spelling gets one, as in llama.cpp."""
+    tokens = metadata.get("tokenizer.ggml.tokens") or []
+    return [token or f"[EMPTY_{id_}]" for id_, token in enumerate(tokens)]
+
+
+def types_of(metadata: dict[str, Any]) -> list[int]:
+    """Each token's type; all are normal where the file has none."""
+    types = metadata.get("tokenizer.ggml.token_type")
+    return [NORMAL] * len(tokens_of(metadata)) if types is None else [int(kind) for kind in types]
+
+
+def role_ids(metadata: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
+    """Role → id, and what should be known: ids that no token has are passed over."""
+    tokens = tokens_of(metadata)
+    said = {role: metadata.get(f"tokenizer.ggml.{key}") for role, key in ROLES.items()}
+    ids = {role: int(id_) for role, id_ in said.items() if id_ is not None}
+    if metadata.get("tokenizer.ggml.model") == "llama":
+        usual = {role: id_ for role, (id_, spelling) in SENTENCEPIECE.items() if tokens[id_ : id_ + 1] == [spelling]}
+        ids = usual | ids
+    beyond = {role: id_ for role, id_ in ids.items() if tokens and not 0 <= id_ < len(tokens)}
+    listed = ", ".join(f"{ROLES[role]}={id_}" for role, id_ in beyond.items())
+    note = f"the GGUF file says {listed}, which its vocabulary of {len(tokens)} tokens does not have: passed over"
+    return {role: id_ for role, id_ in ids.items() if role not in beyond}, [note] if beyond else []
+
+
+def end_ids(metadata: dict[str, Any]) -> tuple[list[int], list[str]]:
+    """Ids that end a text, in order, and what should be known of them: which are ends by their spelling alone."""
+    tokens, types = tokens_of(metadata), types_of(metadata)
+    keyed = {metadata.get(f"tokenizer.ggml.{key}") for key in ENDS} | {role_ids(metadata)[0].get("eos_token")}
+    ids = {int(id_) for id_ in keyed if id_ is not None and (not tokens or 0 <= int(id_) < len(tokens))}
+    typed = zip(tokens, types, strict=False)
+    spelled = [
+        id_ for id_, (token, kind) in enumerate(typed) if token in SPELLED_ENDS and kind in (CONTROL, USER_DEFINED)
+    ]
+    added = [id_ for id_ in spelled if id_ not in ids]
+    listed = ", ".join(f"{tokens[id_]} (id {id_})" for id_ in added)
+    note = f"a text ends at {listed} too, by the spelling: the GGUF file's keys do not name it"
+    return sorted(ids | set(added)), [note] if added else []

@@ -1,0 +1,84 @@
+"""Quantized checkpoints of other tools: known by config.json or by the tensors' names and dtypes, and refused by name.
+
+It does not know how any of them is unpacked.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cutaway.ground.errors import UnsupportedModel
+from cutaway.weights.files.lazy import LazyTensor
+
+EXPECTED = "weights in full precision"
+DO = "load the checkpoint that it was made from: cutaway makes the 8 bits itself"
+METHODS = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "bitsandbytes", "compressed-tensors": "compressed-tensors"}
+BITS = ("bits", "w_bit", "num_bits", "nbits", "weight_bits")
+# The end of a tensor's name, and the tools that write it.
+NAMES = [
+    (r"\.SCB|\.weight_format", "a bitsandbytes checkpoint in 8 bits"),
+    (r"\.weight\.(absmax|quant_map|nested_absmax|quant_state\..+)", "a bitsandbytes checkpoint in 4 bits"),
+    (r"\.(qzeros|g_idx|qweight)", "a GPTQ or AWQ checkpoint"),
+    (r"\.(q_weight|q_scale|q_invperm)", "an EXL2 checkpoint"),
+    (r"\.weight_packed", "a compressed-tensors checkpoint"),
+    (r"\.weight_scale(_inv)?|\.input_scale", "an fp8 or compressed-tensors checkpoint"),
+    (r"\.(scales|biases)", "an MLX checkpoint in few bits"),
+    (r"\.lora_[AB](\..+)?\.weight|\.lora_(down|up)\.weight", "the tensors of a LoRA adapter"),
+]
+
+
+def refuse_packed_config(config: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModel where config.json says that another tool quantized the weights."""
+    said = config.get("quantization_config") or config.get("compression_config") or config.get("quantization")
+    if not isinstance(said, Mapping) or not said:
+        return
+    method = str(said.get("quant_method") or said.get("quant_algo") or "")
+    name = METHODS.get(method, method) or ("MLX" if "group_size" in said else "quantized")
+    if method == "bitsandbytes" and said.get("load_in_4bit") is False and said.get("load_in_8bit") is False:
+        return  # it says that nothing was quantized
+    bits = _bits(said)
+    found = f"a quantized checkpoint: {name}{f', {bits} bits a weight' if bits else ''} (config.json)"
+    raise UnsupportedModel(found, EXPECTED, DO)
+
+
+def _bits(said: Mapping[str, Any]) -> int | None:
+    """How many bits a weight has, where the config says so."""
+    if said.get("load_in_4bit") or said.get("load_in_8bit"):
+        return 4 if said.get("load_in_4bit") else 8
+    groups = said.get("config_groups")
+    group = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
+    weights = group.get("weights") if isinstance(group, Mapping) else None
+    for place in (said, weights if isinstance(weights, Mapping) else {}):
+        for name in BITS:
+            if type(place.get(name)) is int:
+                return place[name]
+    return 8 if "fp8" in str(said.get("quant_method")) else None
+
+
+def refuse_packed_names(names: Iterable[str], where: str) -> None:
+    """Raise UnsupportedModel where tensors are named as a tool names its packed weights."""
+    names = list(names)
+    for pattern, what in NAMES:
+        name = next((name for name in names if re.search(rf"({pattern})$", name)), None)
+        if name is None:
+            continue
+        if "lora" in pattern:
+            do = "merge it first: peft's merge_and_unload(), then save_pretrained to a new folder"
+            raise UnsupportedModel(f"{what} (as {name!r}) in {where}", "a model's own weights only", do)
+        raise UnsupportedModel(f"{what} (as {name!r}) in {where}", EXPECTED, DO)
+
+
+def refuse_packed(tensors: Mapping[str, LazyTensor], where: str) -> None:
+    """Raise UnsupportedModel where tensors are packed: by their names, or weights that are no floats."""
+    refuse_packed_names(tensors, where)
+    for name, tensor in tensors.items():
+        if name.endswith(".weight") and (not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2):
+            found = f"{name!r} in {str(tensor.dtype).removeprefix('torch.')} in {where}"
+            raise UnsupportedModel(found, "weights in float64, float32, float16 or bfloat16", DO)
+
+
+def refuse_dtype(code: str, name: str, where: str) -> None:
+    """Raise UnsupportedModel for a safetensors dtype that only quantized checkpoints have."""
+    if re.fullmatch(r"F[468](_.*)?", code):
+        found = f"the dtype {code} of {name!r} in {where}, an fp{code[1]} checkpoint"
+        raise UnsupportedModel(found, EXPECTED, DO)

@@ -1,0 +1,233 @@
+"""What a folder or a file is, when it is not what we open: named, with what to do about it.
+
+It reads names, sizes and a file's first bytes; it does not know tensors (packed.py), nor which weights a folder means.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cutaway.ground.errors import BadCheckpoint, CutawayError, ModelNotFound, UnsupportedModel
+
+FORMATS = "model.safetensors or pytorch_model.bin, whole or with its index and shards, or one .gguf file"
+ZIP = b"PK\x03\x04"
+SAFETENSORS = b"\0\0\0\0{"  # from byte 4 on: the end of a header's length, and its first byte
+LFS = b"version https://git-lfs.github.com/spec/v1"
+DOWNLOAD_AGAIN = "fetch the file again"
+LOOK_AT = 512  # bytes of a file that say what it is
+# First bytes, what they open, what to do.
+MAGIC = [
+    (b"GGUF", "a GGUF file", "rename it to end in .gguf and pass its path"),
+    (ZIP, "a zip archive", "unpack it and name the folder, or rename it to .bin where torch.save wrote it"),
+    (b"\x1f\x8b", "a gzip archive", "unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it first"),
+    (b"\xfd7zXZ", "an xz archive", "unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive", "unpack it first"),
+    (b"\x89HDF", "an HDF5 file, as TensorFlow and Keras write them", "choose the model's safetensors or PyTorch files"),
+    (b"tjgg", "a GGML file, older than GGUF", "fetch the model's .gguf file"),
+    (b"fmgg", "a GGML file, older than GGUF", "fetch the model's .gguf file"),
+    (b"lmgg", "a GGML file, older than GGUF", "fetch the model's .gguf file"),
+]
+# Files of a folder without weights that we open, what they make it, what to do.
+ONLY = [
+    (("model_index.json",), "a diffusers pipeline, which makes pictures", "choose a language model"),
+    (
+        ("consolidated*.safetensors",),
+        "weights under Mistral's own names",
+        "fetch the model-….safetensors files and their index of the same model in Hugging Face's format",
+    ),
+    (
+        ("consolidated*.pth",),
+        "weights in Meta's original format",
+        "fetch the model in Hugging Face's format (an id that ends in -hf), or convert it with transformers' "
+        "convert_llama_weights_to_hf.py",
+    ),
+    (
+        ("global_step*", "mp_rank_*_model_states.pt", "zero_pp_rank_*", "zero_to_fp32.py"),
+        "a DeepSpeed training checkpoint, split over its processes",
+        "run the zero_to_fp32.py that lies in it, which writes pytorch_model.bin",
+    ),
+    (
+        ("*.distcp", "pytorch_model_fsdp*", "*/*.distcp"),
+        "a distributed training checkpoint (FSDP), split over its processes",
+        "join it with accelerate merge-weights, then name the folder that this writes",
+    ),
+    (("flax_model*.msgpack",), "weights for Flax only", "save them again for PyTorch: with transformers 4, "
+     "from_pretrained(FOLDER, from_flax=True), then save_pretrained"),
+    (("tf_model*.h5", "*.ckpt.index", "saved_model.pb"), "weights for TensorFlow only", "save them again for PyTorch: "
+     "with transformers 4, from_pretrained(FOLDER, from_tf=True), then save_pretrained"),
+    (("*.onnx", "onnx/*.onnx"), "an ONNX export only", "fetch the model that it was exported from"),
+    (("openvino*.xml", "openvino*.bin"), "an OpenVINO export only", "fetch the model that it was exported from"),
+    (("*.mlmodel", "*.mlpackage"), "a Core ML export only", "fetch the model that it was exported from"),
+    (("weights*.npz",), "weights for MLX only (.npz)", "fetch the model that they were converted from"),
+    (("*.engine", "*.plan"), "a TensorRT engine only", "fetch the model that it was built from"),
+    (("*.nemo",), "a NeMo archive only", "fetch the model in Hugging Face's format"),
+    (("ggml-*.bin", "*.ggml"), "a GGML file, older than GGUF", "fetch the model's .gguf file"),
+    (("*.llamafile",), "a llamafile", "fetch the model's .gguf file"),
+    (("optimizer.pt",), "what a training needs to go on, without the model", "name the folder that holds the weights"),
+    (("*.pt", "*.pth", "*.ckpt"), "weights of torch.save under another name", "save model.state_dict() as "
+     "pytorch_model.bin, under transformers' names"),
+    (("*.zip", "*.tar", "*.tar.*", "*.tgz", "*.7z"), "an archive", "unpack it first"),
+]  # fmt: skip
+NOT_THE_MODEL = re.compile(r"(adapter_model|consolidated|optimizer|scheduler|random_states|training_args).*")
+UNFINISHED = ("*.incomplete", "*.part", "*.crdownload", "*.aria2", "*.download", "*.partial", "*.!ut")
+HUB_DOWNLOADS = ".cache/huggingface/download"  # what `hf download --local-dir` keeps beside the files
+
+
+def refuse_disguised(path: Path, expected: str, own: Iterable[bytes] = ()) -> None:
+    """Raise BadCheckpoint where a file is something else than its name says, which says what; own: its right magic."""
+    with path.open("rb") as file:
+        start = file.read(LOOK_AT)
+    what = _disguise(path, start, tuple(own))
+    if what is not None:
+        raise BadCheckpoint(f"{path.name}, which is {what[0]}, in {path.parent}", expected, what[1])
+
+
+def _disguise(path: Path, start: bytes, own: tuple[bytes, ...]) -> tuple[str, str] | None:
+    """What the file is, and what to do."""
+    if not start:
+        return "an empty file", DOWNLOAD_AGAIN
+    if start.startswith(LFS):
+        return _pointer(path.parent, start)
+    head = start.lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
+        return "a web page saved in its place", "download the file itself, for example with hf download"
+    if head.startswith(
+        (b"invalid username or password", b"entry not found", b"access to model", b"repository not found")
+    ):
+        return "a refusal of the hub saved in its place", "log in with hf auth login and download the file itself"
+    if start.count(0) == len(start) >= 64:
+        return "zeros, as an interrupted download leaves them", DOWNLOAD_AGAIN
+    if start[4:9] == SAFETENSORS and SAFETENSORS not in own:
+        return "a safetensors file", "rename it to end in .safetensors"
+    return next(
+        ((what, do) for magic, what, do in MAGIC if start.startswith(magic) and magic not in own),
+        None,
+    )
+
+
+def _pointer(folder: Path, start: bytes) -> tuple[str, str]:
+    size = re.search(rb"^size (\d+)", start, re.MULTILINE)
+    of = f" to a file of {size_text(int(size[1]))}" if size else ""
+    return f"a Git LFS pointer{of}", f"run git lfs pull in {folder}, or download the file itself"
+
+
+def size_text(nbytes: int) -> str:
+    """1234567 → "1.2 MB"."""
+    from cutaway.model.architecture import size  # here, because only errors need it
+
+    return size(nbytes)
+
+
+def no_model(folder: Path, missing: str) -> CutawayError:
+    """The error of a folder without what was looked for ("config.json" or "weights"): what the folder is instead."""
+    names = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+    if not names:
+        return ModelNotFound(f"an empty folder, {folder}", "a model's files in it", "name the folder that holds them")
+    for recognized in (_adapter, _dead_link, _unfinished, _of_others, _shards_alone, _subfolders):
+        error = recognized(folder, missing)
+        if error is not None:
+            return error
+    if missing == "config.json":
+        beside = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+        found, expected = f"no config.json in {folder}, which holds {beside}", "a folder in Hugging Face's format"
+        return ModelNotFound(found, expected, "name the folder that holds config.json and the weights")
+    return BadCheckpoint(
+        f"no weights in {folder}", FORMATS, "fetch the weights too, or name the folder that holds them"
+    )
+
+
+def adapter_of(folder: Path) -> str | None:
+    """What the folder's adapter was trained on, "" where its file does not say; None where there is no adapter."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        return None if not list(folder.glob("adapter_model.*")) else ""
+    base = _json(path).get("base_model_name_or_path")
+    return base if isinstance(base, str) else ""
+
+
+def _adapter(folder: Path, missing: str) -> CutawayError | None:
+    base = adapter_of(folder)
+    if base is None:
+        return None
+    kind = str(_json(folder / "adapter_config.json").get("peft_type") or "PEFT").replace("LORA", "LoRA")
+    found = f"a {kind} adapter in {folder}, not a model: it changes {base or 'a base model that it does not name'}"
+    do = "merge it first: peft's merge_and_unload(), then save_pretrained to a new folder"
+    return UnsupportedModel(found, "a model with all its weights", do)
+
+
+def _dead_link(folder: Path, missing: str) -> CutawayError | None:
+    dead = [file.name for file in sorted(folder.iterdir()) if file.is_symlink() and not file.exists()]
+    if not dead:
+        return None
+    found = f"{listed(dead)} in {folder}, a link to a file that is gone"
+    return BadCheckpoint(found, "the file itself", "fetch the model again")
+
+
+def _unfinished(folder: Path, missing: str) -> CutawayError | None:
+    parts = [file for pattern in UNFINISHED for file in sorted(folder.glob(pattern))]
+    parts += sorted((folder / HUB_DOWNLOADS).glob("*.incomplete"))
+    if not parts:
+        return None
+    have = f"{listed([file.name for file in parts])}, {size_text(sum(file.stat().st_size for file in parts))}"
+    found = f"a download that did not end ({have}) and no {missing} in {folder}"
+    return BadCheckpoint(found, "all of the model's files", "run the download again, which goes on where it stopped")
+
+
+def _of_others(folder: Path, missing: str) -> CutawayError | None:
+    """Weights in a format that others read."""
+    for patterns, what, do in ONLY:
+        files = [file.relative_to(folder) for pattern in patterns for file in sorted(folder.glob(pattern))]
+        if files:
+            return UnsupportedModel(f"{what} ({listed(list(map(str, files)))}) in {folder}", FORMATS, do)
+    return None
+
+
+def _shards_alone(folder: Path, missing: str) -> CutawayError | None:
+    """Several weight files, and nothing that says which tensor is where."""
+    several = other_safetensors(folder) or sorted(folder.glob("pytorch_model-*.bin"))
+    if missing != "weights" or not several:
+        return None
+    kind = "safetensors" if several[0].suffix == ".safetensors" else "bin"
+    index = "model.safetensors.index.json" if kind == "safetensors" else "pytorch_model.bin.index.json"
+    found = f"{len(several)} *.{kind} files and no index in {folder} ({listed([file.name for file in several])})"
+    do = f"fetch {index} too" if "-of-" in several[0].name else "leave one of them in a folder of its own"
+    return BadCheckpoint(found, f"{index}, or one file", do)
+
+
+def _subfolders(folder: Path, missing: str) -> CutawayError | None:
+    """Models that lie deeper: checkpoints of a training, or a folder of several models."""
+    patterns = ("*/config.json", "*/*/config.json", "*/snapshots/*/config.json", "*/*.gguf", "*/adapter_config.json")
+    found = {file.parent.relative_to(folder) for pattern in patterns for file in folder.glob(pattern)}
+    models = sorted(map(str, found), key=lambda name: (name.count("/"), *_natural(name)))
+    if not models:
+        return None
+    say = f"no {missing} in {folder}, but models in its subfolders {listed(models)}"
+    return ModelNotFound(say, "the folder of one model", f"name one of them, for example {folder / models[-1]}")
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """checkpoint-500 before checkpoint-1000."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def other_safetensors(folder: Path) -> list[Path]:
+    """*.safetensors files under names of their own, without those that are no model's weights."""
+    files = (file for file in folder.glob("*.safetensors") if file.is_file())
+    return sorted(file for file in files if not NOT_THE_MODEL.fullmatch(file.name))
+
+
+def listed(names: list[str], most: int = 3) -> str:
+    """The first few, and that there are more."""
+    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """What a JSON file says, for the words of an error only: {} where it cannot be read."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,54 @@
+"""A stop string that is, or holds, a special token stops, at the very token where transformers stops."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+from transformers.generation.stopping_criteria import StopStringCriteria
+
+from cutaway.sample.ending import stops
+from cutaway.text.parts import Parts
+from cutaway.text.tokenizer import Tokenizer
+
+SPECIAL = ["<|end|>", "<|im_end|>", "<|im_start|>"]
+
+
+@pytest.fixture(scope="module")
+def both() -> tuple[Tokenizer, Any]:
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=280, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(["the cat sat on the mat"] * 3, trainer)
+    return Tokenizer(Parts(backend, {"eos_token": "<|end|>"})), PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+def first_stop(ids: list[int], stop: str, tokenizer: Tokenizer) -> int | None:
+    return next((n for n in range(1, len(ids) + 1) if stops(ids[:n], (stop,), tokenizer.spelled)), None)
+
+
+@given(texts=st.lists(st.sampled_from([*SPECIAL, "the cat", " sat", "t", "\n", " on the mat", "<|im"]), max_size=8))
+@pytest.mark.parametrize("stop", ["<|im_end|>", "t<|im_end|>", "<|im_end|>\n", " sat", "the mat"])
+@settings(max_examples=60, deadline=None)
+def test_the_stop_is_where_transformers_stops(both: tuple[Tokenizer, Any], texts: list[str], stop: str) -> None:
+    tokenizer, reference = both
+    ids = [i for text in texts for i in reference(text).input_ids]
+    criteria = StopStringCriteria(reference, stop)
+    fired = [n for n in range(1, len(ids) + 1) if bool(criteria(torch.tensor([ids[:n]]), torch.empty(0))[0])]
+    assert first_stop(ids, stop, tokenizer) == (fired[0] if fired else None)
+
+
+def test_the_text_before_a_special_token_does_not_join_the_text_after_it(both: tuple[Tokenizer, Any]) -> None:
+    tokenizer, reference = both
+    ids = reference("the<|im_end|> cat").input_ids
+    assert first_stop(ids, "the cat", tokenizer) is None
+    assert tokenizer.decode(ids) == "the cat"
+    assert tokenizer.spelled(ids) == "the<|im_end|> cat"

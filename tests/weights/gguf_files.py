@@ -1,0 +1,102 @@
+"""Tiny GGUF files for the tests: written by the gguf package, as llama.cpp's converter would, of random models."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGUFWriter
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from cutaway.weights.files.gguf import LLAMA_NAMES
+
+Tensors = dict[str, np.ndarray[Any, Any]]
+LLAMA: dict[str, Any] = {
+    "block_count": 2,
+    "context_length": 64,
+    "embedding_length": 32,
+    "feed_forward_length": 48,
+    "attention.head_count": 4,
+    "attention.head_count_kv": 2,
+    "attention.layer_norm_rms_epsilon": 1e-5,
+    "rope.freq_base": 10000.0,
+    "rope.dimension_count": 8,
+}
+GPT2: dict[str, Any] = {
+    "block_count": 2,
+    "context_length": 16,
+    "embedding_length": 32,
+    "feed_forward_length": 128,
+    "attention.head_count": 4,
+    "attention.layer_norm_epsilon": 1e-5,
+}
+
+
+def add_values(writer: GGUFWriter, values: dict[str, Any]) -> None:
+    """Metadata, each value with the type that converters give its kind."""
+    adders: dict[type, Callable[[str, Any], None]] = {
+        bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string,
+        list: writer.add_array,
+    }  # fmt: skip
+    for key, value in values.items():
+        adders[type(value)](key, value)
+
+
+def write(path: Path, architecture: str, values: dict[str, Any], tensors: Tensors, **whole: Any) -> Path:
+    """A GGUF file; values are the architecture's, `whole` (with __ for .) are keys as they are."""
+    writer = GGUFWriter(path, architecture)
+    add_values(writer, {f"{architecture}.{key}": value for key, value in values.items()})
+    add_values(writer, {key.replace("__", "."): value for key, value in whole.items()})
+    for name, tensor in tensors.items():
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def permuted(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    """What llama.cpp does to q and k (convert_hf_to_gguf.py): halves of a head become neighbours."""
+    shape = (heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
+    return rows.reshape(shape).transpose(1, 2).reshape(rows.shape)
+
+
+def as_gguf(
+    state: dict[str, torch.Tensor], names: dict[str, str], to_ggml: Callable[[str, torch.Tensor], Any]
+) -> Tensors:
+    back = {re.escape(ours).replace(r"\{i\}", r"(\d+)"): theirs for theirs, ours in names.items()}
+    tensors: Tensors = {}
+    for name, tensor in state.items():
+        for pattern, theirs in back.items():
+            if match := re.fullmatch(pattern, name):
+                layer = match[1] if match.re.groups else ""
+                tensors[theirs.replace("{i}", layer)] = to_ggml(name, tensor.detach()).contiguous().numpy()
+    return tensors
+
+
+def tiny_llama(**changes: Any) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=11, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5, **changes,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    for parameter in model.parameters():  # biases too, which start as zeros
+        torch.nn.init.normal_(parameter)
+    return model
+
+
+def llama_tensors(model: LlamaForCausalLM, tied: bool = False) -> Tensors:
+    def to_ggml(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        heads = 4 if ".q_proj." in name else 2 if ".k_proj." in name else 0
+        return permuted(tensor, heads) if heads else tensor
+
+    state = {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    return as_gguf(state, LLAMA_NAMES, to_ggml)
+
+
+def llama_file(path: Path, values: dict[str, Any] | None = None, extra: Tensors | None = None, **whole: Any) -> Path:
+    return write(path, "llama", LLAMA | (values or {}), llama_tensors(tiny_llama()) | (extra or {}), **whole)

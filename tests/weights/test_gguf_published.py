@@ -1,0 +1,154 @@
+"""Metadata of published GGUF files, around tiny weights: tokenizer, ends, rotary positions and norms are read right."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFWriter
+
+import cutaway
+from cutaway.ground.errors import NoTokenizer, UnsupportedModel
+from cutaway.lm import LM
+from cutaway.text.from_gguf import merges_from_scores
+from cutaway.text.spelling import SPACE, byte_alphabet
+from tests.weights.gguf_files import Tensors, add_values
+
+PUBLISHED = Path(__file__).parents[1] / "published" / "gguf"
+WIDTH, LAYERS = 32, 2
+SIZES = {"block_count": LAYERS, "embedding_length": WIDTH, "feed_forward_length": 48, "rope.dimension_count": 8}
+LLAMA3 = {
+    128_000: "<|begin_of_text|>",
+    128_001: "<|end_of_text|>",
+    128_006: "<|start_header_id|>",
+    128_009: "<|eot_id|>",
+}
+SMOLLM2 = {0: "<|endoftext|>", 1: "<|im_start|>", 2: "<|im_end|>"}
+
+
+def table(name: str) -> dict[str, Any]:
+    return json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def byte_level(count: int, control: dict[int, str]) -> dict[str, Any]:
+    """A vocabulary of the published size: the byte alphabet, three words, and control tokens at their published ids."""
+    alphabet = sorted(byte_alphabet(), key=byte_alphabet().__getitem__)
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
+    words = [*alphabet, *(a + b for a, b in merges)]
+    free = iter([*words, *(f"filler{i}" for i in range(count))])
+    tokens = [control.get(id_) or next(free) for id_ in range(count)]
+    types = [3 if id_ in control else 1 for id_ in range(count)]
+    return {"tokens": tokens, "token_type": types, "merges": [f"{a} {b}" for a, b in merges]}
+
+
+def sentencepiece(count: int) -> dict[str, Any]:
+    """The same of Llama 2's kind."""
+    raw, words = [f"<0x{byte:02X}>" for byte in range(256)], ["th", "the", f"{SPACE}the", SPACE, *"abcdefght"]
+    tokens = ["<unk>", "<s>", "</s>", *raw, *words]
+    tokens += [f"filler{i}" for i in range(count - len(tokens))]
+    types = [2, 3, 3, *[6] * 256, *[1] * (count - 259)]
+    scores = [0.0] * 259 + [-float(i) for i in range(count - 259)]
+    merges = [" ".join(pair) for pair in merges_from_scores(tokens, scores, types)]
+    return {"tokens": tokens, "token_type": types, "scores": scores, "merges": merges}
+
+
+def tensors(vocabulary: int, heads: int, kv_heads: int) -> Tensors:
+    rng, kv = np.random.default_rng(0), WIDTH // heads * kv_heads
+    shapes = {
+        "attn_q": (WIDTH, WIDTH), "attn_k": (kv, WIDTH), "attn_v": (kv, WIDTH), "attn_output": (WIDTH, WIDTH),
+        "ffn_gate": (48, WIDTH), "ffn_up": (48, WIDTH), "ffn_down": (WIDTH, 48), "attn_norm": (WIDTH,),
+        "ffn_norm": (WIDTH,),
+    }  # fmt: skip
+    every = {f"blk.{i}.{name}.weight": shape for i in range(LAYERS) for name, shape in shapes.items()}
+    every |= {"token_embd.weight": (vocabulary, WIDTH), "output_norm.weight": (WIDTH,)}
+    return {name: rng.standard_normal(shape, dtype=np.float32).astype(np.float16) for name, shape in every.items()}
+
+
+def built(path: Path, said: dict[str, Any], vocabulary: dict[str, Any], version: int = 3) -> Path:
+    """A file with the published table, its sizes shrunk and its arrays made anew; heads keep their ratio."""
+    architecture = said["general.architecture"]
+    heads = 4
+    kv_heads = max(
+        1, 4 * said[f"{architecture}.attention.head_count_kv"] // said[f"{architecture}.attention.head_count"]
+    )
+    sizes = SIZES | {"attention.head_count": heads, "attention.head_count_kv": kv_heads}
+    values = {key: value for key, value in said.items() if "." in key and not isinstance(value, dict)}
+    values |= {key: sizes[bare] for key in values if (bare := key.removeprefix(f"{architecture}.")) in sizes}
+    values |= {f"tokenizer.ggml.{key}": array for key, array in vocabulary.items() if f"tokenizer.ggml.{key}" in said}
+    writer = GGUFWriter(path, architecture)
+    add_values(writer, {key: value for key, value in values.items() if key != "general.architecture"})
+    for name, tensor in tensors(len(vocabulary.get("tokens", "x" * 11)), heads, kv_heads).items():
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + version.to_bytes(4, "little") + data[8:])
+    return path
+
+
+def opened(path: Path, name: str, vocabulary: dict[str, Any], version: int = 3) -> LM:
+    return cutaway.load(built(path / f"{name}.gguf", table(name), vocabulary, version), quantize=None)
+
+
+def ids(lm: LM, text: str) -> list[int]:
+    return lm.tokenize(text).ids[0].tolist()
+
+
+def test_llama_3_8b_instruct(tmp_path: Path) -> None:
+    lm = opened(tmp_path, "llama-3-8b-instruct-f16", byte_level(128_256, LLAMA3))
+    tokens = lm.checkpoint.gguf_metadata["tokenizer.ggml.tokens"]  # type: ignore[index]
+    assert ids(lm, "the the") == [128_000, tokens.index("the"), tokens.index("Ġthe")]  # BOS, which the rule implies
+    assert [p.text for p in lm.tokenize("1234").pieces[0]] == ["<|begin_of_text|>", "1", "2", "3", "4"]  # type: ignore[index]
+    assert lm.eos_ids == {128_001, 128_009}  # the file names the turn's end alone
+    assert lm.checkpoint.notes == [
+        "a text ends at <|end_of_text|> (id 128001) too, by the spelling: the GGUF file's keys do not name it"
+    ]
+    assert lm.config.rope is not None
+    assert (lm.config.rope.theta, lm.config.rope.kind) == (500_000.0, "default")
+    assert (lm.config.n_heads, lm.config.n_kv_heads, lm.config.n_positions) == (4, 1, 8192)
+    assert lm.config.norm_eps == 1e-5 and lm.config.tied_head
+    assert lm.tokenizer.chat_template is not None
+
+
+def test_smollm2_17b_instruct(tmp_path: Path) -> None:
+    lm = opened(tmp_path, "smollm2-1.7b-instruct-q4_k_m", byte_level(49_152, SMOLLM2))
+    assert [p.text for p in lm.tokenize("the 12").pieces[0]] == ["the", " ", "1", "2"]  # type: ignore[index]
+    assert lm.eos_ids == {0, 2}
+    assert (lm.tokenizer.bos_id, lm.tokenizer.eos_id, lm.tokenizer.pad_id) == (1, 2, 2)
+    assert lm.config.rope is not None
+    assert lm.config.rope.theta == 130_000.0
+    assert (lm.config.n_kv_heads, lm.config.n_positions) == (4, 8192)
+
+
+def test_tinyllama_chat_with_a_sentencepiece_vocabulary_and_merges(tmp_path: Path) -> None:
+    lm = opened(tmp_path, "tinyllama-1.1b-chat-v1.0-q2_k", sentencepiece(32_000))
+    tokens = lm.checkpoint.gguf_metadata["tokenizer.ggml.tokens"]  # type: ignore[index]
+    assert ids(lm, "the é") == [1, tokens.index(f"{SPACE}the"), tokens.index(SPACE), 3 + 0xC3, 3 + 0xA9]
+    assert lm.eos_ids == {2} and lm.tokenizer.pad_id == 2
+    assert lm.checkpoint.notes == []
+    assert lm.config.rope is not None
+    assert (lm.config.rope.theta, lm.config.n_positions) == (10_000.0, 2048)
+
+
+def test_llama_2_7b_chat_of_gguf_version_2_without_a_vocabulary(tmp_path: Path) -> None:
+    lm = opened(tmp_path, "llama-2-7b-chat-q2_k-v2", {}, version=2)
+    assert lm.config.norm_eps == 1e-6
+    assert (lm.config.n_kv_heads, lm.config.n_positions) == (4, 4096)
+    assert lm.eos_ids == frozenset()
+    assert lm.logits(torch.tensor([[1, 2]])).shape == (1, 2, 11)
+    with pytest.raises(NoTokenizer, match=r"without a vocabulary .*pass ids instead of text"):
+        _ = lm.tokenizer
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [("gemma-1.1-2b-it-q8_0-merged-split-count-0", "gemma"), ("qwen2.5-1.5b-instruct-q5_k_m", "qwen2")],
+)
+def test_other_architectures_are_refused_by_name(tmp_path: Path, name: str, architecture: str) -> None:
+    message = rf"the architecture {architecture!r}, {name}.gguf; expected one of llama, gpt2"
+    with pytest.raises(UnsupportedModel, match=message):
+        opened(tmp_path, name, sentencepiece(300))
