@@ -107,7 +107,9 @@ class LM:
     def __str__(self) -> str:
         """The architecture: modules, shapes, dtypes, parameters, bytes; how it samples; what else should be known."""
         settings = ", ".join(f"{name}={value!r}" for name, value in self.sampling.items())
-        said = [f"generation_config.json, obeyed where you say nothing: {settings}"] if settings else []
+        ends = ", ".join(f"{self.token_text(id)} (id {id})".strip() for id in sorted(self.eos_ids))
+        said = [f"a text ends at {ends}"] if ends else []
+        said += [f"generation_config.json, obeyed where you say nothing: {settings}"] if settings else []
         lines = [part for line in [*said, *self.notes] for part in textwrap.wrap(line, 80, subsequent_indent="  ")]
         return "\n".join([self.name, architecture.table(self.decoder), *([""] if lines else []), *lines])
 
@@ -391,5 +393,8 @@ class LM:
             return ""
 
     def token_text(self, token: int) -> str:
-        """What one id looks like as text."""
-        return self.tokenizer.pieces([token])[0].text
+        """What one id looks like as text; empty where ids are all there is."""
+        try:
+            return self.tokenizer.pieces([token])[0].text
+        except NoTokenizer:
+            return ""

@@ -67,7 +67,7 @@ def test_a_broken_model_fails(tmp_path: Path, name: str, break_it: Callable[[LM]
     certificate = lm.check(against="transformers")
     assert not certificate.passed
     failed = {line.claim for line in certificate.lines if not line.passed}
-    assert "weights and facts = the files'" in failed  # alone and at once
+    assert "weights and facts = the checkpoint's" in failed  # alone and at once
     theirs = {
         f"{what} = transformers' in {dtype}" for what in ("every block", "logits") for dtype in ("float32", "float64")
     }

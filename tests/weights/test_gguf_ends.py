@@ -41,14 +41,14 @@ def test_f10_a_text_ends_at_eos_eot_and_eom(tmp_path: Path) -> None:
         assert lm.generate("ab", max_new_tokens=4).new_ids == ((end,),)
 
 
-def test_ends_that_only_their_spelling_tells_are_taken_and_said(tmp_path: Path) -> None:
+def test_ends_that_only_their_spelling_tells_are_taken_and_shown(tmp_path: Path) -> None:
     tokens = ["<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|im_end|>"]
     path = file(tmp_path, tokens, [CONTROL, CONTROL, USER, NORMAL], eos_token_id=0)
     checkpoint = open_checkpoint(path)
     assert checkpoint.eos_ids == {0, 1, 2}  # <|im_end|> is a word of the text here
-    (note,) = checkpoint.notes
-    assert note.startswith("a text ends at <|eot_id|> (id 1), <|eom_id|> (id 2) too, by the spelling")
-    assert cutaway.load(path, quantize=None).tokenizer.special_ids >= {0, 1, 2}
+    lm = cutaway.load(path, quantize=None)
+    assert lm.notes == [] and lm.tokenizer.special_ids >= {0, 1, 2}
+    assert "a text ends at <|end_of_text|> (id 0), <|eot_id|> (id 1), <|eom_id|> (id 2)" in str(lm)
 
 
 def test_one_end_is_one_id(tmp_path: Path) -> None:

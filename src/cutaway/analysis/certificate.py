@@ -219,7 +219,7 @@ def _same_weights(decoder: Decoder, checkpoint: Checkpoint) -> Line:
     wrong += [] if decoder.embed.offset == facts.position_offset else ["the position offset"]
     wrong += [] if decoder.config == facts else ["the config"]
     where = wrong[0] if wrong else f"{len(decoder.state_dict())} tensors"
-    return Line("weights and facts = the files'", float(len(wrong)), 0.0, where)
+    return Line("weights and facts = the checkpoint's", float(len(wrong)), 0.0, where)
 
 
 def _border(exact: float, modes: set[str]) -> tuple[float, str]:

@@ -174,7 +174,7 @@ def _vocabulary(metadata: dict[str, Any]) -> dict[str, int]:
 def _add_special_tokens(backend: Backend, metadata: dict[str, Any], names: dict[str, str]) -> None:
     """Control tokens and tokens with a role are special; user-defined ones are only never cut."""
     tokens = tokens_of(metadata)
-    ending = {tokens[id_] for id_ in end_ids(metadata)[0]}
+    ending = {tokens[id_] for id_ in end_ids(metadata)}
     typed = list(zip(tokens, types_of(metadata), strict=True))
     special = [token for token, kind in typed if kind == CONTROL or token in ending or token in names.values()]
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])

@@ -79,16 +79,10 @@ def role_ids(metadata: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
     return {role: id_ for role, id_ in ids.items() if role not in beyond}, [note] if beyond else []
 
 
-def end_ids(metadata: dict[str, Any]) -> tuple[list[int], list[str]]:
-    """Ids that end a text, in order, and what should be known of them: which are ends by their spelling alone."""
+def end_ids(metadata: dict[str, Any]) -> list[int]:
+    """Ids that end a text, in order: those that a key names, and those that are ends by their spelling."""
     tokens, types = tokens_of(metadata), types_of(metadata)
     keyed = {metadata.get(f"tokenizer.ggml.{key}") for key in ENDS} | {role_ids(metadata)[0].get("eos_token")}
     ids = {int(id_) for id_ in keyed if id_ is not None and (not tokens or 0 <= int(id_) < len(tokens))}
-    typed = zip(tokens, types, strict=False)
-    spelled = [
-        id_ for id_, (token, kind) in enumerate(typed) if token in SPELLED_ENDS and kind in (CONTROL, USER_DEFINED)
-    ]
-    added = [id_ for id_ in spelled if id_ not in ids]
-    listed = ", ".join(f"{tokens[id_]} (id {id_})" for id_ in added)
-    note = f"a text ends at {listed} too, by the spelling: the GGUF file's keys do not name it"
-    return sorted(ids | set(added)), [note] if added else []
+    typed = enumerate(zip(tokens, types, strict=False))
+    return sorted(ids | {i for i, (token, kind) in typed if token in SPELLED_ENDS and kind in (CONTROL, USER_DEFINED)})

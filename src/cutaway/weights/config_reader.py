@@ -64,8 +64,10 @@ class ConfigReader:
             raise BadCheckpoint(f"{name}={value!r} in config.json", f"a value like {default!r}", OWN)
         return cast(T, value)
 
-    def size(self, name: str, default: int) -> int:
-        """A count of something: an integer of at least 1."""
+    def size(self, name: str, default: int, optional: bool = False) -> int:
+        """A count of something: an integer of at least 1. optional: null means the default too."""
+        if not optional and self.config.get(name, default) is None:
+            raise BadCheckpoint(f"{name}=null in config.json", f"a number such as {default}", OWN)
         value = self.take(name, default, int)
         if value < 1:
             raise BadCheckpoint(f"{name}={value} in config.json", "at least 1", OWN)

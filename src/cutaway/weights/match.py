@@ -106,7 +106,7 @@ def match(facts: DecoderConfig, family: Family, tensors: Tensors, decoder: Decod
         target = None if spec is None else target_of(spec, facts)
         if target is None or target.parameter not in shapes:
             raise BadCheckpoint(f"the tensor {name!r}", "only tensors that a model of this config has", OWN_CONFIG)
-        _check_tensor(tensors[name], target, shapes[target.parameter])
+        _check_shape(tensors[name], target, shapes[target.parameter])
         plan[name] = target
     _check_complete(plan, shapes, family)
     return plan
@@ -141,15 +141,11 @@ def _rows(part: str, facts: DecoderConfig) -> slice:
     return slice(start, start + size)
 
 
-def _check_tensor(tensor: LazyTensor, target: Target, whole: tuple[int, ...]) -> None:
+def _check_shape(tensor: LazyTensor, target: Target, whole: tuple[int, ...]) -> None:
     expected = whole if target.rows is None else (target.rows.stop - target.rows.start, *whole[1:])
     expected = expected[::-1] if target.transposed else expected
     if tuple(tensor.shape) != expected:
         raise BadCheckpoint(f"{tensor.name!r} of shape {list(tensor.shape)}", f"{list(expected)}", OWN_CONFIG)
-    if not tensor.dtype.is_floating_point:
-        kind = str(tensor.dtype).removeprefix("torch.")
-        do = "use the model's full-precision files, from which cutaway makes its own 8 bits"
-        raise BadCheckpoint(f"{tensor.name!r} of whole numbers ({kind})", "weights in floating point", do)
 
 
 def _check_complete(plan: dict[str, Target], shapes: dict[str, tuple[int, ...]], family: Family) -> None:

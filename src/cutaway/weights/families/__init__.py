@@ -41,7 +41,7 @@ def facts_of(config: Mapping[str, Any], note: Callable[[str], None]) -> tuple[st
     """
     name = _model_type(config, note)
     family = family_named(name)
-    other = [str(kind) for kind in config.get("architectures") or () if "For" in str(kind)]
+    other = [kind for kind in _architectures(config) if "For" in kind]
     if other and not any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in other):
         found = f"architectures={other} in config.json, a {name} with another head than a language model's"
         raise UnsupportedModel(found, f"one of {', '.join(family.ARCHITECTURES)}", "choose the language model itself")
@@ -60,15 +60,19 @@ def _model_type(config: Mapping[str, Any], note: Callable[[str], None]) -> str:
     families = {known: family_named(known) for known in supported()}
     if not name:
         for known, family in families.items():
-            if set(config.get("architectures") or ()) & set(family.ARCHITECTURES):
+            if set(_architectures(config)) & set(family.ARCHITECTURES):
                 note(f"config.json names no model_type: taken as {known}, by its architecture")
                 return known
         for known, family in families.items():
             wanted = getattr(family, "ATTRIBUTES", frozenset({"model_type"}))
-            if wanted <= config.keys() and not config.get("architectures"):
+            if wanted <= config.keys() and not _architectures(config):
                 note(f"config.json names no model_type: taken as {known}, by its attributes")
                 return known
-    architectures = ", ".join(map(str, config.get("architectures") or ()))
-    found = f"model_type={name!r}" if name else f"no model_type and architectures=[{architectures}]"
+    found = f"model_type={name!r}" if name else f"no model_type and architectures={_architectures(config)}"
     do = "choose a model of one of these families"
     raise UnsupportedModel(f"{found} in config.json", f"one of {', '.join(supported())}", do)
+
+
+def _architectures(config: Mapping[str, Any]) -> list[str]:
+    said = config.get("architectures")
+    return [str(kind) for kind in said] if isinstance(said, list) else []

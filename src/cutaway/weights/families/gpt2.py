@@ -55,7 +55,7 @@ def facts(config: ConfigReader) -> DecoderConfig:
         n_heads=heads,
         n_kv_heads=heads,
         d_head=config.head_width(width, heads),
-        d_mlp=config.size("n_inner", 4 * width),
+        d_mlp=config.size("n_inner", 4 * width, optional=True),
         n_positions=config.size("n_positions", 1024),
         d_embed=width,
         norm="layer",

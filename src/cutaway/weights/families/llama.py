@@ -37,7 +37,7 @@ def facts(config: ConfigReader) -> DecoderConfig:
     """Llama's config.json as a DecoderConfig; defaults are transformers' LlamaConfig's."""
     width, heads = config.size("hidden_size", 4096), config.size("num_attention_heads", 32)
     n_positions = config.size("max_position_embeddings", 2048)
-    d_head = config.take("head_dim", 0) or config.head_width(width, heads)
+    d_head = config.size("head_dim", config.head_width(width, heads), optional=True)
     attention_bias, mlp_bias = config.take("attention_bias", False), config.take("mlp_bias", False)
     config.no_effect("attention_dropout", "pad_token_id", "_attn_implementation")
     return DecoderConfig(
@@ -45,7 +45,7 @@ def facts(config: ConfigReader) -> DecoderConfig:
         n_layers=config.size("num_hidden_layers", 32),
         d_model=width,
         n_heads=heads,
-        n_kv_heads=config.size("num_key_value_heads", heads),
+        n_kv_heads=config.size("num_key_value_heads", heads, optional=True),
         d_head=d_head,
         d_mlp=config.size("intermediate_size", 11008),
         n_positions=n_positions,

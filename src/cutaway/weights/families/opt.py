@@ -54,7 +54,7 @@ def facts(config: ConfigReader) -> DecoderConfig:
         d_head=config.head_width(width, heads),
         d_mlp=config.size("ffn_dim", 3072),
         n_positions=config.size("max_position_embeddings", 2048),
-        d_embed=config.size("word_embed_proj_dim", width),
+        d_embed=config.size("word_embed_proj_dim", width, optional=True),
         norm="layer",
         norm_eps=1e-5,
         activation=config.activation("activation_function", "relu"),

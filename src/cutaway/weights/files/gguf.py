@@ -111,15 +111,13 @@ def hugging_face_view(gguf: GGUF, note: Note = lambda line: None) -> tuple[dict[
         "vocab_size": gguf.tensors["token_embd.weight"].shape[0],
         "tie_word_embeddings": "output.weight" not in gguf.tensors,
     }
-    return common | config | _token_ids(gguf.metadata, note), tensors
+    return common | config | _token_ids(gguf.metadata), tensors
 
 
-def _token_ids(metadata: dict[str, Any], note: Note) -> dict[str, Any]:
+def _token_ids(metadata: dict[str, Any]) -> dict[str, Any]:
     """config.json's bos, eos and pad; every id that ends a text is an eos."""
     roles, _ = role_ids(metadata)  # its notes are the tokenizer's
-    ends, notes = end_ids(metadata)
-    for line in notes:
-        note(line)
+    ends = end_ids(metadata)
     end = None if not ends else ends[0] if len(ends) == 1 else ends
     ids = {"bos_token_id": roles.get("bos_token"), "eos_token_id": end, "pad_token_id": roles.get("pad_token")}
     return {name: id_ for name, id_ in ids.items() if id_ is not None}
