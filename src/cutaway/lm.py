@@ -21,6 +21,7 @@ from cutaway.analysis.effect import Effect, effect
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
 from cutaway.ground.sites import all_sites
+from cutaway.ground.whole import indexes, require_whole
 from cutaway.model import architecture
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Chain, Tap, untapped
@@ -135,7 +136,7 @@ class LM:
         after which the pass ends. grad: keep what gradients need, so that torch.autograd.grad works between any two
         recorded values. budget: bytes, or "2 GB": raises BadArgument before the pass where the trace would take more.
         """
-        wanted = positions if positions is None or isinstance(positions, int) else tuple(positions)
+        wanted = indexes("positions", positions, signed=True, distinct=False)
         kept_as = None if dtype is None else dtype_of(dtype, self.device)
         trace = run(
             self.decoder, self.tokens(texts), sites, edits=edits_of(edits, self.config), positions=wanted,
@@ -155,11 +156,12 @@ class LM:
         max_new_tokens: int = 1,
     ) -> Plan:
         """What `trace` with these arguments would cost in bytes, or `generate` with so many new tokens."""
-        wanted = positions if positions is None or isinstance(positions, int) else tuple(positions)
+        wanted = indexes("positions", positions, signed=True, distinct=False)
         kept_as = None if dtype is None else dtype_of(dtype, self.device)
         chosen = chosen_sites(self.config, sites, until)
         tokens = self.tokens(texts)
-        return planned(self.decoder, tokens, chosen, positions=wanted, dtype=kept_as, to=to, new=max_new_tokens)
+        new = require_whole("max_new_tokens", max_new_tokens, 1, "pass for example max_new_tokens=50")
+        return planned(self.decoder, tokens, chosen, positions=wanted, dtype=kept_as, to=to, new=new)
 
     def effect(self, texts: Texts, edits: Edits) -> Effect:
         """What the edits do to the next token after each text: the likeliest before and after, and KL in nats."""

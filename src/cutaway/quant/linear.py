@@ -105,7 +105,13 @@ class Int8Linear(Counted):
         self._prepared = None  # loading writes into the buffers
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_prepared": None}  # pointers do not survive a copy
+        buffers = {name: None if value is None else on_its_own(value) for name, value in self._buffers.items()}
+        return self.__dict__ | {"_buffers": type(self._buffers)(buffers), "_prepared": None}  # no pointer survives
+
+
+def on_its_own(value: Tensor) -> Tensor:
+    """The tensor, copied where it is part of a larger memory or file, all of which a pickle would take along."""
+    return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
 
 
 def runs_natively(codes_NK: Tensor) -> bool:

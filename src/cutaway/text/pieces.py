@@ -137,7 +137,7 @@ def positions_of(mask_BT: Tensor) -> Tensor:
 def _integers(ids: Any) -> Tensor:
     do = "pass the ids of a text"
     try:
-        ids_BT = torch.as_tensor(ids)
+        ids_BT = ids if isinstance(ids, Tensor) else torch.as_tensor(ids, device="cpu")
     except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths, or no numbers at all
         raise BadArgument(f"ids that are no tensor ({error})", "integers, rows of equal length", do) from error
     ids_BT = ids_BT[None] if ids_BT.ndim == 1 else ids_BT

@@ -4,7 +4,7 @@ It does not know the decoder, nor what a tensor becomes.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,13 @@ class Checkpoint:
     tensors: dict[str, LazyTensor]
     gguf_metadata: dict[str, Any] | None = None  # the tokenizer's arrays, where the file is a GGUF
     notes: list[str] = field(default_factory=list)  # what was decided while opening, a sentence each
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, it is its path and notes: the files are opened again where it arrives."""
+        return _open_again, (self.path, self.notes)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Checkpoint":
+        return replace(self, notes=list(self.notes))  # nobody writes to the rest
 
     @property
     def family(self) -> Family:
@@ -54,6 +61,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
     name, facts = facts_of(config, notes.append)
     tensors = {} if (path / "quantized.json").is_file() else open_folder(path)  # a saved one: save.py opens it
     return Checkpoint(path, config, name, facts, tensors, None, notes)
+
+
+def _open_again(path: Path, notes: list[str]) -> Checkpoint:
+    return replace(open_checkpoint(path), notes=list(notes))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import ctypes
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from cutaway.ground.errors import BadArgument, NotFinite
 from cutaway.model.decoder import Decoder
 from cutaway.quant.int8 import Mode, check_mode, quantize_weight
-from cutaway.quant.linear import Int8Linear
+from cutaway.quant.linear import Int8Linear, on_its_own
 from cutaway.quant.steps import use_native_steps
 from cutaway.weights.files.lazy import LazyTensor
 
@@ -34,6 +35,11 @@ class MappedEmbedding(nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         """Rows of ids [B, T] → [B, T, E] in the dtype of the computation."""
         return super().forward(input).to(self.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickle has the table alone, not the file that it lies in."""
+        table = nn.Parameter(on_its_own(self.weight.detach()), requires_grad=False)
+        return self.__dict__ | {"_parameters": {"weight": table}}
 
 
 class Codes:
@@ -84,7 +90,7 @@ class Codes:
         if name not in self.parts:
             shape = self.layers[name].weight.shape
             codes_NK = self.room[list(self.layers).index(name)].view(shape)
-            self.parts[name] = (codes_NK, torch.empty(shape[0], device=self.device))
+            self.parts[name] = (codes_NK, torch.empty(shape[0], dtype=torch.float32, device=self.device))
         return self.parts[name]
 
 

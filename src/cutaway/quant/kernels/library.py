@@ -10,6 +10,7 @@ from pathlib import Path
 import torch  # noqa: F401  first: it brings the OpenMP runtime that the library then shares
 
 from cutaway.ground.errors import BadArgument
+from cutaway.quant.kernels.fork import compute_alone_after_fork
 
 pointer, i64, i32, f32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
 BODY = ctypes.CFUNCTYPE(None)
@@ -48,6 +49,7 @@ def load_library() -> tuple[ctypes.CDLL | None, str]:
 
 
 LIBRARY, MISSING = load_library()
+compute_alone_after_fork()
 
 
 def paths() -> list[str]:

@@ -162,7 +162,7 @@ def _dequantized(path: Path, offset: int, kind: int, lines: int, width: int) -> 
     import gguf  # here, because it takes 0.1 s to import and only quantized files need it
 
     line_bytes = _stored_bytes((width,), kind)
-    out = torch.empty(lines, width)
+    out = torch.empty(lines, width, dtype=torch.float32, device="cpu")
     step = max(1, AT_ONCE // width)
     for at in range(0, lines, step):
         count = min(step, lines - at)
