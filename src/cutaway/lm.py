@@ -67,9 +67,10 @@ def load(
     between the layers; float32 on a CPU, bfloat16 on a GPU that has it, else float16. device: the first GPU if there
     is one. progress(done, total, what): called while files are fetched and read. Raises the errors of ground/errors.py.
     """
-    decoder, checkpoint, name = open_model(
-        model, quantize=quantize, keep=keep, dtype=dtype, device=device, offline=offline, progress=progress
-    )
+    with torch.inference_mode(False):  # whatever the caller's: gradients may be asked of these weights later
+        decoder, checkpoint, name = open_model(
+            model, quantize=quantize, keep=keep, dtype=dtype, device=device, offline=offline, progress=progress
+        )
     return LM(decoder, checkpoint, name)
 
 

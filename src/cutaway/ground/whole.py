@@ -48,7 +48,7 @@ def indexes(name: str, chosen: Any, *, signed: bool = False, distinct: bool = Tr
     """
     if chosen is None:
         return None
-    many = not isinstance(chosen, str) and (getattr(chosen, "ndim", 0) > 0 or isinstance(chosen, Iterable))
+    many = not isinstance(chosen, str | bytes) and (getattr(chosen, "ndim", 0) > 0 or isinstance(chosen, Iterable))
     single = getattr(chosen, "ndim", 1) == 0 or not many
     found = [whole(chosen)] if single else [whole(each) for each in chosen]
     numbers = tuple(each for each in found if each is not None and (signed or each >= 0))

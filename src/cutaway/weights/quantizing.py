@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from cutaway.ground.errors import BadArgument, NotFinite
 from cutaway.model.decoder import Decoder
+from cutaway.model.packed import pack, unpack
 from cutaway.quant.int8 import Mode, check_mode, quantize_weight
-from cutaway.quant.linear import Int8Linear, on_its_own
+from cutaway.quant.linear import Int8Linear
 from cutaway.quant.steps import use_native_steps
 from cutaway.weights.files.lazy import LazyTensor
 
@@ -38,8 +39,12 @@ class MappedEmbedding(nn.Embedding):
 
     def __getstate__(self) -> dict[str, Any]:
         """A pickle has the table alone, not the file that it lies in."""
-        table = nn.Parameter(on_its_own(self.weight.detach()), requires_grad=False)
-        return self.__dict__ | {"_parameters": {"weight": table}}
+        return self.__dict__ | {"_parameters": {"weight": pack(self.weight)}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        table = unpack(state["_parameters"]["weight"])
+        assert table is not None, "an embedding has its table"
+        super().__setstate__(state | {"_parameters": {"weight": nn.Parameter(table, requires_grad=False)}})
 
 
 class Codes:
