@@ -1,18 +1,18 @@
 # One command each. Every target sets up .venv first, once; a second run starts at once.
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+PYTHON ?= $(shell for v in 11 12 13 14; do command -v python3.$$v && break; done || command -v python3)
 BIN := .venv/bin
 TEST_WORKERS ?= 2
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check bench versions
 
 setup: .venv/ready
 
-.venv/ready: pyproject.toml setup.py $(wildcard src/cutaway/quant/kernels/*.cpp src/cutaway/quant/kernels/*.h)
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
-		|| { echo "found $$($(PYTHON) --version); expected Python 3.11 or 3.12; run make PYTHON=/path/to/python3.11"; exit 2; }
+.venv/ready: pyproject.toml constraints.txt setup.py $(wildcard src/cutaway/quant/kernels/*.cpp src/cutaway/quant/kernels/*.h)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "found $$($(PYTHON) --version); expected Python 3.11 or newer; run make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
 	touch $@
 
 demo: setup
@@ -29,3 +29,6 @@ check: setup
 
 bench: setup
 	for claim in start load quality decode prefill trace transformer_lens; do $(BIN)/python bench/$$claim.py || exit 1; done
+
+versions:  # by hand: gigabytes, in environments of their own under .versions
+	$(PYTHON) bench/versions.py

@@ -20,8 +20,9 @@ from cutaway.analysis.against import against_transformers
 from cutaway.analysis.certificate import Certificate, certify
 from cutaway.analysis.effect import Effect, effect
 from cutaway.ground.config import DecoderConfig
-from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
+from cutaway.ground.errors import BadArgument, NoTokenizer
 from cutaway.ground.sites import all_sites
+from cutaway.ground.whole import indexes, require_whole
 from cutaway.model import architecture
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Chain, Tap, untapped
@@ -31,7 +32,7 @@ from cutaway.sample.published import published_settings, sampling_of
 from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
 from cutaway.text.chat import chat_tokens
-from cutaway.text.padding import tokens_of_ids
+from cutaway.text.padding import fitting, tokens_of_ids
 from cutaway.text.pieces import Tokens
 from cutaway.text.stream import StreamDecoder
 from cutaway.text.tokenizer import Tokenizer
@@ -70,9 +71,10 @@ def load(
     between the layers; float32 on a CPU, bfloat16 on a GPU that has it, else float16. device: the first GPU if there
     is one. progress(done, total, what): called while files are fetched and read. Raises the errors of ground/errors.py.
     """
-    decoder, checkpoint, name = open_model(
-        model, quantize=quantize, keep=keep, dtype=dtype, device=device, offline=offline, progress=progress
-    )
+    with torch.inference_mode(False):  # whatever the caller's: gradients may be asked of these weights later
+        decoder, checkpoint, name = open_model(
+            model, quantize=quantize, keep=keep, dtype=dtype, device=device, offline=offline, progress=progress
+        )
     return LM(decoder, checkpoint, name)
 
 
@@ -182,7 +184,7 @@ class LM:
         recorded values. budget: bytes, or "2 GB": raises BadArgument before the pass where the trace would take more.
         add_special_tokens: as in `tokenize`.
         """
-        wanted = positions if positions is None or isinstance(positions, int) else tuple(positions)
+        wanted = indexes("positions", positions, signed=True, distinct=False)
         kept_as = None if dtype is None else dtype_of(dtype, self.device)
         trace = run(
             self.decoder, self.tokens(texts, add_special_tokens), sites, edits=edits_of(edits, self.config),
@@ -202,11 +204,12 @@ class LM:
         max_new_tokens: int = 1,
     ) -> Plan:
         """What `trace` with these arguments would cost in bytes, or `generate` with so many new tokens."""
-        wanted = positions if positions is None or isinstance(positions, int) else tuple(positions)
+        wanted = indexes("positions", positions, signed=True, distinct=False)
         kept_as = None if dtype is None else dtype_of(dtype, self.device)
         chosen = chosen_sites(self.config, sites, until)
         tokens = self.tokens(texts)
-        return planned(self.decoder, tokens, chosen, positions=wanted, dtype=kept_as, to=to, new=max_new_tokens)
+        new = require_whole("max_new_tokens", max_new_tokens, 1, "pass for example max_new_tokens=50")
+        return planned(self.decoder, tokens, chosen, positions=wanted, dtype=kept_as, to=to, new=new)
 
     def effect(self, texts: Texts, edits: Edits) -> Effect:
         """What the edits do to the next token after each text: the likeliest before and after, and KL in nats."""
@@ -319,10 +322,7 @@ class LM:
             tokens = tokens_of_ids(texts, self.checkpoint.pad_id, self.checkpoint.eos_ids)
         else:
             tokens = self.tokenize(texts, add_special_tokens=add_special_tokens)
-        self._check(tokens)
-        if int(tokens.ids.max()) >= self.config.vocab_size:  # a pad token without a row, as nothing reads it
-            tokens = replace(tokens, ids=tokens.ids.clamp(max=self.config.vocab_size - 1))
-        return tokens.to(self.device)
+        return fitting(tokens, self.config.vocab_size, self.config.n_positions).to(self.device)
 
     def settings(self, asked: dict[str, Any]) -> Sampling:
         """What was asked of `generate`, and where nothing was, what the model's generation_config.json says.
@@ -330,19 +330,6 @@ class LM:
         Raises BadArgument for an unknown name or a value that no run could use.
         """
         return sampling_of(asked, self.sampling)
-
-    def _check(self, tokens: Tokens) -> None:
-        """Ids that have a row, and no more of them than the context; what stands on padding is read by nothing."""
-        real = tokens.ids[tokens.mask.bool()]
-        lowest, highest = int(real.min()), int(real.max())
-        if lowest < 0 or highest >= self.config.vocab_size:
-            wrong = lowest if lowest < 0 else highest
-            expected = f"ids from 0 to {self.config.vocab_size - 1}"
-            raise BadArgument(f"the id {wrong}", expected, "tokenize the text with this model's tokenizer")
-        longest = int(tokens.lengths.max())
-        if longest > self.config.n_positions:
-            expected = f"at most {self.config.n_positions}, the model's context"
-            raise BadText(f"a text of {longest} tokens", expected, "shorten the text")
 
     def _editor(self, tokens: Tokens, settings: Sampling, edits: Edits) -> Editor:
         most = most_new_tokens(tokens, settings, self.config.n_positions)

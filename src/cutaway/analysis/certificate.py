@@ -113,7 +113,7 @@ def relative(one: Tensor, other: Tensor) -> float:
     finite = a.isfinite() & b.isfinite()
     if not torch.equal(a.where(~finite, 0.0), b.where(~finite, 0.0)):
         return float("inf")
-    size = b[finite].abs().max() if finite.any() else torch.ones(())
+    size = b[finite].abs().max() if finite.any() else b.new_ones(())
     return float((a[finite] - b[finite]).abs().max() / size.clamp(min=1e-30)) if finite.any() else 0.0
 
 
@@ -208,7 +208,7 @@ def _push(site: str, own: Trace, random: torch.Generator) -> Edit:
     size = 4 * float(value[value.isfinite()].double().square().mean().sqrt()) or 1.0
     if all_sites(own.config)[site].shape == "B H T S":
         return Edit.add(site, size, source=0)
-    noise = torch.randn(value.shape[-1], generator=random, dtype=torch.float64) * size
+    noise = torch.randn(value.shape[-1], generator=random, dtype=torch.float64, device="cpu") * size
     return Edit.add(site, noise.abs() if value.shape[-1] == 1 else noise)
 
 

@@ -47,7 +47,7 @@ def repeated_tokens(config: DecoderConfig, length: int = 50, texts: int = 4, see
         expected = f"2 to {config.n_positions // 2}, half the model's context"
         raise BadArgument(f"length={length}", expected, "pass a length in between")
     random = torch.Generator().manual_seed(seed)
-    once_BT = torch.randint(0, config.vocab_size, (texts, length), generator=random)
+    once_BT = torch.randint(0, config.vocab_size, (texts, length), generator=random, device="cpu")
     return Tokens.from_ids(once_BT.repeat(1, 2))
 
 
@@ -97,7 +97,7 @@ def _diagonal(pattern_BHTS: Tensor, back: int) -> Float[Tensor, "B H T"]:
 def _first(pattern_BHTS: Tensor, mask_BT: Tensor) -> Float[Tensor, "B H T"]:
     """Weight on each text's first real place."""
     first_B = mask_BT.int().argmax(-1)
-    return pattern_BHTS[torch.arange(len(first_B)), :, :, first_B]
+    return pattern_BHTS[torch.arange(len(first_B), device=first_B.device), :, :, first_B]
 
 
 def _on_same(pattern_BHTS: Tensor, ids_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B H T"]:

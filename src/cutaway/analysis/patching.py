@@ -136,7 +136,7 @@ class Rows:
         if name != self.site:
             return value
         other = torch.zeros_like(value) if self.value is None else self.value.to(value).expand_as(value)
-        here = torch.zeros(value.shape[:3], dtype=torch.bool)
+        here = torch.zeros(value.shape[:3], dtype=torch.bool, device=value.device)
         for row, (position, head) in enumerate(self.places):
             at = [row, slice(None), slice(None)]
             if head is not None:

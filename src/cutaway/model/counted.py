@@ -31,6 +31,11 @@ class Counted(nn.Module):
         Counted.changes += 1
 
 
+def counted(table: dict[str, Any]) -> dict[str, Any]:
+    """A module's table that counts its changes, holding what another one holds."""
+    return _Table(table)
+
+
 def _counting(name: str) -> Callable[..., Any]:
     """dict's own method; whoever sees its count sees its change, too."""
     inner = getattr(dict, name)

@@ -28,7 +28,8 @@ def onednn_product(codes_NK: Tensor) -> Product:
     """oneDNN's product for one weight, of which it keeps a copy in its own layout."""
     n = len(codes_NK)
     packed = torch.ops.onednn.qlinear_prepack(codes_NK.contiguous(), None)
-    ones, zeros = torch.ones(n), torch.zeros(n, dtype=torch.long)
+    ones = torch.ones(n, dtype=torch.float32, device="cpu")
+    zeros = torch.zeros(n, dtype=torch.long, device="cpu")
 
     def product(codes_MK: Tensor, codes_NK: Tensor) -> Tensor:
         unsigned_MK = (codes_MK.short() + 128).to(torch.uint8)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cutaway.ground.errors import BadArgument
-from cutaway.model.counted import Counted
+from cutaway.model.counted import Counted, counted
+from cutaway.model.packed import pack, unpack
 from cutaway.quant import kernels
 from cutaway.quant.engines import engine_for
 from cutaway.quant.int8 import Mode, check_mode, dequantize, linear, quantize_weight
@@ -96,6 +97,7 @@ class Int8Linear(Counted):
         """A model moved to a 16-bit dtype keeps its scales and biases in float32: the arithmetic is defined so."""
         scale, bias = self.scale, self.bias
         super()._apply(fn, recurse)
+        self._prepared = None  # fn may have moved what a tensor holds: share_memory_
         self.scale = scale.to(self.scale.device)
         self.bias = None if bias is None else bias.to(self.scale.device)
         return self
@@ -105,7 +107,12 @@ class Int8Linear(Counted):
         self._prepared = None  # loading writes into the buffers
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_prepared": None}  # pointers do not survive a copy
+        self._prepared = None  # no pointer survives; and torch moves to shared memory what it hands to a process
+        return self.__dict__ | {"_buffers": {name: pack(value) for name, value in self._buffers.items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        buffers = {name: unpack(value) for name, value in state["_buffers"].items()}
+        super().__setstate__(state | {"_buffers": counted(buffers)})
 
 
 def runs_natively(codes_NK: Tensor) -> bool:

@@ -45,7 +45,7 @@ def dice(seed: int, batch: int) -> Iterator[Float[Tensor, "B"]]:
     """
     own = [torch.Generator().manual_seed(_seed_of(seed, row)) for row in range(batch)]
     while True:
-        yield torch.stack([torch.rand((), generator=generator, dtype=torch.float64) for generator in own])
+        yield torch.stack([torch.rand((), generator=generator, dtype=torch.float64, device="cpu") for generator in own])
 
 
 def _seed_of(seed: int, row: int) -> int:

@@ -4,12 +4,14 @@ It holds wishes as data: it knows no logits and no model, and does not choose a 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import no_type_check
 
 import torch
 
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.whole import number, require_whole
 
 NEW_TOKENS = 50  # where neither length is given; transformers' 20 cuts most answers off
 
@@ -72,7 +74,7 @@ class Sampling:
         """The same with a seed: its own, or where a draw needs one and has none, a fresh one. So any run repeats."""
         if self.seed is not None or not self.do_sample:
             return self
-        return replace(self, seed=int(torch.randint(2**31, ())))
+        return replace(self, seed=int(torch.randint(2**31, (), device="cpu")))
 
     def as_data(self) -> dict[str, object]:
         """The settings by name, JSON-able."""
@@ -94,38 +96,31 @@ class Sampling:
         return ", ".join([*penalty, *(f"{name}={getattr(self, name)}" for name, on in asked.items() if on)])
 
     def _check_lengths(self) -> None:
-        for name in ("max_new_tokens", "max_length"):
-            if getattr(self, name) is not None:
-                _require_whole(name, getattr(self, name), 1, f"pass for example {name}=50")
-        if self.top_k is not None:
-            _require_whole("top_k", self.top_k, 0, "pass for example top_k=50, or 0 to keep every token")
-        if self.seed is not None:
-            _require_whole("seed", self.seed, 0, "pass for example seed=0, or leave it out for a fresh one")
+        long = "pass for example {name}=50"
+        rules = {
+            "max_new_tokens": (1, long),
+            "max_length": (1, long),
+            "top_k": (0, "pass for example top_k=50, or 0 to keep every token"),
+            "seed": (0, "pass for example seed=0, or leave it out for a fresh one"),
+        }
+        for name, (least, do) in rules.items():
+            value = getattr(self, name)
+            if value is not None:  # kept as Python's own, so that it can be written as JSON
+                object.__setattr__(self, name, require_whole(name, value, least, do.format(name=name)))
 
     def _check_numbers(self) -> None:
-        cold = "pass for example temperature=0.7, or do_sample=False for the highest logit each time"
-        warm = 0 < _number(self.temperature) < math.inf
-        _require("temperature", self.temperature, warm, "a finite number above 0", cold)
         mass = "a number above 0 and at most 1"
-        _require("top_p", self.top_p, 0 < _number(self.top_p) <= 1, mass, "pass for example top_p=0.9")
+        cold = "pass for example temperature=0.7, or do_sample=False for the highest logit each time"
+        penalty = "pass for example repetition_penalty=1.1, or 1.0 for none"
+        self._check_number("temperature", lambda x: 0 < x < math.inf, "a finite number above 0", cold)
+        self._check_number("top_p", lambda x: 0 < x <= 1, mass, "pass for example top_p=0.9")
         if self.min_p is not None:
-            share = "a number from 0 to 1"
-            _require("min_p", self.min_p, 0 <= _number(self.min_p) <= 1, share, "pass for example min_p=0.05")
-        fits = 0 < _number(self.repetition_penalty) < math.inf
-        do = "pass for example repetition_penalty=1.1, or 1.0 for none"
-        _require("repetition_penalty", self.repetition_penalty, fits, "a finite number above 0", do)
+            self._check_number("min_p", lambda x: 0 <= x <= 1, "a number from 0 to 1", "pass for example min_p=0.05")
+        self._check_number("repetition_penalty", lambda x: 0 < x < math.inf, "a finite number above 0", penalty)
 
-
-def _number(value: object) -> float:
-    """The value as a number, or NaN, which fits no range, where it is none (True is none here)."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-
-
-def _require(name: str, value: object, fits: bool, expected: str, do: str) -> None:
-    if not fits:
-        raise BadArgument(f"{name}={value!r}", expected, do)
-
-
-def _require_whole(name: str, value: object, least: int, do: str) -> None:
-    fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    _require(name, value, fits, f"a whole number, {least} or above", do)
+    def _check_number(self, name: str, fits: Callable[[float], bool], expected: str, do: str) -> None:
+        value = getattr(self, name)
+        if not fits(number(value)):
+            raise BadArgument(f"{name}={value!r}", expected, do)
+        if not isinstance(value, (int, float)):
+            object.__setattr__(self, name, number(value))

@@ -7,11 +7,13 @@ tokenizer: `show` gives a token's text.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, SupportsIndex
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.whole import whole
 from cutaway.sample.choose import interval
 from cutaway.sample.ending import Reason
 from cutaway.sample.filters import REMOVED, stages
@@ -53,13 +55,13 @@ class Step:
         """What the draw used: softmax of the filtered logits, float32."""
         return self.stages()[-1][1].softmax(-1)
 
-    def top(self, k: int = 10, row: int = 0) -> list[Candidate]:
+    def top(self, k: SupportsIndex = 10, row: SupportsIndex = 0) -> list[Candidate]:
         """The k first tokens of a text in the order of the draw, and behind them the chosen one if it is not there.
 
         Removed tokens stand behind those that stayed, in the same order. Raises BadArgument for k below 1 or a text
         that is not in the batch.
         """
-        _check_place(k, row, len(self.ended))
+        k, row = _check_place(k, row, len(self.ended))
         done = self._row_stages(row)
         chosen = int(self.ids[row])
         scaled_V = next(logits for name, logits in reversed(done) if name not in CUTTING)
@@ -70,18 +72,20 @@ class Step:
             ranks[chosen] = _rank(scaled_V, chosen)
         return [self._candidate(token, rank, done, probs, chosen) for token, rank in ranks.items()]
 
-    def interval(self, row: int = 0) -> tuple[float, float]:
+    def interval(self, row: SupportsIndex = 0) -> tuple[float, float]:
         """Where the chosen token of a text lies on the line of the draw, [start, end): see choose.py."""
+        _, row = _check_place(1, row, len(self.ended))
         return interval(self._row_stages(row)[-1][1].softmax(-1), int(self.ids[row]))
 
-    def table(self, k: int = 10, row: int = 0) -> str:
+    def table(self, k: SupportsIndex = 10, row: SupportsIndex = 0) -> str:
         """The choice as plain text, at most 80 columns: the k first tokens, what removed which, and the draw."""
+        k, row = _check_place(k, row, len(self.ended))
         title = f"step {self.index}, text {row}"
-        if 0 <= row < len(self.ended) and bool(self.was_over[row]):
+        if bool(self.was_over[row]):
             return f"{title}: over before ({self.ended[row]}); it carries padding"
         return table(f"{title}: {self.settings}", self.top(k, row), self._choice(row))
 
-    def as_data(self, k: int = 10) -> dict[str, object]:
+    def as_data(self, k: SupportsIndex = 10) -> dict[str, object]:
         """The step as JSON-able data: for each text the choice, the draw and the k first candidates.
 
         A logit of -inf becomes None, as JSON has no infinity.
@@ -118,7 +122,7 @@ class Step:
         text, mark = self.text_of(token), token == chosen
         return Candidate(token, text, rank, logit, model, scaled, removed_by, final, mark)
 
-    def _text_data(self, k: int, row: int) -> dict[str, object]:
+    def _text_data(self, k: SupportsIndex, row: int) -> dict[str, object]:
         token = int(self.ids[row])
         data = {"id": token, "text": self.text_of(token), "ended": self.ended[row]}
         if bool(self.was_over[row]):
@@ -145,8 +149,10 @@ def _candidate_data(candidate: Candidate) -> dict[str, object]:
     return {name: None if value == -math.inf else value for name, value in vars(candidate).items()}
 
 
-def _check_place(k: int, row: int, batch: int) -> None:
-    if k < 1:
-        raise BadArgument(f"k={k}", "at least 1 candidate", "pass for example k=10")
-    if not 0 <= row < batch:
-        raise BadArgument(f"row={row}", f"a text of this step, 0 to {batch - 1}", "pass another row")
+def _check_place(k: Any, row: Any, batch: int) -> tuple[int, int]:
+    candidates, text = whole(k), whole(row)
+    if candidates is None or candidates < 1:
+        raise BadArgument(f"k={k!r}", "at least 1 candidate", "pass for example k=10")
+    if text is None or not 0 <= text < batch:
+        raise BadArgument(f"row={row!r}", f"a text of this step, 0 to {batch - 1}", "pass another row")
+    return candidates, text

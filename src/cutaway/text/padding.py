@@ -1,13 +1,15 @@
-"""The mask of ids that come padded and without one, as transformers' generate infers it.
+"""Ids on their way into a model: the mask of those that come padded without one, and whether each has a row.
 
-It does not know the texts that the ids came from.
+It does not know the texts that the ids came from, nor what the model makes of them.
 """
 
 import warnings
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from cutaway.ground.errors import BadArgument, BadText
 from cutaway.text.pieces import Tokens
 
 
@@ -31,3 +33,21 @@ def tokens_of_ids(ids: Tensor, pad_id: int | None, eos_ids: frozenset[int]) -> T
         stacklevel=4,
     )
     return Tokens.from_ids(tokens.ids, mask_BT.to(torch.long))
+
+
+def fitting(tokens: Tokens, vocab_size: int, context: int) -> Tokens:
+    """The tokens as a model of so many rows and positions takes them.
+
+    What stands on padding is read by nothing: a pad token without a row there becomes the last one. Raises BadArgument
+    for another id without a row, BadText for a text longer than the context.
+    """
+    real = tokens.ids[tokens.mask.bool()]
+    lowest, highest = int(real.min()), int(real.max())
+    if lowest < 0 or highest >= vocab_size:
+        wrong = lowest if lowest < 0 else highest
+        expected, do = f"ids from 0 to {vocab_size - 1}", "tokenize the text with this model's tokenizer"
+        raise BadArgument(f"the id {wrong}", expected, do)
+    longest = int(tokens.lengths.max())
+    if longest > context:
+        raise BadText(f"a text of {longest} tokens", f"at most {context}, the model's context", "shorten the text")
+    return replace(tokens, ids=tokens.ids.clamp(max=vocab_size - 1)) if tokens.padded else tokens

@@ -3,7 +3,6 @@
 It does not know the tokenizer that cut the text, nor the model that reads it.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -58,11 +57,11 @@ class Tokens:
     @classmethod
     def from_ids(
         cls,
-        ids: Tensor | Sequence[int] | Sequence[Sequence[int]],
-        mask: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
+        ids: Any,
+        mask: Any = None,
         pieces: tuple[tuple[Piece, ...], ...] | None = None,
     ) -> "Tokens":
-        """Tokens of ids [T] or [B, T] and a mask of the same shape (all ones if None).
+        """Tokens of ids [T] or [B, T], a tensor, an array or lists, and a mask of the same shape (all ones if None).
 
         Raises BadArgument where the shapes do not fit, ids are not integers from 0 up, or the ones of a row of the
         mask are not one run (padding may stand on the left and on the right, never inside a text).
@@ -137,7 +136,7 @@ def positions_of(mask_BT: Tensor) -> Tensor:
 def _integers(ids: Any) -> Tensor:
     do = "pass the ids of a text"
     try:
-        ids_BT = torch.as_tensor(ids)
+        ids_BT = ids if isinstance(ids, Tensor) else torch.as_tensor(ids, device="cpu")
     except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths, or no numbers at all
         raise BadArgument(f"ids that are no tensor ({error})", "integers, rows of equal length", do) from error
     ids_BT = ids_BT[None] if ids_BT.ndim == 1 else ids_BT
@@ -145,9 +144,10 @@ def _integers(ids: Any) -> Tensor:
     if ids_BT.ndim != 2 or not whole or ids_BT.numel() == 0:
         found = f"ids of shape {list(ids_BT.shape)} and type {ids_BT.dtype}"
         raise BadArgument(found, "integers of shape [T] or [B, T], at least one", do)
+    ids_BT = ids_BT.long()  # torch has no smallest of the unsigned kinds
     if int(ids_BT.min()) < 0:
         raise BadArgument(f"the id {int(ids_BT.min())}", "ids from 0 up", do)
-    return ids_BT.long()
+    return ids_BT
 
 
 def _checked_mask(mask: Any, ids_BT: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites, clean_name
+from cutaway.ground.whole import indexes
 from cutaway.text.pieces import Tokens
 from cutaway.trace.places import Wanted, by_position, pick
 from cutaway.trace.trace import Trace
@@ -60,7 +61,8 @@ class Edit:
         if self.op not in OPERATIONS:
             raise BadArgument(f"the operation {self.op!r}", f"one of {', '.join(OPERATIONS)}", "pass one of these")
         for name in WHERE:
-            object.__setattr__(self, name, _indexes(name, getattr(self, name)))
+            chosen = indexes(name, getattr(self, name), signed=name == "position")  # only it counts from the end
+            object.__setattr__(self, name, chosen)
         object.__setattr__(self, "site", clean_name(self.site))
         object.__setattr__(self, "value", _value(self))
         if (self.op == "function") != callable(self.fn):
@@ -185,18 +187,6 @@ class Edit:
         return f"{self.op}{shown} on {self.site}{at}"
 
 
-def _indexes(name: str, chosen: Any) -> Wanted:
-    """One index, several as a tuple, or None. Only a position counts from the end."""
-    several = chosen if isinstance(chosen, Sequence | range) and not isinstance(chosen, str) else (chosen,)
-    if chosen is None:
-        return None
-    whole = all(isinstance(i, int) and not isinstance(i, bool) and (i >= 0 or name == "position") for i in several)
-    if not several or not whole or len(set(several)) < len(several):
-        expected = "one or several different whole numbers" + ("" if name == "position" else " from 0")
-        raise BadArgument(f"{name}={chosen!r}", expected, f"pass for example {name}=0")
-    return chosen if isinstance(chosen, int) else tuple(chosen)
-
-
 def _value(edit: Edit) -> float | Tensor | None:
     """A number, or a tensor of its own: what the caller does to his later changes no edit."""
     value = edit.value
@@ -207,7 +197,8 @@ def _value(edit: Edit) -> float | Tensor | None:
         return value if value is None else float(value)
     try:
         if not isinstance(value, Tensor):
-            value = torch.tensor(value, dtype=torch.float64)  # whatever the model's dtype, no bit of a number is lost
+            # whatever the model's dtype, no bit of a number is lost
+            value = torch.tensor(value, dtype=torch.float64, device="cpu")
         tensor = value.detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:  # rows of different lengths, words
         raise BadArgument(f"a value that is no tensor ({error})", "numbers", "pass a number or a tensor") from error

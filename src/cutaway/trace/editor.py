@@ -156,7 +156,7 @@ class _Change:
             return _beside(ranks(passes.all_positions, lengths, wanted), (0, dim), value.ndim)
         chosen, size = several(wanted), value.shape[dim]
         places = range(size) if chosen is None else [chosen.index(i) if i in chosen else -1 for i in range(size)]
-        return _beside(torch.tensor(places), (dim,), value.ndim)
+        return _beside(torch.tensor(places, device=value.device), (dim,), value.ndim)
 
     def _laid_out(self, own_axes: list[str], value: Tensor) -> Tensor:
         """The value with an axis for each of the site's, B and T first. Raises BadArgument where it does not fit."""
@@ -199,7 +199,7 @@ class _Change:
 
 def _tensor(value: float | Tensor) -> Tensor:
     """A number keeps all its digits, whatever the model's dtype."""
-    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 def _beside(places: Tensor, dims: tuple[int, ...], ndim: int) -> Tensor:

@@ -55,8 +55,10 @@ def _words(decoder: Decoder, tokens: Tokens) -> dict[str, Any]:
 
     def hide(scores_BHTS: Tensor) -> Tensor:
         t = scores_BHTS.shape[-1]
-        visible = torch.ones(t, t, dtype=torch.bool).tril() & (tokens.mask[:, None].bool() | torch.eye(t).bool())
-        return scores_BHTS.where(visible[:, None], torch.tensor(-math.inf, dtype=scores_BHTS.dtype))
+        all_TS = torch.ones(t, t, dtype=torch.bool, device=tokens.mask.device)
+        itself_TS = torch.eye(t, dtype=torch.bool, device=tokens.mask.device)
+        visible_BTS = all_TS.tril() & (tokens.mask[:, None].bool() | itself_TS)
+        return scores_BHTS.masked_fill(~visible_BTS[:, None], -math.inf)
 
     def mean(x: Tensor) -> Tensor:
         return x.mean(-1, keepdim=True)

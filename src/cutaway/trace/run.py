@@ -147,7 +147,13 @@ def _differentiable(name: str, value: Tensor) -> Tensor:
 
 @contextmanager
 def _with_gradients(decoder: Decoder) -> Iterator[None]:
-    """Gradients on, and the small steps in plain torch: native ones pass none."""
+    """Gradients on, and the small steps in plain torch: native ones pass none.
+
+    Raises BadArgument inside torch.inference_mode(), where torch records nothing of what comes after either.
+    """
+    if torch.is_inference_mode_enabled():
+        found = "grad=True inside torch.inference_mode()"
+        raise BadArgument(found, "gradients that torch may record", "call it outside; torch.no_grad() does no harm")
     with plain_steps(decoder), torch.enable_grad():
         yield
 

@@ -6,7 +6,7 @@ It knows how values are found and shown; it does not know how they were computed
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 from weakref import ref
 
 from torch import Tensor
@@ -60,7 +60,7 @@ class Trace(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.values_by_site)
 
-    def why(self, name: str, *index: int, decoder: Decoder | None = None) -> "Why":
+    def why(self, name: str, *index: SupportsIndex, decoder: Decoder | None = None) -> "Why":
         """What made one number: the formula, the elements it is made of, and the value computed again (trace/why.py).
 
         index: one on each axis of the site. decoder: the model's, for a trace that was loaded from a file or has

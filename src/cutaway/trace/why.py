@@ -8,13 +8,14 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
 
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import Site, all_sites, clean_name, parents_of
+from cutaway.ground.whole import whole
 from cutaway.model.decoder import Decoder
 from cutaway.quant.explain import explain
 from cutaway.quant.linear import Int8Linear
@@ -90,7 +91,7 @@ class Why:
         return "\n".join(part for line in [*lines, *(f"  {note}" for note in self.notes)] for part in _wrapped(line))
 
 
-def why(trace: Trace, decoder: Decoder, name: str, *index: int) -> Why:
+def why(trace: Trace, decoder: Decoder, name: str, *index: SupportsIndex) -> Why:
     """The element of a site at an index on each of its axes.
 
     Raises BadArgument for a place that is not there, and for a site whose parents the trace has not recorded.
@@ -110,12 +111,13 @@ def why(trace: Trace, decoder: Decoder, name: str, *index: int) -> Why:
     return Why(name, place, axes, formula, float(value[place]), again, tuple(parts), tuple(notes))
 
 
-def _checked(name: str, site: Site, value: Tensor, index: Sequence[int]) -> tuple[int, ...]:
-    inside = len(index) == value.ndim and all(-n <= i < n for i, n in zip(index, value.shape, strict=True))
-    if not inside:
+def _checked(name: str, site: Site, value: Tensor, index: Sequence[SupportsIndex]) -> tuple[int, ...]:
+    known = [i for i in map(whole, index) if i is not None]
+    fits = len(known) == len(index) == value.ndim
+    if not fits or not all(-n <= i < n for i, n in zip(known, value.shape, strict=True)):
         expected = f"an index for each of {site.shape} = {list(value.shape)}"
         raise BadArgument(f"{name}{list(index)}", expected, "correct the place")
-    return tuple(i % n for i, n in zip(index, value.shape, strict=True))
+    return tuple(i % n for i, n in zip(known, value.shape, strict=True))
 
 
 def _recomputed(trace: Trace, decoder: Decoder, name: str, site: Site, place: tuple[int, ...]) -> float:

@@ -4,7 +4,7 @@ It does not know the decoder, nor what a tensor becomes.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,13 @@ class Checkpoint:
     tensors: dict[str, LazyTensor]
     gguf_metadata: dict[str, Any] | None = None  # the tokenizer's arrays, where the file is a GGUF
     notes: list[str] = field(default_factory=list)  # what was decided while opening, a sentence each
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, it is its path and notes: the files are opened again where it arrives."""
+        return _open_again, (self.path, self.notes)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Checkpoint":
+        return replace(self, notes=list(self.notes))  # nobody writes to the rest
 
     @property
     def family(self) -> Family:
@@ -79,6 +86,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
     tensors = open_folder(path, notes.append, config.get("transformers_weights"))
     facts = decided_head(config, facts, family_named(name), tensors, notes.append)
     return Checkpoint(path, config, name, facts, tensors, None, notes)
+
+
+def _open_again(path: Path, notes: list[str]) -> Checkpoint:
+    return replace(open_checkpoint(path), notes=list(notes))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -68,8 +68,13 @@ def cache_dir() -> Path:
     """
     if own := os.environ.get("CUTAWAY_CACHE"):
         return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "cutaway"
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "cutaway"
+    try:
+        return Path.home() / ".cache" / "cutaway"
+    except RuntimeError as error:  # a user without a name, as in a container
+        found, do = "no home folder of this user", "set CUTAWAY_CACHE to a folder that you may write to"
+        raise DownloadFailed(found, "a folder to keep the default model in", do) from error
 
 
 def fetch(progress: Progress | None = None, *, offline: bool = False) -> Path:

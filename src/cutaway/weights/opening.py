@@ -207,7 +207,7 @@ def device_of(device: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         where = torch.device(device)
-        torch.empty(0, device=where)
+        torch.empty(0, dtype=torch.float32, device=where)
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
         raise BadArgument(f"device={str(device)!r}, which cannot be used here", "cpu, or a GPU that torch sees",
                           "pass device='cpu'") from error  # fmt: skip

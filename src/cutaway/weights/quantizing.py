@@ -7,12 +7,14 @@ import ctypes
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cutaway.ground.errors import BadArgument, NotFinite
 from cutaway.model.decoder import Decoder
+from cutaway.model.packed import pack, unpack
 from cutaway.quant.int8 import Mode, check_mode, quantize_weight
 from cutaway.quant.linear import Int8Linear
 from cutaway.quant.steps import use_native_steps
@@ -33,6 +35,15 @@ class MappedEmbedding(nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         """Rows of ids [B, T] → [B, T, E] in the dtype of the computation."""
         return super().forward(input).to(self.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickle has the table alone, not the file that it lies in."""
+        return self.__dict__ | {"_parameters": {"weight": pack(self.weight)}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        table = unpack(state["_parameters"]["weight"])
+        assert table is not None, "an embedding has its table"
+        super().__setstate__(state | {"_parameters": {"weight": nn.Parameter(table, requires_grad=False)}})
 
 
 class Codes:
@@ -83,7 +94,7 @@ class Codes:
         if name not in self.parts:
             shape = self.layers[name].weight.shape
             codes_NK = self.room[list(self.layers).index(name)].view(shape)
-            self.parts[name] = (codes_NK, torch.empty(shape[0], device=self.device))
+            self.parts[name] = (codes_NK, torch.empty(shape[0], dtype=torch.float32, device=self.device))
         return self.parts[name]
 
 

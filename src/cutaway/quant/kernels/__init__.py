@@ -2,7 +2,7 @@
 
 from cutaway.quant.kernels.block import BlockRun, BlockStep
 from cutaway.quant.kernels.layer import DTYPES, EPILOGUES, MAX_WIDTH, NativeLayer, NormParts
-from cutaway.quant.kernels.library import LIBRARY, MISSING, force, path, paths
+from cutaway.quant.kernels.library import LIBRARY, MISSING, engine, force, path, paths
 from cutaway.quant.kernels.room import Room
 from cutaway.quant.kernels.steps import (
     StepShape,
@@ -38,6 +38,7 @@ __all__ = [
     "attend_open",
     "attention_step",
     "available",
+    "engine",
     "force",
     "layer_norm",
     "norm_open",

@@ -54,7 +54,7 @@ class NativeLayer:
         check_mode(mode)
         rows, self.width = codes.shape
         self.rows, self.codes = rows, codes.contiguous().detach()  # its memory stays, even where `codes` gets another
-        shift = torch.zeros(rows, dtype=torch.int32)
+        shift = torch.zeros(rows, dtype=torch.int32, device="cpu")
         LIBRARY.cutaway_shift(self.codes.data_ptr(), rows, self.width, shift.data_ptr(), get_num_threads())
         scale = scale.float()
         arrays = [shift, scale / 127**2, scale / 127, *([] if bias is None else [bias.float()])]

@@ -95,7 +95,7 @@ def silu_mul(gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
         return plain.silu_mul(gate_BTF, up_BTF)
     width = gate_BTF.shape[-1]
     gate, up = (x.reshape(-1, width) for x in (gate_BTF, up_BTF))  # a view where the halves of one matrix come
-    out = torch.empty(gate_BTF.shape)
+    out = gate_BTF.new_empty(gate_BTF.shape)
     LIBRARY.cutaway_silu_mul(
         gate.data_ptr(),
         up.data_ptr(),
@@ -127,7 +127,7 @@ def attend_one(q_BHK: Tensor, keys_BGSK: Tensor, values_BGSK: Tensor, mask_BS: T
     """
     if LIBRARY is None or not usable(q_BHK, keys_BGSK, values_BGSK) or keys_BGSK.stride() != values_BGSK.stride():
         return plain.attend_one(q_BHK, keys_BGSK, values_BGSK, mask_BS)
-    q, z = q_BHK.contiguous(), torch.empty(q_BHK.shape)
+    q, z = q_BHK.contiguous(), q_BHK.new_empty(q_BHK.shape)
     texts, groups, places, width = keys_BGSK.shape
     mask, mask_stride, mask_step = None, 0, 0
     if mask_BS is not None:  # its elements are 0 or 1: the first byte of each says it all

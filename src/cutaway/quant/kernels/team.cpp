@@ -5,6 +5,8 @@
 #include "paths.h"
 
 #include <mutex>
+#include <new>
+#include <pthread.h>
 #include <sched.h>
 #include <shared_mutex>
 
@@ -16,6 +18,14 @@ constexpr int PATIENCE = 20000;       // looks without work before the processor
 
 thread_local Team* led = nullptr;
 std::shared_mutex links;  // held by whoever reads what a stretch leads to, alone by whoever changes it
+
+// A forked child has the thread that forked and no other: no team to lead, and nobody who would ever give `links` back.
+void begin_again() {
+    led = nullptr;
+    new (&links) std::shared_mutex;
+}
+
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, begin_again);
 
 // A load, not a prefetch: processors drop prefetches when many are under way (here, three in four).
 void read(const char* from, int64_t bytes) {

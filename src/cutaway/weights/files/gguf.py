@@ -308,7 +308,7 @@ def _llama3_scaling(gguf: GGUF, divisors: Tensor, theta: float, d_head: int, ori
     factor = float(divisors.max())
     if factor == 1.0 and bool((divisors == 1.0).all()):
         return None
-    waves = 2 * math.pi * theta ** (torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
+    waves = 2 * math.pi * theta ** (torch.arange(0, d_head, 2, dtype=torch.float64, device="cpu") / d_head)
     blend = ((original / waves - LLAMA3_LOW) / (LLAMA3_HIGH - LLAMA3_LOW)).clamp(0.0, 1.0)
     expected = 1.0 / ((1.0 - blend) / factor + blend)
     if divisors.shape != expected.shape or not torch.allclose(divisors, expected, rtol=1e-4, atol=0.0):

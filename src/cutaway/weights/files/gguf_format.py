@@ -169,7 +169,7 @@ def _tensor(path: Path, name: str, shape: tuple[int, ...], kind: int, offset: in
 def _dequantized(path: Path, offset: int, kind: int, lines: int, width: int) -> Tensor:
     """`lines` lines of blocks from a byte on as float32 [lines, width], a few at a time."""
     line_bytes = _stored_bytes((width,), kind)
-    out = torch.empty(lines, width)
+    out = torch.empty(lines, width, dtype=torch.float32, device="cpu")
     step = max(1, AT_ONCE // width)
     for at in range(0, lines, step):
         part = out[at : at + step]

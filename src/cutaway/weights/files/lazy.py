@@ -99,7 +99,7 @@ def read_at(path: Path, offset: int, nbytes: int) -> Tensor:
 
     A positioned read, not a mapping: pages of a mapped file count in the process's memory once touched.
     """
-    data = torch.empty(nbytes, dtype=torch.uint8)
+    data = torch.empty(nbytes, dtype=torch.uint8, device="cpu")
     view = data.numpy().data
     with path.open("rb", buffering=0) as file:
         file.seek(offset)

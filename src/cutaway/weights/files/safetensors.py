@@ -78,7 +78,7 @@ def write_safetensors(
             file.write(_written_header(specs, metadata or {}))
             for name, (dtype, shape) in specs.items():
                 padding = name.startswith(PADDING)
-                tensor = torch.zeros(shape, dtype=dtype) if padding else producer(name)
+                tensor = torch.zeros(shape, dtype=dtype, device="cpu") if padding else producer(name)
                 file.write(_bytes_of(name, tensor, dtype, shape))
         temporary.replace(path)
     finally:

@@ -1,0 +1,58 @@
+"""Numbers as callers hold them: a whole number is what Python itself counts with, numpy's and torch's among them.
+
+It does not know what a number is for: the caller gives its name and its limits. True is no number here, "3" and 1.0 are
+no whole ones.
+"""
+
+import math
+from collections.abc import Iterable
+from numbers import Real
+from operator import index
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cutaway.ground.errors import BadArgument
+
+
+def whole(value: Any) -> int | None:
+    """The whole number that a value is to Python's own `operator.index`; None where it is none."""
+    if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype is torch.bool):
+        return None
+    try:
+        return index(value)
+    except (TypeError, RuntimeError):  # no whole number, or a tensor on meta, which has no value
+        return None
+
+
+def number(value: Any) -> float:
+    """The real number that a value is, a tensor without axes too; NaN, which fits no range, where it is none."""
+    if isinstance(value, Tensor) and value.ndim == 0 and value.dtype is not torch.bool and not value.is_meta:
+        return number(value.item())
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+
+
+def require_whole(name: str, value: Any, least: int, do: str) -> int:
+    """The whole number that a value is. Raises BadArgument where it is none, or below the least."""
+    found = whole(value)
+    if found is None or found < least:
+        raise BadArgument(f"{name}={value!r}", f"a whole number, {least} or above", do)
+    return found
+
+
+def indexes(name: str, chosen: Any, *, signed: bool = False, distinct: bool = True) -> int | tuple[int, ...] | None:
+    """One index, several as a tuple, or None for all. signed: below 0 counts from the end. distinct: none twice.
+
+    Raises BadArgument for anything else.
+    """
+    if chosen is None:
+        return None
+    many = not isinstance(chosen, str | bytes) and (getattr(chosen, "ndim", 0) > 0 or isinstance(chosen, Iterable))
+    single = getattr(chosen, "ndim", 1) == 0 or not many
+    found = [whole(chosen)] if single else [whole(each) for each in chosen]
+    numbers = tuple(each for each in found if each is not None and (signed or each >= 0))
+    if not found or len(numbers) < len(found) or (distinct and len(set(numbers)) < len(numbers)):
+        expected = f"one or several {'different ' if distinct else ''}whole numbers" + ("" if signed else " from 0")
+        raise BadArgument(f"{name}={chosen!r}", expected, f"pass for example {name}=0")
+    return numbers[0] if single else numbers
