@@ -26,6 +26,8 @@ from cutaway.ground.whole import indexes, require_whole
 from cutaway.model import architecture
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Chain, Tap, untapped
+from cutaway.quant import kernels
+from cutaway.quant.explain import int8_layers
 from cutaway.sample.generation import Generation, collect, most_new_tokens, new_ids_of, new_text
 from cutaway.sample.loop import generate
 from cutaway.sample.published import published_settings, sampling_of
@@ -110,7 +112,9 @@ class LM:
         """The architecture: modules, shapes, dtypes, parameters, bytes; how it samples; what else should be known."""
         settings = ", ".join(f"{name}={value!r}" for name, value in self.sampling.items())
         ends = ", ".join(f"{self.token_text(id)} (id {id})".strip() for id in sorted(self.eos_ids))
-        said = [f"a text ends at {ends}"] if ends else []
+        native = self.device.type == "cpu" and int8_layers(self.decoder)
+        said = [f"8-bit layers are computed by {kernels.engine()}"] if native else []
+        said += [f"a text ends at {ends}"] if ends else []
         said += [f"generation_config.json, obeyed where you say nothing: {settings}"] if settings else []
         lines = [part for line in [*said, *self.notes] for part in textwrap.wrap(line, 80, subsequent_indent="  ")]
         return "\n".join([self.name, architecture.table(self.decoder), *([""] if lines else []), *lines])

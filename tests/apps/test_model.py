@@ -40,7 +40,7 @@ COUNTS = {
 }
 NO_CONFIGS = ("lora", "tokenizer", "generation", "gguf/", "quantized")  # other files, or ours in other forms
 SENT_AWAY = [
-    *(file for name in OTHERS for file in SHARED.glob(f"*/{name}.json")),
+    *(file for name in sorted(OTHERS) for file in SHARED.glob(f"*/{name}.json")),
     *(SHARED / name for name in table(SHARED) if not name.startswith((*OURS, *NO_CONFIGS))),
 ]
 
