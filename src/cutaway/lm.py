@@ -112,7 +112,7 @@ class LM:
         """The architecture: modules, shapes, dtypes, parameters, bytes; how it samples; what else should be known."""
         settings = ", ".join(f"{name}={value!r}" for name, value in self.sampling.items())
         ends = ", ".join(f"{self.token_text(id)} (id {id})".strip() for id in sorted(self.eos_ids))
-        native = self.device.type == "cpu" and int8_layers(self.decoder)
+        native = self.device.type in ("cpu", "meta") and int8_layers(self.decoder)  # meta: read from config.json alone
         said = [f"8-bit layers are computed by {kernels.engine()}"] if native else []
         said += [f"a text ends at {ends}"] if ends else []
         said += [f"generation_config.json, obeyed where you say nothing: {settings}"] if settings else []

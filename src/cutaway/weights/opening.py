@@ -116,7 +116,10 @@ def _outline(checkpoint: Checkpoint, mode: str | None, dtype: torch.dtype, devic
         return decoder
     codes = Codes(decoder, mode, (), "meta")
     for name, layer in codes.layers.items():
-        parts = torch.empty_like(layer.weight, dtype=torch.int8), torch.empty(layer.out_features, device="meta")
+        parts = (
+            torch.empty_like(layer.weight, dtype=torch.int8),
+            torch.empty(layer.out_features, dtype=torch.float32, device="meta"),
+        )
         decoder.set_submodule(name, Int8Linear.from_parts(*parts, layer.bias, codes.mode))
     if table is not None and device.type == "cpu":
         decoder.embed.token.to(table)  # it stays in its file as it is

@@ -112,5 +112,5 @@ def _nibbles(packed: Tensor, out: Tensor) -> None:
 
 def _fifth_bits(packed: Tensor) -> Tensor:
     """16 where an element's bit of the 32 is set, else 0: [blocks, 32] from [blocks, 4]."""
-    bits = packed.unsqueeze(-1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8)).bitwise_and(1)
+    bits = packed.unsqueeze(-1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8, device="cpu")).bitwise_and(1)
     return bits.view(-1, 32).mul(16)
