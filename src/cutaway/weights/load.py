@@ -100,6 +100,10 @@ def _put(
         if mapped is not None:
             decoder.embed.token = MappedEmbedding(mapped, dtype)
             return
+    whole = target.rows is None and not target.transposed
+    if whole and tensor.dtype == dtype and torch.device(device).type == "cpu":
+        _set(decoder, target.parameter, tensor.read())
+        return
     place = _place(decoder, target, dtype, device)
     for start, part in (
         blocks(tensor, target.transposed, at_once=64 << 20) if tensor.shape[1:] else [(0, tensor.read())]
@@ -109,10 +113,13 @@ def _put(
 
 def _place(decoder: Decoder, target: Target, dtype: torch.dtype, device: torch.device | str) -> Tensor:
     """The rows that a tensor goes to, in a parameter that is made at its first use."""
-    owner_name, _, leaf = target.parameter.rpartition(".")
-    owner = decoder.get_submodule(owner_name)
-    parameter: Tensor = getattr(owner, leaf)
+    parameter = decoder.get_parameter(target.parameter)
     if parameter.is_meta:
-        parameter = nn.Parameter(torch.empty(parameter.shape, dtype=dtype, device=device), requires_grad=False)
-        setattr(owner, leaf, parameter)
+        _set(decoder, target.parameter, torch.empty(parameter.shape, dtype=dtype, device=device))
+        parameter = decoder.get_parameter(target.parameter)
     return parameter.data if target.rows is None else parameter.data[target.rows]
+
+
+def _set(decoder: Decoder, parameter: str, value: Tensor) -> None:
+    owner_name, _, leaf = parameter.rpartition(".")
+    setattr(decoder.get_submodule(owner_name), leaf, nn.Parameter(value, requires_grad=False))

@@ -17,6 +17,11 @@ PLAIN = {
 }  # fmt: skip
 
 
+# Blocks unpacked at a time. torch gives longer work to several threads, which cost more than they save here, and wait
+# for one another for seconds while other programs are busy.
+IN_ONE_THREAD = 1024
+
+
 def type_name(kind: int) -> str:
     """The kind as ggml names it, or its number."""
     import gguf  # here and below, because it takes 0.1 s to import and the common kinds do not need it
@@ -55,7 +60,10 @@ def dequantize(raw: Tensor, kind: int, out: Tensor) -> None:
     """Fill out, float32 [elements], from whole blocks, uint8 [bytes], of a kind that has a block size."""
     if kind in COMMON:
         nbytes, unpack = COMMON[kind]
-        unpack(raw.view(-1, nbytes), out.view(-1, 32))
+        for blocks, part in zip(
+            raw.view(-1, nbytes).split(IN_ONE_THREAD), out.view(-1, 32).split(IN_ONE_THREAD), strict=True
+        ):
+            unpack(blocks, part)
     else:
         import gguf
 
