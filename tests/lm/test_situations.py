@@ -12,10 +12,12 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from cutaway import Edit
+from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM, load
 from cutaway.text.pieces import Tokens
 from tests.apps.conftest import Run, cutaway  # noqa: F401
-from tests.parity.tiny import build, gpt2, opt
+from tests.parity.tiny import build, gpt2, llama, opt
 
 TALK = [{"role": "user", "content": "the cat"}]
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -184,3 +186,32 @@ def test_a_copy_of_the_folder_without_generation_config_says_nothing(tmp_path: P
     (tmp_path / "two" / "generation_config.json").unlink()
     lm = opened(tmp_path / "two")
     assert lm.sampling == {} and "generation_config" not in str(lm)
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_a_left_padded_row_of_large_values_is_finite_and_as_alone(dtype: str, quantize: str | None, tmp_path: Path):
+    config = opt(vocab_size=64, hidden_size=32, num_hidden_layers=2, pad_token_id=1, eos_token_id=2)
+    build(config, scale=1.5).save_pretrained(tmp_path)
+    lm = load(tmp_path, dtype=dtype, quantize=quantize, device="cpu")
+    two = Tokens.from_ids([[1, 1, 1, 2, 7], [2, 5, 6, 7, 8]], [[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]])
+    alone = torch.tensor([[2, 7]])
+    batch, single = lm.logits(two), lm.logits(alone)
+    assert batch.isfinite().all()
+    rounding = {"float16": 2e-2, "bfloat16": 2e-1, "float32": 1e-5}[dtype]
+    assert (batch[0, 3:] - single[0]).abs().max() <= rounding * single.abs().max()
+    if dtype == "float32":
+        assert lm.generate(two, max_new_tokens=3).new_ids[0] == lm.generate(alone, max_new_tokens=3).new_ids[0]
+
+
+def test_a_head_that_shares_its_keys_is_named_by_the_shared_one(tmp_path: Path):
+    model = build(llama(vocab_size=64, hidden_size=64, num_attention_heads=8, num_key_value_heads=2))
+    model.save_pretrained(tmp_path)
+    lm, ids = opened(tmp_path), torch.tensor([[3, 7, 11, 20]])
+    with pytest.raises(BadArgument, match="head=5"):
+        lm.trace(ids, "logits", edits=[Edit.zero("blocks.0.attn.k", head=5)])
+    second = torch.arange(16) < 8  # of two value heads, 8 wide, the second goes to zero
+    model.model.layers[0].self_attn.v_proj.register_forward_hook(lambda module, args, output: output * second)
+    edited = lm.trace(ids, "logits", edits=[Edit.zero("blocks.0.attn.v", head=1)])["logits"]
+    with torch.no_grad():
+        assert (edited - model(ids).logits).abs().max() < 1e-4
