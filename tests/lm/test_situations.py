@@ -208,7 +208,7 @@ def test_a_head_that_shares_its_keys_is_named_by_the_shared_one(tmp_path: Path):
     model = build(llama(vocab_size=64, hidden_size=64, num_attention_heads=8, num_key_value_heads=2))
     model.save_pretrained(tmp_path)
     lm, ids = opened(tmp_path), torch.tensor([[3, 7, 11, 20]])
-    with pytest.raises(BadArgument, match="head=5"):
+    with pytest.raises(BadArgument, match="key/value head 5"):
         lm.trace(ids, "logits", edits=[Edit.zero("blocks.0.attn.k", head=5)])
     second = torch.arange(16) < 8  # of two value heads, 8 wide, the second goes to zero
     model.model.layers[0].self_attn.v_proj.register_forward_hook(lambda module, args, output: output * second)
