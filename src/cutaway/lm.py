@@ -122,15 +122,20 @@ class LM:
     @cached_property
     def sampling(self) -> dict[str, Any]:
         """The settings that the model's generation_config.json gives: `generate` takes them where you say nothing."""
-        return published_settings(self.checkpoint.generation)[0]
+        settings = published_settings(self.checkpoint.generation)[0]
+        return settings if self._has_tokenizer else {n: v for n, v in settings.items() if n != "stop_strings"}
+
+    @cached_property
+    def _has_tokenizer(self) -> bool:
+        try:
+            return bool(self.tokenizer)
+        except NoTokenizer:  # ids in, ids out
+            return False
 
     @property
     def notes(self) -> list[str]:
         """What was decided or passed over while the model was opened, a sentence each."""
-        try:
-            of_tokenizer: Sequence[str] = self.tokenizer.notes
-        except NoTokenizer:
-            of_tokenizer = ()
+        of_tokenizer = self.tokenizer.notes if self._has_tokenizer else ()
         return [*self.checkpoint.notes, *of_tokenizer, *published_settings(self.checkpoint.generation)[1]]
 
     def tokenize(
@@ -323,7 +328,7 @@ class LM:
         if isinstance(texts, Tokens):
             tokens = texts
         elif isinstance(texts, Tensor):
-            tokens = tokens_of_ids(texts, self.checkpoint.pad_id, self.checkpoint.eos_ids)
+            tokens = tokens_of_ids(texts, self.checkpoint.pad_id, self.checkpoint.bos_id, self.checkpoint.eos_ids)
         else:
             tokens = self.tokenize(texts, add_special_tokens=add_special_tokens)
         return fitting(tokens, self.config.vocab_size, self.config.n_positions).to(self.device)
@@ -350,11 +355,8 @@ class LM:
         editor.finish()
 
     def _stream(self, tokens: Tokens, settings: Sampling, tap: Tap) -> Iterator[Step]:
-        try:
-            decoders = [StreamDecoder(self.tokenizer) for _ in tokens.ids]
-            decode, show = self.tokenizer.spelled, self.token_text
-        except NoTokenizer:  # ids in, ids out
-            decoders, decode, show = [], None, None
+        decoders = [StreamDecoder(self.tokenizer) for _ in tokens.ids] if self._has_tokenizer else []
+        decode, show = (self.tokenizer.spelled, self.token_text) if self._has_tokenizer else (None, None)
         steps = generate(
             self.decoder, tokens, settings,
             eos_ids=self.eos_ids, pad_id=self._pad_id, decode=decode, show=show, tap=tap,
@@ -366,26 +368,17 @@ class LM:
         """Ids that end a text: the checkpoint's, else the tokenizer's."""
         if self.checkpoint.eos_ids:
             return self.checkpoint.eos_ids
-        try:
-            eos = self.tokenizer.eos_id
-        except NoTokenizer:
-            eos = None
+        eos = self.tokenizer.eos_id if self._has_tokenizer else None
         return frozenset(() if eos is None else (eos,))
 
     @property
     def _pad_id(self) -> int:
-        return min(self.eos_ids, default=0)
+        return min((id for id in self.eos_ids if 0 <= id < self.config.vocab_size), default=0)
 
     def _decode(self, ids: list[int]) -> str:
         """The text of new ids; none where ids are all there is."""
-        try:
-            return self.tokenizer.decode(ids)
-        except NoTokenizer:
-            return ""
+        return self.tokenizer.decode(ids) if self._has_tokenizer else ""
 
     def token_text(self, token: int) -> str:
         """What one id looks like as text; empty where ids are all there is."""
-        try:
-            return self.tokenizer.pieces([token])[0].text
-        except NoTokenizer:
-            return ""
+        return self.tokenizer.pieces([token])[0].text if self._has_tokenizer else ""

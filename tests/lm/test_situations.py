@@ -1,6 +1,7 @@
 """Situations that people report of a model and its texts: where a text begins, where it ends, and who says so."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from cutaway import Edit
-from cutaway.ground.errors import BadArgument
+from cutaway.ground.errors import BadArgument, BadCheckpoint
 from cutaway.lm import LM, load
 from cutaway.text.pieces import Tokens
 from tests.apps.conftest import Run, cutaway  # noqa: F401
@@ -215,3 +216,56 @@ def test_a_head_that_shares_its_keys_is_named_by_the_shared_one(tmp_path: Path):
     edited = lm.trace(ids, "logits", edits=[Edit.zero("blocks.0.attn.v", head=1)])["logits"]
     with torch.no_grad():
         assert (edited - model(ids).logits).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("said", ["2", ["2"], 2.5, [[2]], True])
+def test_an_end_that_is_no_id_is_refused(said: Any, tmp_path: Path):
+    a_gpt2(tmp_path, 64)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": said}))
+    with pytest.raises(BadCheckpoint, match="an id or a list of ids"):
+        opened(tmp_path).generate(torch.tensor([[3, 7]]), max_new_tokens=2)
+
+
+def test_an_end_beyond_the_vocabulary_ends_nothing(tmp_path: Path):
+    a_gpt2(tmp_path, 64)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [99, -1]}))
+    lm, two = opened(tmp_path), Tokens.from_ids([[3, 7, 9], [5, 0, 0]], [[1, 1, 1], [1, 0, 0]])
+    assert [len(ids) for ids in lm.generate(two, max_length=5).new_ids] == [2, 4]  # one is over before the other
+
+
+def test_stop_strings_of_the_model_need_a_tokenizer(tmp_path: Path):
+    a_gpt2(tmp_path, 64)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"stop_strings": ["x"], "eos_token_id": 0}))
+    lm = opened(tmp_path)
+    assert lm.generate(torch.tensor([[3, 7]]), max_new_tokens=2).new_ids
+    with pytest.raises(BadArgument, match="without a tokenizer"):
+        lm.generate(torch.tensor([[3, 7]]), max_new_tokens=2, stop_strings=["x"])
+
+
+def test_a_pad_token_that_also_begins_texts(tmp_path: Path):
+    model = build(llama(vocab_size=64, pad_token_id=1, bos_token_id=1, eos_token_id=2))
+    model.save_pretrained(tmp_path)
+    lm, begun = opened(tmp_path), torch.tensor([[1, 5, 6]])
+    with torch.no_grad():
+        assert (lm.logits(begun) - model(begun).logits).abs().max() < 1e-4  # a BOS, not padding
+    with pytest.warns(UserWarning, match="taken for padding"):
+        lm.logits(torch.tensor([[1, 1, 5, 6], [7, 8, 9, 3]]))
+
+
+def test_what_was_said_of_the_files_is_kept_in_8_bits(tmp_path: Path, cutaway: Run):  # noqa: F811
+    a_gpt2(tmp_path / "model", len(tokenizer(tmp_path / "model")))
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"unsloth_fixed": True}))
+    done = cutaway("quantize", tmp_path / "model", tmp_path / "kept")
+    assert done.code == 0 and done.err.count("unsloth_fixed=True") == 1
+    lm = load(tmp_path / "kept", device="cpu")
+    assert lm.notes == ["config.json also says unsloth_fixed=True, which gpt2 does not read"]
+
+
+def test_a_pickle_finds_its_files_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    a_gpt2(tmp_path / "model", 64)
+    monkeypatch.chdir(tmp_path)
+    lm, ids = load("model", quantize=None, device="cpu"), torch.tensor([[3, 7]])
+    written = pickle.dumps(lm)
+    monkeypatch.chdir(tmp_path.parent)
+    assert torch.equal(pickle.loads(written).logits(ids), lm.logits(ids))

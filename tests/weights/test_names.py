@@ -136,6 +136,15 @@ def test_a_saved_model_keeps_the_head_that_its_files_had(tmp_path: Path):
     assert not kept.config.tied_head and kept.check(TWO).passed
 
 
+def test_a_table_and_a_head_that_only_round_alike_are_two(tmp_path: Path):
+    folder, _ = saved("llama-tied", tmp_path)
+    table = "model.embed_tokens.weight"
+    change(folder, lambda state: state | {table: state[table].half(), "lm_head.weight": state[table]})
+    lm = opened(folder)
+    assert not lm.config.tied_head and lm.check(TWO).passed
+    assert (lm.logits(IDS) - expected(folder)).abs().max() < 1e-6
+
+
 def test_the_same_weights_twice_are_refused(tmp_path: Path):
     folder, _ = saved("llama", tmp_path)
     q, k = "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight"

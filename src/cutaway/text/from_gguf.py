@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, decoders, models, normalizers, processors
+from tokenizers import AddedToken, decoders, models, normalizers
 from tokenizers import Tokenizer as Backend
 
 from cutaway.ground.errors import NoTokenizer
 from cutaway.text.gguf_roles import CONTROL, NORMAL, USER_DEFINED, end_ids, role_ids, tokens_of, types_of, unsound
 from cutaway.text.gguf_splits import split_of
-from cutaway.text.parts import Parts
+from cutaway.text.parts import Parts, add_ends
 from cutaway.text.spelling import SPACE
 
 # Kinds of llama.cpp's that are not built here, as they are called elsewhere
@@ -68,11 +68,12 @@ def _chat_template(metadata: dict[str, Any]) -> tuple[str | None, list[str]]:
     ]
 
 
-def tokenizer_files_from_gguf(metadata: dict[str, Any], folder: Path) -> None:
+def tokenizer_files_from_gguf(metadata: dict[str, Any], folder: Path) -> tuple[str, ...]:
     """Write tokenizer.json and tokenizer_config.json, from which transformers builds the same tokenizer.
 
     The class named in the config is the one that takes tokenizer.json as it is; BOS and EOS are in its template,
-    so no add_bos_token is written: transformers would rebuild the template from it. Raises as parts_from_gguf.
+    so no add_bos_token is written: transformers would rebuild the template from it. Returns the tokenizer's notes;
+    raises as parts_from_gguf.
     """
     parts = parts_from_gguf(metadata)
     architecture = metadata.get("general.architecture")
@@ -88,6 +89,7 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], folder: Path) -> None:
     parts.backend.save(str(folder / "tokenizer.json"), pretty=False)
     text = json.dumps(config, indent=2, ensure_ascii=False)
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    return parts.notes
 
 
 def _byte_level(metadata: dict[str, Any]) -> tuple[Backend, list[str]]:
@@ -186,15 +188,8 @@ def _add_special_tokens(backend: Backend, metadata: dict[str, Any], names: dict[
 def _add_template(backend: Backend, metadata: dict[str, Any], names: dict[str, str]) -> None:
     """BOS before and EOS after a text, where the file says so or its kind implies it (as llama.cpp does)."""
     implied = metadata["tokenizer.ggml.model"] == "llama" or split_of(metadata)[0].bos
-    add = {
-        "bos_token": metadata.get("tokenizer.ggml.add_bos_token", implied),
-        "eos_token": metadata.get("tokenizer.ggml.add_eos_token", False),
-    }
-    before, after = ([names[role]] if add[role] and role in names else [] for role in ("bos_token", "eos_token"))
-    if before or after:
-        ids = [(token, backend.token_to_id(token)) for token in dict.fromkeys([*before, *after])]
-        template = processors.TemplateProcessing(single=[*before, "$A", *after], special_tokens=ids)
-        backend.post_processor = template
+    bos = metadata.get("tokenizer.ggml.add_bos_token", implied)
+    add_ends(backend, names, bos=bos, eos=metadata.get("tokenizer.ggml.add_eos_token", False))
 
 
 def _check_spelled_once(tokens: list[str]) -> None:

@@ -6,11 +6,11 @@ It does not know a tokenizer.json. What no file says of special tokens follows t
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from cutaway.text.folder_settings import Settings, add_tokens, read_json, read_settings, unreadable
-from cutaway.text.parts import NAMES, Parts
+from cutaway.text.parts import NAMES, Parts, add_ends
 
 # What a kind of model means where no file says it. transformers takes GPT-2's tokens for all, so no BOS for OPT, whose
 # models were trained with one.
@@ -47,7 +47,7 @@ def parts_from_merges(folder: Path) -> Parts | None:
     add_tokens(backend, [token for _, token in sorted(settings.added.items())])
     add_tokens(backend, [token for token in by_role if token.content not in said] + by_file)
     add_bos = kind in WITH_BOS if settings.add_bos is None else settings.add_bos
-    _add_template(backend, names, {"bos_token": add_bos, "eos_token": bool(settings.add_eos)})
+    add_ends(backend, names, bos=bool(add_bos), eos=bool(settings.add_eos))
     return Parts(backend, names, settings.chat_template)
 
 
@@ -62,10 +62,3 @@ def _names(kind: str, vocab: dict[str, int], config: dict[str, Any], settings: S
         if role in settings.names:
             names[role] = settings.names[role].content
     return names
-
-
-def _add_template(backend: Backend, names: dict[str, str], add: dict[str, bool]) -> None:
-    before, after = ([names[role]] if add[role] and role in names else [] for role in ("bos_token", "eos_token"))
-    ids = [(token, backend.token_to_id(token)) for token in dict.fromkeys([*before, *after])]
-    if ids:
-        backend.post_processor = processors.TemplateProcessing(single=[*before, "$A", *after], special_tokens=ids)

@@ -8,13 +8,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from cutaway.ground.errors import NoTokenizer
 from cutaway.text.folder_settings import Settings, add_tokens, read_settings, unreadable
 from cutaway.text.from_gguf import merges_from_scores
-from cutaway.text.parts import NAMES, Parts
+from cutaway.text.parts import NAMES, Parts, add_ends
 from cutaway.text.sentencepiece_file import Kind, Method, SentencePieces, read_sentencepiece
 from cutaway.text.spelling import SPACE
 
@@ -144,11 +144,8 @@ def _add_special_tokens(
 
 def _add_template(backend: Backend, names: dict[str, str], settings: Settings) -> tuple[str, ...]:
     """BOS before a text and EOS after it as the files say; where they say nothing, BOS alone. Returns the notes."""
-    add = {"bos_token": settings.add_bos is not False, "eos_token": bool(settings.add_eos)}
-    before, after = ([names[role]] if add[role] and role in names else [] for role in ("bos_token", "eos_token"))
-    ids = [(token, backend.token_to_id(token)) for token in dict.fromkeys([*before, *after])]
-    if ids:
-        backend.post_processor = processors.TemplateProcessing(single=[*before, "$A", *after], special_tokens=ids)
-    if settings.add_bos is None and before:
-        return (f"no file says add_bos_token: {before[0]} is put before each text, as Llama's models were trained.",)
+    add_ends(backend, names, bos=settings.add_bos is not False, eos=bool(settings.add_eos))
+    if settings.add_bos is None and "bos_token" in names:
+        bos = names["bos_token"]
+        return (f"no file says add_bos_token: {bos} is put before each text, as Llama's models were trained",)
     return ()

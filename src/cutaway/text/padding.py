@@ -13,17 +13,20 @@ from cutaway.ground.errors import BadArgument, BadText
 from cutaway.text.pieces import Tokens
 
 
-def tokens_of_ids(ids: Tensor, pad_id: int | None, eos_ids: frozenset[int]) -> Tokens:
+def tokens_of_ids(ids: Tensor, pad_id: int | None, bos_id: int | None, eos_ids: frozenset[int]) -> Tokens:
     """Tokens of ids [T] or [B, T] without a mask. Where rows of a batch begin or end with the pad token, and that is
     no end of text, it is taken for padding, and a warning says so. Raises as Tokens.from_ids.
 
-    transformers masks a pad token wherever it stands; inside a text it is one of its tokens here.
+    A pad token that also begins texts (Qwen's) is padding only where two stand together at an end of some row.
+    transformers' generate infers the mask likewise, but masks a pad token inside a text too.
     """
     tokens = Tokens.from_ids(ids)
     if pad_id is None or pad_id in eos_ids or not bool((tokens.ids == pad_id).any()):
         return tokens
     real_BT = tokens.ids != pad_id
     mask_BT = (real_BT.cumsum(-1) > 0) & (real_BT.flip(-1).cumsum(-1).flip(-1) > 0)
+    if pad_id == bos_id and int((~mask_BT).sum(-1).max()) < 2:
+        return tokens
     if bool(mask_BT.all()) or not bool(mask_BT.any(-1).all()):  # a row of nothing but padding is a text of that token
         return tokens
     count = int((~mask_BT).sum())

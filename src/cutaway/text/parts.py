@@ -6,6 +6,7 @@ It does not know where they come from, nor what is done with them.
 from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer as Backend
+from tokenizers import processors
 
 NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")  # the special tokens that have a role
 
@@ -19,3 +20,13 @@ class Parts:
     names: dict[str, str] = field(default_factory=dict)
     chat_template: str | None = None
     notes: tuple[str, ...] = ()
+
+
+def add_ends(backend: Backend, names: dict[str, str], *, bos: bool, eos: bool) -> None:
+    """Have the backend put BOS before and EOS after each text, where it should and the model has them."""
+    before = [names["bos_token"]] if bos and "bos_token" in names else []
+    after = [names["eos_token"]] if eos and "eos_token" in names else []
+    ids = [(token, backend.token_to_id(token)) for token in dict.fromkeys([*before, *after])]
+    if ids:
+        template = processors.TemplateProcessing(single=[*before, "$A", *after], special_tokens=ids)
+        backend.post_processor = template  # type: ignore[assignment]

@@ -11,6 +11,7 @@ from typing import Any
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadCheckpoint
+from cutaway.weights.config_reader import CONFIG
 from cutaway.weights.families import Family, facts_of, family_named
 from cutaway.weights.files import SAVED, is_gguf, model_path, open_folder
 from cutaway.weights.files.lazy import LazyTensor
@@ -33,10 +34,15 @@ class Checkpoint:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, it is its path and notes: the files are opened again where it arrives."""
-        return _open_again, (self.path, self.notes)
+        return _open_again, (self.path.resolve(), self.notes)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Checkpoint":
-        return replace(self, notes=list(self.notes))  # nobody writes to the rest
+        return replace(self, notes=list(self.notes))  # the rest is never written to
+
+    @property
+    def source(self) -> str:
+        """The file that the facts are from, as errors name it."""
+        return CONFIG if self.gguf_metadata is None else self.path.name
 
     @property
     def family(self) -> Family:
@@ -53,12 +59,24 @@ class Checkpoint:
     def eos_ids(self) -> frozenset[int]:
         """Ids that end a text: those of generation_config.json if it names some, else config.json's."""
         said = self._id("eos_token_id")
-        return frozenset([said] if isinstance(said, int) else said or ())
+        ids = said if isinstance(said, list) else [] if said is None else [said]
+        if any(type(id_) is not int for id_ in ids):
+            found = f"eos_token_id={said!r} in generation_config.json or {self.source}"
+            raise BadCheckpoint(found, "an id or a list of ids", "use the model's own files")
+        return frozenset(ids)
 
     @property
     def pad_id(self) -> int | None:
         """The id that fills rows of ids, where generation_config.json or config.json names one."""
-        said = self._id("pad_token_id")
+        return self._one_id("pad_token_id")
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id that begins a text, where generation_config.json or config.json names one."""
+        return self._one_id("bos_token_id")
+
+    def _one_id(self, name: str) -> int | None:
+        said = self._id(name)
         return said if isinstance(said, int) and said >= 0 else None
 
     def _id(self, name: str) -> Any:
@@ -75,13 +93,14 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
         gguf = open_gguf(path)
         config, tensors = hugging_face_view(gguf, notes.append)
-        name, facts = facts_of(config, notes.append)
+        name, facts = facts_of(config, notes.append, path.name)
         facts = decided_head(config, facts, family_named(name), tensors, notes.append)
         return Checkpoint(path, config, name, facts, tensors, gguf.metadata, notes)
     config = read_config(path)
+    if (path / SAVED).is_file():  # save.py opens it, and wrote down what was said of the files it came from
+        name, facts = facts_of(config, lambda line: None)
+        return Checkpoint(path, config, name, facts, {}, None, list(read_json(path / SAVED).get("notes", [])))
     name, facts = facts_of(config, notes.append)
-    if (path / SAVED).is_file():  # save.py opens it
-        return Checkpoint(path, config, name, facts, {}, None, notes)
     refuse_packed_config(config)
     tensors = open_folder(path, notes.append, config.get("transformers_weights"))
     facts = decided_head(config, facts, family_named(name), tensors, notes.append)

@@ -11,7 +11,7 @@ from cutaway.ground.config import Activation
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 
 T = TypeVar("T")
-OWN = "use the model's own config.json"
+CONFIG = "config.json"
 
 # Attributes that name, describe, train or decode: published everywhere, read by no forward pass, not worth a word.
 SILENT = frozenset(
@@ -25,7 +25,8 @@ SILENT = frozenset(
     output_scores pad_token_id prefix pretraining_tp problem_type quantization_config remove_invalid_values
     repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params
     temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript
-    transformers.js_config transformers_version typical_p unk_token_id use_bfloat16 use_cache""".split()
+    transformers_weights transformers.js_config transformers_version typical_p unk_token_id use_bfloat16
+    use_cache""".split()
 )
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -41,11 +42,19 @@ ACTIVATIONS: dict[str, Activation] = {
 class ConfigReader:
     """The attributes of one config.json, ticked off as they are read.
 
-    aliases: other names that transformers takes for an attribute (its attribute_map). Raises UnsupportedModel for a
-    value that the decoder does not compute, BadCheckpoint for one of a wrong type.
+    aliases: other names that transformers takes for an attribute (its attribute_map). source: the file that says them,
+    as errors name it. Raises UnsupportedModel for a value that the decoder does not compute, BadCheckpoint for one of a
+    wrong type.
     """
 
-    def __init__(self, config: Mapping[str, Any], family: str, aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        family: str,
+        aliases: Mapping[str, str] | None = None,
+        source: str = CONFIG,
+    ) -> None:
+        self.source = source
         renamed = {ours: config[theirs] for theirs, ours in (aliases or {}).items() if theirs in config}
         self.config = {name: value for name, value in config.items() if name not in (aliases or {})} | renamed
         self.family = family
@@ -61,16 +70,16 @@ class ConfigReader:
         kind = kind or (type(default) if default is not None else int)
         kind = (int, float) if kind is float else kind
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise BadCheckpoint(f"{name}={value!r} in config.json", f"a value like {default!r}", OWN)
+            raise self.wrong(f"{name}={value!r}", f"a value like {default!r}")
         return cast(T, value)
 
     def size(self, name: str, default: int, optional: bool = False) -> int:
         """A count of something: an integer of at least 1. optional: null means the default too."""
         if not optional and self.config.get(name, default) is None:
-            raise BadCheckpoint(f"{name}=null in config.json", f"a number such as {default}", OWN)
+            raise self.wrong(f"{name}=null", f"a number such as {default}")
         value = self.take(name, default, int)
         if value < 1:
-            raise BadCheckpoint(f"{name}={value} in config.json", "at least 1", OWN)
+            raise self.wrong(f"{name}={value}", "at least 1")
         return value
 
     def require(self, name: str, supported: Any, why: str) -> None:
@@ -78,7 +87,7 @@ class ConfigReader:
         self.read.add(name)
         value = self.config.get(name)
         if value is not None and value != supported:
-            found = f"{name}={value!r} in config.json, which {why}"
+            found = f"{name}={value!r} in {self.source}, which {why}"
             raise UnsupportedModel(found, f"{name}={supported!r}", "choose a model without it")
 
     def no_effect(self, *names: str) -> None:
@@ -88,16 +97,20 @@ class ConfigReader:
     def activation(self, name: str, default: str) -> Activation:
         value = self.take(name, default)
         if value not in ACTIVATIONS:
-            found, expected = f"{name}={value!r} in config.json", f"one of {', '.join(ACTIVATIONS)}"
+            found, expected = f"{name}={value!r} in {self.source}", f"one of {', '.join(ACTIVATIONS)}"
             raise UnsupportedModel(found, expected, "choose a model with one")
         return ACTIVATIONS[value]
 
     def head_width(self, width: int, heads: int) -> int:
         """Width of a head, where heads share the model width evenly."""
         if width % heads:
-            found = f"a width of {width} for {heads} heads in config.json"
-            raise BadCheckpoint(found, "a width that the heads divide", OWN)
+            raise self.wrong(f"a width of {width} for {heads} heads", "a width that the heads divide")
         return width // heads
+
+    def wrong(self, found: str, expected: str) -> BadCheckpoint:
+        """The error of a value that no model of the family can have."""
+        do = "use the model's own config.json" if self.source == CONFIG else "fetch the file again, or choose another"
+        return BadCheckpoint(f"{found} in {self.source}", expected, do)
 
     def note(self, line: str) -> None:
         """Something that was decided while reading, and should be known."""
@@ -106,7 +119,7 @@ class ConfigReader:
     def notes(self) -> list[str]:
         """What should be known of this config, once all of it was read; attributes left over are named in one line."""
         left = leftover({name: self.config[name] for name in self.config if name not in self.read | SILENT})
-        ignored = [f"config.json also says {left}, which {self.family} does not read"] if left else []
+        ignored = [f"{self.source} also says {left}, which {self.family} does not read"] if left else []
         return [*self._notes, *ignored]
 
 

@@ -36,7 +36,7 @@ def load_decoder(
     """
     decoder = empty_decoder(checkpoint.facts)
     codes = None if quantize is None else Codes(decoder, quantize, keep, device)
-    plan = match(checkpoint.facts, checkpoint.family, checkpoint.tensors, decoder)
+    plan = match(checkpoint.facts, checkpoint.family, checkpoint.tensors, decoder, checkpoint.source)
     total, done = sum(checkpoint.tensors[name].nbytes for name in plan), 0
     for name, target in plan.items():
         if progress:

@@ -14,11 +14,11 @@ import torch
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadCheckpoint
 from cutaway.model.decoder import Decoder
+from cutaway.weights.config_reader import CONFIG
 from cutaway.weights.families import Family
 from cutaway.weights.files.lazy import LazyTensor
 
 EMBEDDING, HEAD = "embed.token.weight", "unembed.head.weight"
-OWN_CONFIG = "use the config.json that belongs to these weights"
 
 # What training tools put around or into names: torch.nn.DataParallel and DistributedDataParallel, torch.compile, FSDP,
 # activation checkpointing; before them, a multimodal model around the language model, and peft.
@@ -87,11 +87,14 @@ def decided_head(
     return replace(facts, tied_head=True)
 
 
-def match(facts: DecoderConfig, family: Family, tensors: Tensors, decoder: Decoder) -> dict[str, Target]:
+def match(
+    facts: DecoderConfig, family: Family, tensors: Tensors, decoder: Decoder, source: str = CONFIG
+) -> dict[str, Target]:
     """Every checkpoint tensor's place. Nothing unmapped, nothing missing, every shape checked before a byte is read.
 
-    A tied head's tensor has no place beside the table's. Raises BadCheckpoint.
+    A tied head's tensor has no place beside the table's. source: the file the facts are from. Raises BadCheckpoint.
     """
+    do = "use the config.json that belongs to these weights" if source == CONFIG else f"fetch {source} again"
     shapes = {name: tuple(p.shape) for name, p in decoder.named_parameters()}
     names = Names(family)
     ours = {name: names.ours(name) for name in tensors}
@@ -105,8 +108,10 @@ def match(facts: DecoderConfig, family: Family, tensors: Tensors, decoder: Decod
             continue
         target = None if spec is None else target_of(spec, facts)
         if target is None or target.parameter not in shapes:
-            raise BadCheckpoint(f"the tensor {name!r}", "only tensors that a model of this config has", OWN_CONFIG)
-        _check_shape(tensors[name], target, shapes[target.parameter])
+            raise BadCheckpoint(f"the tensor {name!r}", "only tensors that a model of this config has", do)
+        expected = _shape(target, shapes[target.parameter])
+        if tuple(tensors[name].shape) != expected:
+            raise BadCheckpoint(f"{name!r} of shape {list(tensors[name].shape)}", f"{list(expected)}", do)
         plan[name] = target
     _check_complete(plan, shapes, family)
     return plan
@@ -131,7 +136,8 @@ def _equal(one: LazyTensor, other: LazyTensor) -> bool:
         return True
     step = max(1, (16 << 20) * one.n_rows // max(one.nbytes, 1))
     runs = (slice(start, start + step) for start in range(0, one.n_rows, step))
-    return all(torch.equal(one.read(rows), other.read(rows).to(one.dtype)) for rows in runs)
+    wide = torch.promote_types(one.dtype, other.dtype)
+    return all(torch.equal(one.read(rows).to(wide), other.read(rows).to(wide)) for rows in runs)
 
 
 def _rows(part: str, facts: DecoderConfig) -> slice:
@@ -141,11 +147,10 @@ def _rows(part: str, facts: DecoderConfig) -> slice:
     return slice(start, start + size)
 
 
-def _check_shape(tensor: LazyTensor, target: Target, whole: tuple[int, ...]) -> None:
-    expected = whole if target.rows is None else (target.rows.stop - target.rows.start, *whole[1:])
-    expected = expected[::-1] if target.transposed else expected
-    if tuple(tensor.shape) != expected:
-        raise BadCheckpoint(f"{tensor.name!r} of shape {list(tensor.shape)}", f"{list(expected)}", OWN_CONFIG)
+def _shape(target: Target, whole: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a tensor that fills these rows of a parameter."""
+    rows = whole if target.rows is None else (target.rows.stop - target.rows.start, *whole[1:])
+    return rows[::-1] if target.transposed else rows
 
 
 def _check_complete(plan: dict[str, Target], shapes: dict[str, tuple[int, ...]], family: Family) -> None:

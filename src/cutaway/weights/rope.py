@@ -7,8 +7,8 @@ import math
 from typing import Any
 
 from cutaway.ground.config import RopeConfig
-from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
-from cutaway.weights.config_reader import OWN, ConfigReader, leftover
+from cutaway.ground.errors import UnsupportedModel
+from cutaway.weights.config_reader import ConfigReader, leftover
 
 KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
 # Names that say how a kind came about, and are read by no code.
@@ -27,50 +27,50 @@ def read_rope(config: ConfigReader, d_head: int, n_positions: int) -> RopeConfig
     context = config.take("original_max_position_embeddings", 0, int)
     if context:  # transformers gives the one beside the dictionary priority
         raw |= {"original_max_position_embeddings": context}
-    facts = ConfigReader(raw, "rotary positions")
-    kind = facts.take("rope_type", facts.take("type", "default"))
+    rope = ConfigReader(raw, "rotary positions", source=config.source)
+    kind = rope.take("rope_type", rope.take("type", "default"))
     if kind not in KINDS:
-        found = f"rope_type={kind!r} in config.json"
+        found = f"rope_type={kind!r} in {config.source}"
         raise UnsupportedModel(found, f"one of {', '.join(KINDS)}", "choose a model with one of those")
-    rope = _of_kind(facts, kind, d_head, n_positions)
+    facts = _of_kind(rope, kind, d_head, n_positions)
     if kind == "dynamic":
         config.note(f"rotary positions are as trained up to {n_positions}; dynamic scaling would begin beyond them")
-    left = leftover({name: value for name, value in raw.items() if name not in facts.read | SILENT})
+    left = leftover({name: value for name, value in raw.items() if name not in rope.read | SILENT})
     if left and kind != "default":
-        config.note(f"rope parameters of config.json also say {left}, which its kind {kind!r} does not read")
-    return rope
+        config.note(f"rope parameters of {config.source} also say {left}, which its kind {kind!r} does not read")
+    return facts
 
 
-def _of_kind(facts: ConfigReader, kind: str, dims: int, n_positions: int) -> RopeConfig:
-    theta = float(facts.take("rope_theta", 10000.0, float))
+def _of_kind(rope: ConfigReader, kind: str, dims: int, n_positions: int) -> RopeConfig:
+    theta = float(rope.take("rope_theta", 10000.0, float))
     if kind == "default":
         return RopeConfig(theta, dims)  # transformers reads nothing else here either
-    facts.require("partial_rotary_factor", 1.0, "would turn only a part of each head")
-    factor = _number(facts, "factor", kind)
+    rope.require("partial_rotary_factor", 1.0, "would turn only a part of each head")
+    factor = _number(rope, "factor", kind)
     if kind == "dynamic":  # its frequencies change beyond n_positions only, where no text may go
         return RopeConfig(theta, dims)
     if kind == "linear":
         return RopeConfig(theta, dims, "linear", factor)
-    context = facts.take("original_max_position_embeddings", n_positions, int)
+    context = rope.take("original_max_position_embeddings", n_positions, int)
     if kind == "llama3":
-        low, high = _number(facts, "low_freq_factor", kind), _number(facts, "high_freq_factor", kind)
+        low, high = _number(rope, "low_freq_factor", kind), _number(rope, "high_freq_factor", kind)
         return RopeConfig(theta, dims, "llama3", factor, context, low, high)
     # The name of llama.cpp and of YaRN's authors; transformers passes it over, the models were made with it.
-    facts.require("attn_factor", 1, "scales the rotated queries and keys")
-    mscale, all_dim = facts.take("mscale", 0.0, float), facts.take("mscale_all_dim", 0.0, float)
+    rope.require("attn_factor", 1, "scales the rotated queries and keys")
+    mscale, all_dim = rope.take("mscale", 0.0, float), rope.take("mscale_all_dim", 0.0, float)
     return RopeConfig(
         theta, dims, "yarn", factor, context,
-        beta_fast=float(facts.take("beta_fast", 32.0, float) or 32),
-        beta_slow=float(facts.take("beta_slow", 1.0, float) or 1),
-        truncate=facts.take("truncate", True),
-        attention_factor=float(facts.take("attention_factor", _yarn_strength(factor, mscale, all_dim), float)),
+        beta_fast=float(rope.take("beta_fast", 32.0, float) or 32),
+        beta_slow=float(rope.take("beta_slow", 1.0, float) or 1),
+        truncate=rope.take("truncate", True),
+        attention_factor=float(rope.take("attention_factor", _yarn_strength(factor, mscale, all_dim), float)),
     )  # fmt: skip
 
 
-def _number(facts: ConfigReader, name: str, kind: str) -> float:
-    if facts.config.get(name) is None:
-        raise BadCheckpoint(f"rope_type={kind!r} without {name} in config.json", f"its {name}", OWN)
-    return float(facts.take(name, 1.0, float))
+def _number(rope: ConfigReader, name: str, kind: str) -> float:
+    if rope.config.get(name) is None:
+        raise rope.wrong(f"rope_type={kind!r} without {name}", f"its {name}")
+    return float(rope.take(name, 1.0, float))
 
 
 def _yarn_strength(factor: float, mscale: float, all_dim: float) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cutaway.ground.errors import BadArgument, BadCheckpoint
+from cutaway.ground.errors import BadArgument, BadCheckpoint, NoTokenizer
 from cutaway.model.decoder import Decoder
 from cutaway.quant.linear import Int8Linear
 from cutaway.quant.steps import use_native_steps
@@ -43,14 +43,15 @@ def save(
     decoder: Decoder,
     checkpoint: Checkpoint,
     out: Path,
-    write_tokenizer: Callable[[dict[str, Any], Path], None],
+    write_tokenizer: Callable[[dict[str, Any], Path], tuple[str, ...]],
     *,
     name: str,
     progress: Progress | None = None,
 ) -> None:
     """Write a quantized decoder as the folder `out`, under a temporary name until it is whole.
 
-    write_tokenizer(metadata, folder): makes tokenizer files where the checkpoint is a GGUF. Raises BadArgument where
+    write_tokenizer(metadata, folder): makes tokenizer files where the checkpoint is a GGUF, and returns the
+    tokenizer's notes. Raises BadArgument where
     `out` is there already or the decoder is not quantized; OSError where the disk refuses.
     """
     modes = {layer.mode for layer in decoder.modules() if isinstance(layer, Int8Linear)}
@@ -65,10 +66,11 @@ def save(
         tensors = _tensors(decoder)
         specs = {n: (t.dtype, tuple(t.shape)) for n, t in tensors.items()}
         write_safetensors(temporary / WEIGHTS, specs, tensors.__getitem__)
-        _write_beside(checkpoint, temporary, write_tokenizer)
+        notes = [*checkpoint.notes, *_write_beside(checkpoint, temporary, write_tokenizer)]
         manifest = {
             "layout": LAYOUT,
             "mode": modes.pop(),
+            "notes": notes,  # what was said when the files that it came from were opened
             "source": {"name": name, "files": _source_hashes(checkpoint, progress)},
             "files": {file.name: sha256(file) for file in sorted(temporary.iterdir())},
         }
@@ -180,19 +182,23 @@ def _fill_rest(
 
 
 def _write_beside(
-    checkpoint: Checkpoint, folder: Path, write_tokenizer: Callable[[dict[str, Any], Path], None]
-) -> None:
+    checkpoint: Checkpoint, folder: Path, write_tokenizer: Callable[[dict[str, Any], Path], tuple[str, ...]]
+) -> tuple[str, ...]:
+    """The model's own small files; what should be known of a tokenizer that was made from a GGUF's."""
     config = checkpoint.config | {"tie_word_embeddings": checkpoint.facts.tied_head}  # as the tensors decided
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     if checkpoint.gguf_metadata is not None:
-        write_tokenizer(checkpoint.gguf_metadata, folder)
         for file in checkpoint.path.parent.glob("LICENSE*"):
             shutil.copyfile(file, folder / file.name)
-        return
+        try:
+            return write_tokenizer(checkpoint.gguf_metadata, folder)
+        except NoTokenizer as error:  # ids run without one
+            return (f"it was made without a tokenizer: {error}",)
     for pattern in BESIDE:
         for file in checkpoint.path.glob(pattern):
             if file.name != "config.json" and not any(file.match(no) for no in NOT_BESIDE):
                 shutil.copyfile(file, folder / file.name)
+    return ()
 
 
 def _source_hashes(checkpoint: Checkpoint, progress: Progress | None) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cutaway.apps.cli.options import Debug, Json, Model, Offline, Unread
-from cutaway.apps.cli.running import MODES, busy, print_json, require_known
+from cutaway.apps.cli.running import MODES, busy, note, print_json, require_known
 from cutaway.ground.errors import BadArgument
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ def quantize(
         from cutaway.weights.opening import quantize as write
 
         folder = write(source, out, mode=mode, keep=keep or (), offline=offline, progress=report)
-        data = _data(load(folder, quantize=mode, device="cpu").decoder, folder, mode)
+        lm = load(folder, quantize=mode, device="cpu")
+        data = _data(lm.decoder, folder, mode)
+    for line in lm.notes:
+        note(line)
     print_json(data) if as_json else print(_page(data))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from cutaway.apps.cli.options import Debug, Json, Model, NoSpecial, Offline, Texts, Unread
-from cutaway.apps.cli.running import busy, facts_of, find, print_json, read_texts, require_known
+from cutaway.apps.cli.running import busy, facts_of, find, note, print_json, read_texts, require_known
 
 if TYPE_CHECKING:
     from cutaway.text.tokenizer import Tokenizer
@@ -41,6 +41,8 @@ def tokens(
         side = cast(Literal["right", "left"], padding_side)  # the tokenizer refuses another, in a sentence
         added = not no_special_tokens
         cut = tokenizer.tokenize(read, padding_side=side, add_special_tokens=added, context=context)
+    for line in tokenizer.notes:
+        note(line)
     if as_json:
         print_json(cut.as_data())
     else:
@@ -51,8 +53,9 @@ def _open(path: Path) -> "tuple[Tokenizer, int | None]":
     """The tokenizer, and the most tokens that its model takes (None where no config.json says)."""
     from cutaway.text.tokenizer import Tokenizer
     from cutaway.weights.checkpoint import open_checkpoint
-    from cutaway.weights.files import is_gguf
+    from cutaway.weights.files import is_gguf, model_path
 
+    path = model_path(path, note)
     if is_gguf(path):
         checkpoint = open_checkpoint(path)
         return Tokenizer.from_gguf(checkpoint.gguf_metadata or {}), checkpoint.facts.n_positions

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import UnsupportedModel
-from cutaway.weights.config_reader import ConfigReader
+from cutaway.weights.config_reader import CONFIG, ConfigReader
 
 
 class Family(Protocol):
@@ -34,8 +34,10 @@ def family_named(name: str) -> Family:
     return cast(Family, importlib.import_module(f"{__name__}.{name}"))
 
 
-def facts_of(config: Mapping[str, Any], note: Callable[[str], None]) -> tuple[str, DecoderConfig]:
+def facts_of(config: Mapping[str, Any], note: Callable[[str], None], source: str = CONFIG) -> tuple[str, DecoderConfig]:
     """The model type of a config.json and our facts of it; note(line): what should be known of them.
+
+    source: the file that says them, as errors name it.
 
     Raises UnsupportedModel for another family or a value that is not computed, BadCheckpoint for a wrong type.
     """
@@ -43,9 +45,9 @@ def facts_of(config: Mapping[str, Any], note: Callable[[str], None]) -> tuple[st
     family = family_named(name)
     other = [kind for kind in _architectures(config) if "For" in kind]
     if other and not any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in other):
-        found = f"architectures={other} in config.json, a {name} with another head than a language model's"
+        found = f"architectures={other} in {source}, a {name} with another head than a language model's"
         raise UnsupportedModel(found, f"one of {', '.join(family.ARCHITECTURES)}", "choose the language model itself")
-    reader = ConfigReader(config, name, getattr(family, "ALIASES", {}))
+    reader = ConfigReader(config, name, getattr(family, "ALIASES", {}), source)
     facts = family.facts(reader)
     for line in reader.notes():
         note(line)

@@ -35,7 +35,7 @@ WEIGHTS = {
     "ln_f.bias": "unembed.ln_final.bias",
     "lm_head.weight": "unembed.head.weight",
 }
-UNUSED = ("h.{i}.attn.bias", "h.{i}.attn.masked_bias")  # causal masks, stored by old versions
+UNUSED = ("h.{i}.attn.bias",)  # the causal mask, stored by old versions
 
 
 def facts(config: ConfigReader) -> DecoderConfig:

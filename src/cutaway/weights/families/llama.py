@@ -30,7 +30,7 @@ WEIGHTS = {
     "norm.weight": "unembed.ln_final.weight",
     "lm_head.weight": "unembed.head.weight",
 }
-UNUSED = ("layers.{i}.self_attn.rotary_emb.inv_freq",)  # follows from the config
+UNUSED = ()
 
 
 def facts(config: ConfigReader) -> DecoderConfig:
