@@ -101,7 +101,7 @@ class LM:
         """The model's tokenizer, opened at its first use: ids run without one. Raises NoTokenizer."""
         if self.checkpoint.gguf_metadata is not None:
             return Tokenizer.from_gguf(self.checkpoint.gguf_metadata)
-        return Tokenizer.from_folder(self.checkpoint.path)
+        return Tokenizer.from_folder(self.checkpoint.path, self.checkpoint.model_type)
 
     @property
     def sites(self) -> list[str]:
@@ -119,6 +119,9 @@ class LM:
         lines = [part for line in [*said, *self.notes] for part in textwrap.wrap(line, 80, subsequent_indent="  ")]
         return "\n".join([self.name, architecture.table(self.decoder), *([""] if lines else []), *lines])
 
+    def __repr__(self) -> str:
+        return f"<LM {self.name}: {architecture.facts(self.config)}; print it for its modules>"
+
     @cached_property
     def sampling(self) -> dict[str, Any]:
         """The settings that the model's generation_config.json gives: `generate` takes them where you say nothing."""
@@ -135,8 +138,16 @@ class LM:
     @property
     def notes(self) -> list[str]:
         """What was decided or passed over while the model was opened, a sentence each."""
-        of_tokenizer = self.tokenizer.notes if self._has_tokenizer else ()
+        of_tokenizer = [*self.tokenizer.notes, *self._misfits()] if self._has_tokenizer else []
         return [*self.checkpoint.notes, *of_tokenizer, *published_settings(self.checkpoint.generation)[1]]
+
+    def _misfits(self) -> Iterator[str]:
+        """Where the tokenizer and the model's own files disagree."""
+        rows, count, eos = self.config.vocab_size, self.tokenizer.vocab_size, self.tokenizer.eos_id
+        if count > rows:
+            yield f"the tokenizer has {count} tokens and the embedding {rows} rows: ids from {rows} on cannot be read"
+        if eos is not None and eos not in self.eos_ids:
+            yield f"the tokenizer's end, {self.token_text(eos)} (id {eos}), is none of the model's: it ends no text"
 
     def tokenize(
         self,
@@ -303,7 +314,7 @@ class LM:
         single = isinstance(texts, str) or (not isinstance(texts, Sequence) and len(tokens.ids) == 1)
         prompt = texts if isinstance(texts, str) else list(texts) if isinstance(texts, list | tuple) else None
         trace = None if watched is None else watched.trace(new_ids_of(steps, len(tokens.ids)))
-        return collect(tokens, steps, self._decode, prompt_text=prompt, single=single, trace=trace)
+        return collect(tokens, steps, prompt_text=prompt, single=single, trace=trace)
 
     def recording(
         self,
@@ -355,8 +366,11 @@ class LM:
         editor.finish()
 
     def _stream(self, tokens: Tokens, settings: Sampling, tap: Tap) -> Iterator[Step]:
-        decoders = [StreamDecoder(self.tokenizer) for _ in tokens.ids] if self._has_tokenizer else []
-        decode, show = (self.tokenizer.spelled, self.token_text) if self._has_tokenizer else (None, None)
+        decoders, decode, show = [], None, None
+        if self._has_tokenizer:
+            rows = zip(tokens.ids, tokens.mask.bool(), strict=True)
+            decoders = [StreamDecoder(self.tokenizer, after=ids[real].tolist()) for ids, real in rows]
+            decode, show = self.tokenizer.spelled, self.token_text
         steps = generate(
             self.decoder, tokens, settings,
             eos_ids=self.eos_ids, pad_id=self._pad_id, decode=decode, show=show, tap=tap,
@@ -374,10 +388,6 @@ class LM:
     @property
     def _pad_id(self) -> int:
         return min((id for id in self.eos_ids if 0 <= id < self.config.vocab_size), default=0)
-
-    def _decode(self, ids: list[int]) -> str:
-        """The text of new ids; none where ids are all there is."""
-        return self.tokenizer.decode(ids) if self._has_tokenizer else ""
 
     def token_text(self, token: int) -> str:
         """What one id looks like as text; empty where ids are all there is."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -126,7 +126,7 @@ def test_a_prompt_that_already_begins_with_bos(with_bos: Path):
 def test_no_special_tokens_on_the_command_line(with_bos: Path, cutaway: Run):  # noqa: F811
     for verb in ("tokens", "generate", "trace"):
         done = cutaway(verb, "<bos>the cat", "--model", with_bos)
-        assert done.code == 0 and "add_special_tokens=False" in done.err and "Warning" not in done.err
+        assert done.code == 0 and "--no-special-tokens for one" in done.err and "Warning" not in done.err
         assert cutaway(verb, "<bos>the cat", "--model", with_bos, "--no-special-tokens").err == ""
     ids = json.loads(cutaway("tokens", "the cat", "--model", with_bos, "--no-special-tokens", "--json").out)["ids"]
     assert 1 not in ids[0]
@@ -269,3 +269,67 @@ def test_a_pickle_finds_its_files_from_another_folder(tmp_path: Path, monkeypatc
     written = pickle.dumps(lm)
     monkeypatch.chdir(tmp_path.parent)
     assert torch.equal(pickle.loads(written).logits(ids), lm.logits(ids))
+
+
+def a_sentencepiece(folder: Path) -> PreTrainedTokenizerFast:
+    """Llama 2's kind of vocabulary, whose spaces stand before words: every text begins with one that decoding drops."""
+    backend = Backend(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])  # type: ignore
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence(steps)  # type: ignore[assignment]
+    special = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False)
+    backend.train_from_iterator(["the cat sat on the mat and the dog ran"] * 4, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    fast.save_pretrained(folder)
+    return fast
+
+
+def test_the_space_between_a_prompt_and_what_follows(tmp_path: Path, cutaway: Run):  # noqa: F811
+    fast = a_sentencepiece(tmp_path)
+    a_gpt2(tmp_path, len(fast))
+    lm = opened(tmp_path)
+    word = next(i for i in range(3, len(fast)) if (lm.tokenizer.token(i) or "").startswith("▁") and i != 3)
+    prompt = lm.tokenize("the cat")
+    lm.decoder.unembed.head.weight = torch.nn.Parameter(lm.decoder.unembed.head.weight.clone(), requires_grad=False)
+    last = lm.trace(prompt, "ln_final.out", positions=-1)["ln_final.out"][0, 0]
+    lm.decoder.unembed.head.weight[word] = 100 * last  # a word follows
+    out = lm.generate("the cat", max_new_tokens=3)
+    whole = fast.decode([*prompt.ids[0].tolist(), *out.new_ids[0]])
+    assert out.text.startswith(" ") and "the cat" + out.text == whole == str(out)
+    assert lm.generate(["the cat", "the"], max_new_tokens=3).text[0] == out.text
+
+
+def test_a_bare_gpt2_folder_that_names_no_model_type(tmp_path: Path, cutaway: Run):  # noqa: F811
+    fast = tokenizer(tmp_path / "made")
+    a_gpt2(tmp_path / "old", len(fast))
+    state = json.loads(fast.backend_tokenizer.to_str())["model"]
+    (tmp_path / "old" / "vocab.json").write_text(json.dumps(state["vocab"]))
+    merges = "\n".join(" ".join(merge) for merge in state["merges"])
+    (tmp_path / "old" / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+    config = json.loads((tmp_path / "old" / "config.json").read_text())
+    del config["model_type"]
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    expected = fast("the cat sat").input_ids
+    assert opened(tmp_path / "old").tokenize("the cat sat").ids[0].tolist() == expected
+    done = cutaway("tokens", "the cat sat", "--model", tmp_path / "old", "--json")
+    assert json.loads(done.out)["ids"] == [expected]
+
+
+def test_a_tokenizer_that_does_not_fit_its_model_is_said(tmp_path: Path):
+    fast = tokenizer(tmp_path, ("<|im_end|>",))
+    a_gpt2(tmp_path, len(fast) - 2)
+    fast.eos_token = "<|im_end|>"  # the chat's end, where the model's files name another
+    fast.save_pretrained(tmp_path)
+    assert opened(tmp_path).notes == [
+        f"the tokenizer has {len(fast)} tokens and the embedding {len(fast) - 2} rows: "
+        f"ids from {len(fast) - 2} on cannot be read",
+        "the tokenizer's end, <|im_end|> (id 1), is none of the model's: it ends no text",
+    ]
+
+
+def test_what_a_notebook_shows_is_short(tmp_path: Path):
+    a_gpt2(tmp_path, len(tokenizer(tmp_path)))
+    lm = opened(tmp_path)
+    shown = [repr(lm), repr(lm.tokenize(["the cat"] * 9)), repr(lm.generate("the cat", max_new_tokens=2))]
+    assert all(len(line) < 250 and "\n" not in line for line in shown)

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from cutaway.sample.generation import collect
 from cutaway.sample.loop import generate
 from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
+from cutaway.text.pieces import Tokens
 from tests.sample.tiny import Scripted, batch, real
 
 WORDS = [" the", "\n", "日本語日本語日本語日本語", "é", "'", "a" * 40, "", "\u202e", "🙂", " x", "z"]
@@ -122,15 +124,21 @@ def test_a_step_holds_the_seen_ids_only_for_the_penalty() -> None:
 
 
 def test_generation_holds_the_new_text() -> None:
-    tokens, decode = batch([1, 2], [3]), lambda new: "".join(map(chr, (97 + i for i in new)))
-    steps = list(generate(real(), tokens, Sampling(max_new_tokens=4)))
-    out = collect(tokens, steps, decode, prompt_text=["P", "Q"])
-    assert out.text == [decode(list(row)) for row in out.new_ids] and out.ended == ("length", "length")
+    def lettered(tokens: Tokens) -> list[Step]:
+        """Steps whose text is a letter for each id."""
+        steps = generate(real(), tokens, Sampling(max_new_tokens=4))
+        return [replace(step, text=tuple(chr(97 + id) for id in step.ids.tolist())) for step in steps]
+
+    tokens = batch([1, 2], [3])
+    steps = lettered(tokens)
+    out = collect(tokens, steps, prompt_text=["P", "Q"])
+    assert out.text == ["".join(chr(97 + id) for id in row) for row in out.new_ids]
+    assert out.ended == ("length", "length")
     assert str(out) == f"P{out.text[0]}\n\nQ{out.text[1]}"
     assert out.settings == steps[0].settings
-    single = collect(batch([1]), list(generate(real(), batch([1]), Sampling(max_new_tokens=4))), decode, single=True)
+    single = collect(batch([1]), lettered(batch([1])), single=True)
     assert isinstance(single.text, str) and str(single) == single.text
-    assert collect(tokens, [], decode).new_ids == ((), ())
+    assert collect(tokens, []).new_ids == ((), ())
 
 
 def bytes_text(ids: list[int]) -> str:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cutaway.sample.ending import Decode, Reason
+from cutaway.sample.ending import Reason
 from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
 from cutaway.text.pieces import Tokens
 from cutaway.text.stream import StreamDecoder
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Generation:
     """The result of `generate`.
 
@@ -37,6 +37,9 @@ class Generation:
         """The settings with the seed that was used, so that the run can be repeated; None for a run without a step."""
         return self.steps[0].settings if self.steps else None
 
+    def __repr__(self) -> str:
+        return f"<Generation {self.text!r}, ended {self.ended}; print it for prompt and text>"
+
     def __str__(self) -> str:
         """Prompt and new text as one, where the prompt's text is known; texts are separated by an empty line."""
         texts = [self.text] if isinstance(self.text, str) else self.text
@@ -49,16 +52,15 @@ class Generation:
 def collect(
     prompt: Tokens,
     steps: Sequence[Step],
-    decode: Decode,
     *,
     prompt_text: str | list[str] | None = None,
     single: bool = False,
     trace: Any = None,
 ) -> Generation:
-    """A Generation of the steps of one run. single: the text of the only row as a string instead of a list."""
+    """A Generation of the steps of one run, its text that of the steps. single: of the only row, no list."""
     new_ids = new_ids_of(steps, len(prompt.ids))
     ended = steps[-1].ended if steps else (None,) * len(prompt.ids)
-    texts = [decode(list(ids)) for ids in new_ids]
+    texts = ["".join(step.text[row] for step in steps if step.text) for row in range(len(prompt.ids))]
     return Generation(prompt, tuple(steps), new_ids, ended, texts[0] if single else texts, prompt_text, trace)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
+from cutaway.model.architecture import size
 from cutaway.model.decoder import Decoder
 from cutaway.quant.explain import HEAD, Explained, Output, int8_layers
 
@@ -33,6 +34,11 @@ def saving(decoder: Decoder) -> dict[str, Any]:
 def shared(int8: dict[str, Any]) -> str:
     """A line that tells what makes the bytes of `saving` more than a quarter, where something does."""
     return "\n  (the head's codes stand beside the embedding's table)" if int8["tied"] else ""
+
+
+def saved(count: int) -> str:
+    """Bytes saved in words. A small model may take more: its tied head is there as codes and as the embedding."""
+    return f"saves {size(count)}" if count >= 0 else f"takes {size(-count)} more"
 
 
 def one_output(explained: Explained, at: tuple[int, ...], row: int) -> dict[str, Any]:

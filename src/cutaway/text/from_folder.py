@@ -46,7 +46,7 @@ OWN = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}  # Sentenc
 MOST_PLAIN = 100_000  # transformers may mend the splitting rule of larger vocabularies
 
 
-def parts_from_folder(folder: Path) -> Parts:
+def parts_from_folder(folder: Path, model_type: str | None = None) -> Parts:
     """The tokenizer of a local folder. Raises NoTokenizer naming the files looked for, or what was wrong in them."""
     there = _vocabularies(folder)
     for name in there:
@@ -63,7 +63,7 @@ def parts_from_folder(folder: Path) -> Parts:
         if settings.tokenizer_class in from_sentencepiece.CLASSES:
             return from_sentencepiece.parts_from_sentencepiece(folder)
     elif "vocab.json" in there and (folder / "merges.txt").is_file():
-        parts = from_merges.parts_from_merges(folder)
+        parts = from_merges.parts_from_merges(folder, model_type)
         if parts is not None:
             return parts
     return _by_transformers(folder)

@@ -22,11 +22,11 @@ WITH_BOS = ("opt",)
 CLASSES = (None, "GPT2Tokenizer")
 
 
-def parts_from_merges(folder: Path) -> Parts | None:
+def parts_from_merges(folder: Path, model_type: str | None = None) -> Parts | None:
     """The tokenizer of a folder with vocab.json and merges.txt, or None for a kind of model that is not in the table.
     Raises NoTokenizer for files that do not fit together."""
     config, settings = read_json(folder / "config.json"), read_settings(folder)
-    kind = str(config.get("model_type"))
+    kind = str(config.get("model_type") or model_type)
     if kind not in KINDS or settings.said.get("auto_map"):
         return None
     if settings.tokenizer_class not in CLASSES or config.get("tokenizer_class") not in CLASSES:

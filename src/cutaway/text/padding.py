@@ -48,8 +48,8 @@ def fitting(tokens: Tokens, vocab_size: int, context: int) -> Tokens:
     lowest, highest = int(real.min()), int(real.max())
     if lowest < 0 or highest >= vocab_size:
         wrong = lowest if lowest < 0 else highest
-        expected, do = f"ids from 0 to {vocab_size - 1}", "tokenize the text with this model's tokenizer"
-        raise BadArgument(f"the id {wrong}", expected, do)
+        expected = f"ids from 0 to {vocab_size - 1}, the rows of the embedding"
+        raise BadArgument(f"the id {wrong}", expected, "use a tokenizer, or leave out a token, that fits this model")
     longest = int(tokens.lengths.max())
     if longest > context:
         raise BadText(f"a text of {longest} tokens", f"at most {context}, the model's context", "shorten the text")

@@ -41,7 +41,7 @@ class Piece:
         return asdict(self) | {"visible": self.visible, "bytes": self.bytes.hex(), "span": span}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tokens:
     """A batch of token sequences.
 
@@ -106,6 +106,9 @@ class Tokens:
 
     def __str__(self) -> str:
         return self.table()
+
+    def __repr__(self) -> str:
+        return f"<Tokens {list(self.ids.shape)}; print them for pieces, ids, mask and positions>"
 
     def _block(self, row: int, width: int) -> str:
         n_real, n_places = int(self.lengths[row]), self.ids.shape[1]

@@ -4,6 +4,7 @@ It does not know which model writes the ids, nor when it stops.
 """
 
 import codecs
+from collections.abc import Sequence
 from typing import Protocol
 
 from cutaway.text.spelling import Spelling
@@ -11,12 +12,17 @@ from cutaway.text.tokenizer import Tokenizer
 
 
 class StreamDecoder:
-    """Joined, what `push` and the final `flush` return is what `Tokenizer.decode` makes of all ids at once."""
+    """Joined, what `push` and the final `flush` return is what `Tokenizer.decode` makes of all ids at once.
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
+    after: ids of the text that this one goes on from. A space between the two is then told, where decoding the new ids
+    alone would take it for the one that SentencePiece puts before a text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
-        self._text: _Stream = STREAMS[tokenizer.spelling.kind](tokenizer.spelling)
+        before = [token for id in after if id not in self._skipped and (token := tokenizer.token(id)) is not None]
+        self._text: _Stream = STREAMS[tokenizer.spelling.kind](tokenizer.spelling, before[-1:])
 
     def push(self, id: int) -> str:
         """The new text that this id settles: empty for special tokens and for half a character."""
@@ -29,7 +35,7 @@ class StreamDecoder:
 
 
 class _Stream(Protocol):
-    def __init__(self, spelling: Spelling) -> None: ...
+    def __init__(self, spelling: Spelling, before: list[str]) -> None: ...
 
     def push(self, token: str) -> str: ...
 
@@ -39,7 +45,7 @@ class _Stream(Protocol):
 class _Bytes:
     """Byte-level vocabularies: a character comes with its last byte."""
 
-    def __init__(self, spelling: Spelling) -> None:
+    def __init__(self, spelling: Spelling, before: list[str]) -> None:
         self._spelling = spelling
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -53,8 +59,8 @@ class _Bytes:
 class _Pieces:
     """SentencePiece's vocabularies: each piece by itself, a run of byte-fallback tokens as a whole."""
 
-    def __init__(self, spelling: Spelling) -> None:
-        self._spelling, self._to_strip = spelling, spelling.strips
+    def __init__(self, spelling: Spelling, before: list[str]) -> None:
+        self._spelling, self._to_strip = spelling, 0 if before else spelling.strips
         self._run = b""  # bytes of byte-fallback tokens in a row
 
     def push(self, token: str) -> str:
@@ -88,9 +94,8 @@ class _Pieces:
 class _Words:
     """Vocabularies whose decoder asks for the first token or the last: what a token adds to the one before it."""
 
-    def __init__(self, spelling: Spelling) -> None:
-        self._join = spelling.join
-        self._before: list[str] = []
+    def __init__(self, spelling: Spelling, before: list[str]) -> None:
+        self._join, self._before = spelling.join, before
 
     def push(self, token: str) -> str:
         shown = self._join(self._before) if self._before else ""
@@ -105,8 +110,8 @@ class _Words:
 class _Whole:
     """Vocabularies whose decoder may change any of its text later: all of it comes at the end."""
 
-    def __init__(self, spelling: Spelling) -> None:
-        self._join = spelling.join
+    def __init__(self, spelling: Spelling, before: list[str]) -> None:
+        self._join, self._before = spelling.join, before
         self._tokens: list[str] = []
 
     def push(self, token: str) -> str:
@@ -114,7 +119,11 @@ class _Whole:
         return ""
 
     def flush(self) -> str:
-        return self._join(self._tokens) if self._tokens else ""
+        if not self._tokens:
+            return ""
+        known = self._join(self._before) if self._before else ""
+        text = self._join([*self._before, *self._tokens])
+        return text.removeprefix(known) if text.startswith(known) else self._join(self._tokens)
 
 
 STREAMS: dict[str, type[_Stream]] = {"bytes": _Bytes, "pieces": _Pieces, "words": _Words, "whole": _Whole}

@@ -38,9 +38,12 @@ class Tokenizer:
         self.spelling = spelling_of(self.backend)
 
     @classmethod
-    def from_folder(cls, path: Path) -> "Tokenizer":
-        """The tokenizer of a model's local folder, without a network call. Raises NoTokenizer."""
-        return cls(parts_from_folder(Path(path)))
+    def from_folder(cls, path: Path, model_type: str | None = None) -> "Tokenizer":
+        """The tokenizer of a model's local folder, without a network call. Raises NoTokenizer.
+
+        model_type: what the folder is known as, where its config.json does not say.
+        """
+        return cls(parts_from_folder(Path(path), model_type))
 
     @classmethod
     def from_gguf(cls, metadata: dict[str, Any]) -> "Tokenizer":

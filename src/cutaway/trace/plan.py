@@ -79,7 +79,9 @@ class Plan:
             alike = [row for row in self.rows if re.sub(r"^blocks\.\d+\.", "blocks.*.", row.site) == kind]
             label = kind if len(alike) > 1 else alike[0].site
             lines.append(f"{label:<34}{list(alike[0].shape)!s:<22}{len(alike):>7}{size(cost):>12}")
-        return "\n".join([*lines, f"{len(self.rows)} sites, {size(self.bytes)} on the {self.where}"])
+        return "\n".join(
+            [*lines, f"{len(self.rows)} site{'s' * (len(self.rows) != 1)}, {size(self.bytes)} on the {self.where}"]
+        )
 
 
 def plan(

@@ -95,7 +95,9 @@ class Trace(Mapping[str, Tensor]):
         rows = [("site", "shape", "dtype", "bytes", "mean", "largest"), *map(self._row, self)]
         widths = [max(len(row[i]) for row in rows) for i in range(6)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, f"{len(self)} sites, {self.nbytes:,} bytes; attention: {self.attention}"])
+        return "\n".join(
+            [*lines, f"{len(self)} site{'s' * (len(self) != 1)}, {self.nbytes:,} bytes; attention: {self.attention}"]
+        )
 
     def _row(self, name: str) -> tuple[str, str, str, str, str, str]:
         value = self[name]

@@ -21,9 +21,9 @@ from cutaway.weights.files.lazy import LazyTensor
 EMBEDDING, HEAD = "embed.token.weight", "unembed.head.weight"
 
 # What training tools put around or into names: torch.nn.DataParallel and DistributedDataParallel, torch.compile, FSDP,
-# activation checkpointing; before them, a multimodal model around the language model, and peft.
+# activation checkpointing, peft around one layer; before them, a multimodal model around the language model, and peft.
 WRAPPERS = re.compile(
-    r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
+    r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module|base_layer)\."
 )
 OUTER = ("language_model.", "base_model.model.")
 # Buffers that older versions of transformers saved, and that follow from the config.

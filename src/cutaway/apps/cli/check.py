@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize
+from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline
 from cutaway.apps.cli.running import busy, open_model, print_json, read_texts
 from cutaway.ground.errors import BadArgument
 
@@ -16,7 +16,11 @@ Texts = Annotated[
     typer.Argument(metavar="[TEXT TEXT…]", help="At least two, of unequal lengths; ours without.", show_default=False),
 ]
 Against = Annotated[
-    str | None, typer.Option(metavar="WHOM", help="transformers: compare with its own pass; wants --quantize none.")
+    str | None, typer.Option(metavar="WHOM", help="transformers: compare with its own pass, in full precision.")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option("--quantize", metavar="HOW", help="As elsewhere; int8 without it, and none with --against."),
 ]
 
 
@@ -24,7 +28,7 @@ def check(
     texts: Texts = None,
     against: Against = None,
     model: Model = None,
-    quantize: Quantize = "int8",
+    quantize: Precision = None,
     dtype: Dtype = None,
     device: Device = None,
     offline: Offline = False,
@@ -35,8 +39,9 @@ def check(
     if against not in (None, "transformers"):
         raise BadArgument(f"--against {against}", "transformers", "pass that, or leave it out")
     read = read_texts(texts) if texts else None
+    mode = quantize or ("int8" if against is None else "none")
     with busy("starting") as report:
-        lm = open_model(model, quantize=quantize, dtype=dtype, device=device, offline=offline, report=report)
+        lm = open_model(model, quantize=mode, dtype=dtype, device=device, offline=offline, report=report)
         certificate = lm.check(read, against=against)
     if as_json:
         print_json(certificate.as_data())

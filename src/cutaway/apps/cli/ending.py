@@ -116,7 +116,8 @@ def _out_of_memory(error: Exception) -> bool:
 def _warned(message: Warning | str, *_: object, **__: object) -> None:
     """A warning of ours or of a library as one line like our notes, without the place in the code."""
     with suppress(OSError):
-        print("cutaway: " + " ".join(str(message).split()), file=sys.stderr)
+        line = " ".join(str(message).split()).replace("add_special_tokens=False", "--no-special-tokens")
+        print(f"cutaway: {line}", file=sys.stderr)
 
 
 def _trace(debug: bool) -> None:

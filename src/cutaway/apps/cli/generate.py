@@ -99,6 +99,7 @@ def generate(
         tap = {} if recording is None else {"tap": recording.tap}
         coming = lm.stream(tokens, edits=edits or (), **tap, **settings)  # checks the texts' lengths
     _note_unused(settings, lm.settings(settings).do_sample)
+    _note_published(settings, lm.sampling)
     if as_json:
         done = list(coming)
         print_json(_data(lm, prompts, done) | {"effect": _effect(lm, tokens, done).as_data() if edits else None})
@@ -145,6 +146,12 @@ def _note_unused(settings: dict[str, Any], draws: bool) -> None:
     unused = [f"--{name.replace('_', '-')}" for name in DRAWING if name in settings]
     if unused and not draws:
         note(f"{', '.join(unused)} without --do-sample: no effect, the highest logit wins.")
+
+
+def _note_published(settings: dict[str, Any], published: dict[str, Any]) -> None:
+    said = [f"{name}={value!r}" for name, value in published.items() if name not in settings]
+    if said:
+        note(f"as the model's generation_config.json says: {', '.join(said)}.")
 
 
 def _written(prompt: str, coming: "Iterator[Step]") -> "Iterator[Step]":

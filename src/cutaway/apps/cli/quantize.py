@@ -69,13 +69,13 @@ def _data(decoder: "Decoder", folder: Path, mode: str) -> dict[str, Any]:
 
 def _page(data: dict[str, Any]) -> str:
     from cutaway.model.architecture import size
-    from cutaway.show.codes import shared
+    from cutaway.show.codes import saved, shared
 
     int8 = data["int8"]
     how = "" if data["mode"] == "int8" else f" --quantize {data['mode']}"
     return (
         f"{data['folder']}: {size(data['bytes'])}, {data['mode']}\n"
         f"{len(int8['layers'])} layers in 8 bits: {size(int8['bytes'])} where float32 takes "
-        f"{size(int8['bytes_float32'])}: saves {size(int8['bytes_saved'])}{shared(int8)}\n"
+        f"{size(int8['bytes_float32'])}: {saved(int8['bytes_saved'])}{shared(int8)}\n"
         f"open it with --model {data['folder']}{how}"
     )

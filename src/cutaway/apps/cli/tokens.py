@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from cutaway.apps.cli.options import Debug, Json, Model, NoSpecial, Offline, Texts, Unread
-from cutaway.apps.cli.running import busy, facts_of, find, note, print_json, read_texts, require_known
+from cutaway.apps.cli.running import busy, find, note, print_json, read_texts, require_known
 
 if TYPE_CHECKING:
     from cutaway.text.tokenizer import Tokenizer
@@ -52,12 +52,15 @@ def tokens(
 def _open(path: Path) -> "tuple[Tokenizer, int | None]":
     """The tokenizer, and the most tokens that its model takes (None where no config.json says)."""
     from cutaway.text.tokenizer import Tokenizer
-    from cutaway.weights.checkpoint import open_checkpoint
+    from cutaway.weights.checkpoint import open_checkpoint, read_config
+    from cutaway.weights.families import facts_of
     from cutaway.weights.files import is_gguf, model_path
 
     path = model_path(path, note)
     if is_gguf(path):
         checkpoint = open_checkpoint(path)
         return Tokenizer.from_gguf(checkpoint.gguf_metadata or {}), checkpoint.facts.n_positions
-    context = facts_of(path).n_positions if (path / "config.json").is_file() else None
-    return Tokenizer.from_folder(path), context
+    if not (path / "config.json").is_file():
+        return Tokenizer.from_folder(path), None
+    model_type, facts = facts_of(read_config(path), lambda line: None)
+    return Tokenizer.from_folder(path, model_type), facts.n_positions

@@ -174,7 +174,8 @@ def table(values: "Trace") -> str:
         mean, largest = ("" if m[key] is None else f"{m[key]:.4g}" for key in ("mean", "largest"))
         rows.append((name, str(m["shape"]), f"{m['bytes']:,}", mean, largest))
     dtypes = ", ".join(dict.fromkeys(m["dtype"] for m in measured.values()))
-    end = f"{len(values)} sites, {values.nbytes:,} bytes of {dtypes}; attention: {values.attention}"
+    count = f"{len(values)} site{'s' * (len(values) != 1)}"
+    end = f"{count}, {values.nbytes:,} bytes of {dtypes}; attention: {values.attention}"
     return f"{columns(rows, right=(2, 3, 4))}\n{end}"
 
 

@@ -12,7 +12,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from cutaway.model.architecture import Row, size, tree
-from cutaway.show.codes import draw_codes, shared
+from cutaway.show.codes import draw_codes, saved, shared
 from cutaway.show.tour.stages import Stage
 from cutaway.text.table import draw as draw_table
 
@@ -65,7 +65,7 @@ def _model(data: dict[str, Any]) -> Iterable[RenderableType]:
     if int8["layers"]:
         yield Text(
             f"in 8 bits: {len(int8['layers'])} layers, {size(int8['bytes'])} where float32 takes "
-            f"{size(int8['bytes_float32'])}: saves {size(int8['bytes_saved'])}{shared(int8)}",
+            f"{size(int8['bytes_float32'])}: {saved(int8['bytes_saved'])}{shared(int8)}",
             style="green",
         )
 
