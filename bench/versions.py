@@ -50,7 +50,7 @@ def run(kind: str) -> int:
         [*tests, *folders], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )
     print(done.stdout[-6000:], done.stderr[-2000:])
-    closing = done.stdout.strip().splitlines()[-1].strip("= ")
+    closing = (done.stdout.strip() or "no test ran").splitlines()[-1].strip("= ")
     ask = f"from importlib.metadata import version; print(*(n + ' ' + version(n) for n in {SHOWN!r}), sep=', ')"
     engine = output(inside, "-c", "from cutaway.quant import kernels; print(kernels.engine())")
     write(f"{kind}, Python {version}", [output(inside, "-c", ask), closing, engine, date.today().isoformat()])

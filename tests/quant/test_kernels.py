@@ -23,6 +23,7 @@ from tests.quant.helpers import forced, layer, noise, relative, threads
 from tests.rules.vocabulary import LEARNED
 
 PATHS = kernels.paths()
+SOURCES = Path(__file__).parents[2] / "src" / "cutaway" / "quant" / "kernels"  # an installed package has none
 pytestmark = pytest.mark.skipif(not kernels.available, reason=f"no native library ({kernels.MISSING})")
 each_path = pytest.mark.parametrize("path", PATHS)
 
@@ -234,14 +235,14 @@ def test_the_library_uses_torchs_own_threads() -> None:
 )
 def test_a_struct_has_the_same_fields_here_and_there(file: str, name: str, twin: type[ctypes.Structure]) -> None:
     """ctypes cannot check a struct against C++: the order of its names can be."""
-    source = (Path(kernels.__file__).parent / file).read_text()
+    source = (SOURCES / file).read_text()
     body = re.sub(r"//.*", "", source.split(f"struct {name} {{")[1].split("};")[0])
     fields = [re.findall(r"\w+", part)[-1] for part in re.split("[,;]", body) if part.strip()]
     assert fields == [field for field, *_ in twin._fields_]
 
 
 def test_a_block_s_values_stand_in_the_same_order_here_and_there() -> None:
-    source = (Path(kernels.__file__).parent / "block.cpp").read_text()
+    source = (SOURCES / "block.cpp").read_text()
     found = re.search(r"enum Slots \{(.*?)\}", source)
     assert found is not None
     slots = {name: int(at) for name, at in re.findall(r"(\w+) = (\d+)", found[1])}

@@ -18,7 +18,7 @@ from cutaway.model.attend import Place, attend_explicit, window
 from cutaway.model.cache import Cache
 from cutaway.model.counted import Counted
 from cutaway.model.positions import Rotary
-from cutaway.model.steps import ACTIVATIONS, Steps, plain
+from cutaway.model.steps import ACTIVATIONS, Normalizing, Steps, plain
 from cutaway.model.tap import Tap, show, unseen, untapped
 
 
@@ -61,7 +61,7 @@ def norm_sites(site: str) -> tuple[str, str, str]:
     return site + ".scale", site + ".normalized", site + ".out"
 
 
-class Norm(Counted):
+class Norm(Normalizing):
     """Each vector brought to unit size, then a learned gain: LayerNorm (centered, with a bias) or RMSNorm."""
 
     steps: Steps = plain

@@ -6,7 +6,7 @@ decoder takes its explicit form. It does not know the values' names, nor who wat
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn.modules.module import _global_forward_pre_hooks as _forward_pre_ho
 
 from cutaway.model.attend import Place, Window, attend_fused
 from cutaway.model.cache import Cache
+from cutaway.model.counted import Counted
 from cutaway.model.positions import rotate
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -25,8 +26,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@runtime_checkable
-class Normalizing(Protocol):
+class Normalizing(Counted):
     """The facts of a norm (decoder.py: Norm)."""
 
     weight: nn.Parameter

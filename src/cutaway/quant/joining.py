@@ -33,6 +33,6 @@ def fits(norm: Normalizing | None, width: int) -> bool:
 
 
 def parts(norm: Normalizing) -> kernels.NormParts:
-    own: dict[str, Tensor] = norm._parameters  # pyright: ignore[reportAttributeAccessIssue]  faster than by attribute
+    own = norm._parameters  # faster than by attribute
     weight = own.get("weight")
     return norm.weight if weight is None else weight, own.get("bias"), norm.eps
