@@ -89,7 +89,7 @@ def test_a_download_whose_content_is_not_the_recorded_one(
 def test_a_truncated_checkpoint(cutaway: Run, broken: Path):
     file = broken / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
-    refused(cutaway("model", "--model", broken), "model.safetensors", "as its header announces")
+    refused(cutaway("trace", "hi", "--model", broken), "model.safetensors", "as its header announces")
 
 
 def test_a_corrupted_safetensors_header(cutaway: Run, broken: Path):
@@ -221,7 +221,8 @@ def test_a_git_lfs_pointer_and_a_gptq_checkpoint(cutaway: Run, broken: Path):
     refused(cutaway("models", "--model", broken), "a quantized checkpoint: GPTQ, 4 bits a weight")
     set_config(broken)
     (broken / "model.safetensors").write_text(POINTER)
-    refused(cutaway("model", "--model", broken), "a Git LFS pointer to a file of 548.1 MB", "run git lfs pull in")
+    done = cutaway("trace", "hi", "--model", broken)
+    refused(done, "a Git LFS pointer to a file of 548.1 MB", "run git lfs pull in")
     (broken / "tokenizer.json").write_text(POINTER)
     refused(cutaway("tokens", "hi", "--model", broken), "tokenizer.json, which is a Git LFS pointer")
 

@@ -13,7 +13,9 @@ from transformers.modeling_utils import _add_variant
 import cutaway
 from cutaway.ground.errors import BadCheckpoint
 from cutaway.weights.checkpoint import open_checkpoint
-from cutaway.weights.files import open_folder
+from cutaway.weights.files import files_of, missing_from, model_path, open_file, open_folder
+from cutaway.weights.hub import chosen_files
+from cutaway.weights.opening import described
 from tests.parity.tiny import build, gpt2
 
 IDS = torch.tensor([[3, 7, 10, 2]])
@@ -82,11 +84,12 @@ def test_a_variant_is_read_where_it_is_the_only_one(tmp_path: Path) -> None:
     assert first(tmp_path) == {"a": 1}
     assert notes(tmp_path) == [f"model.fp16.safetensors is read, the only weights in {tmp_path}"]
     put(tmp_path, "model.bf16.safetensors", a=2.0)
-    with pytest.raises(BadCheckpoint, match=r"found weights of 2 variants .*model.(bf|fp)16.*leave one of them"):
+    with pytest.raises(BadCheckpoint, match=r"found weights of 2 variants .*model.(bf|fp)16.*keep one of them"):
         open_folder(tmp_path)
     put(tmp_path, "model.safetensors", a=3.0)
     assert first(tmp_path) == {"a": 3}
-    assert notes(tmp_path) == []
+    beside = "model.bf16.safetensors and model.fp16.safetensors beside it are not"
+    assert notes(tmp_path) == [f"model.safetensors is read; {beside}"]
 
 
 def test_the_variants_index_is_named_as_transformers_names_it(tmp_path: Path) -> None:
@@ -95,6 +98,86 @@ def test_the_variants_index_is_named_as_transformers_names_it(tmp_path: Path) ->
     name = _add_variant("model.safetensors.index.json", "fp16")
     index(tmp_path, name, a="x.safetensors", b="y.safetensors")
     assert first(tmp_path) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16"])
+def test_a_variant_in_shards_opens_through_its_index_as_in_transformers(tmp_path: Path, variant: str) -> None:
+    build(gpt2()).save_pretrained(tmp_path, variant=variant, max_shard_size="20KB")
+    shards = sorted(tmp_path.glob(f"model.{variant}-*-of-*.safetensors"))
+    index_name = _add_variant("model.safetensors.index.json", variant)
+    assert len(shards) > 2 and (tmp_path / index_name).is_file()
+    with warnings.catch_warnings(action="ignore"):
+        expected = AutoModelForCausalLM.from_pretrained(tmp_path, variant=variant)(IDS).logits
+    lm = cutaway.load(tmp_path, quantize=None)
+    torch.testing.assert_close(lm.logits(IDS), expected, rtol=1e-4, atol=1e-4)
+    assert lm.notes == [f"{index_name} is read, the only weights in {tmp_path}"]
+    assert missing_from(tmp_path) is None and files_of(tmp_path) == shards
+    names = [file.name for file in tmp_path.iterdir()]
+    assert chosen_files("m", [*names, "README.md", "tf_model.h5"]) == sorted(names)
+    (tmp_path / index_name).unlink()
+    with pytest.raises(
+        BadCheckpoint, match=rf"{len(shards)} \*.safetensors files and no index .*fetch {index_name} too"
+    ):
+        open_folder(tmp_path)
+
+
+def test_every_other_file_of_weights_is_said_not_to_be_read(tmp_path: Path) -> None:
+    """Whatever the choice was between."""
+    put(tmp_path, "model.safetensors", a=1.0)
+    (tmp_path / "m-Q4_0.gguf").write_bytes(b"GGUF")
+    (tmp_path / "mmproj.gguf").write_bytes(b"GGUF")
+    put(tmp_path, "model.fp16.safetensors", a=1.0)
+    put(tmp_path, "mine.safetensors", a=1.0)
+    beside = "m-Q4_0.gguf and mine.safetensors and model.fp16.safetensors beside it are not"
+    assert notes(tmp_path) == [f"model.safetensors is read; {beside}"]
+    for number in range(5):
+        put(tmp_path, f"x{number}.bin", a=1.0)  # no name that anything reads
+        put(tmp_path, f"x{number}.safetensors", a=1.0)
+    said = "m-Q4_0.gguf and mine.safetensors and model.fp16.safetensors and x0.safetensors and 4 more beside it are not"
+    assert notes(tmp_path) == [f"model.safetensors is read; {said}"]
+
+
+def test_only_weights_is_said_where_they_are_the_only_ones(tmp_path: Path) -> None:
+    put(tmp_path, "a.safetensors", a=1.0)
+    assert notes(tmp_path) == [f"a.safetensors is read, the only weights in {tmp_path}"]
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    assert notes(tmp_path) == ["a.safetensors is read; x.gguf beside it is not"]
+    put(tmp_path, "b.safetensors", a=2.0)
+    said: list[str] = []
+    assert open_folder(tmp_path, said.append, "b.safetensors")["a"].read()[0] == 2
+    assert said == ["b.safetensors is read; a.safetensors and x.gguf beside it are not"]
+
+
+NAMED = {"one file": ("mine.safetensors",), "an index": ("mine.safetensors.index.json", "x.safetensors")}
+
+
+@pytest.mark.parametrize("beside", ["model.safetensors", "other.safetensors", "m.gguf", "pytorch_model.bin", None])
+@pytest.mark.parametrize("kind", NAMED)
+def test_what_config_json_names_is_what_every_question_is_about(tmp_path: Path, kind: str, beside: str | None) -> None:
+    build(gpt2(), seed=1).save_pretrained(tmp_path)
+    start, weights = NAMED[kind][0], NAMED[kind][-1]
+    (tmp_path / "model.safetensors").rename(tmp_path / weights)
+    if start != weights:
+        index(tmp_path, start, **dict.fromkeys(open_file(tmp_path / weights), weights))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"transformers_weights": start}))
+    if beside == "m.gguf":
+        (tmp_path / beside).write_bytes(b"GGUF")
+    elif beside:
+        put(tmp_path, beside, a=1.0)
+    with warnings.catch_warnings(action="ignore"):
+        expected = AutoModelForCausalLM.from_pretrained(tmp_path)(IDS).logits
+    torch.testing.assert_close(cutaway.load(tmp_path, quantize=None).logits(IDS), expected, rtol=1e-4, atol=1e-4)
+    assert missing_from(tmp_path) is None and model_path(tmp_path) == tmp_path
+    assert files_of(tmp_path) == [tmp_path / weights] and described(tmp_path)[0].tensors
+    names = [file.name for file in tmp_path.iterdir()]
+    expected_files = {*NAMED[kind], "config.json", "generation_config.json"}
+    assert expected_files <= set(chosen_files("m", names, start))
+    (tmp_path / start).unlink()
+    assert missing_from(tmp_path) == "weights" and described(tmp_path)[0].tensors == {}
+    for ask in (open_checkpoint, cutaway.load):
+        with pytest.raises(BadCheckpoint, match=f"found no {start} in .*as config.json names it"):
+            ask(tmp_path)
 
 
 def test_the_file_that_config_json_names_comes_first(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_large_vocabulary_is_read_fast(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
     path = llama_file(tmp_path / "m.gguf")
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(BadCheckpoint, match=r"found m.gguf ends too early.*fetch the file again"):
+    with pytest.raises(BadCheckpoint, match=r"found m.gguf(, which is an empty file,| ends too early).*fetch the file"):
         open_gguf(path)
 
 
@@ -144,14 +144,17 @@ def test_a_damaged_file_is_refused(tmp_path: Path, data: bytes, message: str) ->
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"PK\x03\x04" + bytes(40), r"found a zip archive, m.gguf; .*name the .gguf file that is in it"),
+        (b"PK\x03\x04" + bytes(40), r"found m.gguf, which is a zip archive, in .*; unpack it"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
-            r"found a Git LFS pointer, m.gguf.*git lfs pull",
+            r"m.gguf, which is a Git LFS pointer.*git lfs pull",
         ),
-        (b"<!DOCTYPE html><html><body>404</body></html>", r"found a web page, m.gguf.*download link"),
-        (b"\n<html lang='en'>" + bytes(9), r"found a web page, m.gguf"),
-        (b"tjgg" + bytes(40), r"found a GGML file of before August 2023, m.gguf"),
+        (b"<!DOCTYPE html><html><body>404</body></html>", r"m.gguf, which is a web page saved in its place.*download"),
+        (b"\n<html lang='en'>" + bytes(9), r"m.gguf, which is a web page"),
+        (b"tjgg" + bytes(40), r"m.gguf, which is a GGML file, older than GGUF"),
+        (bytes(99), r"m.gguf, which is zeros, as an interrupted download leaves them"),
+        (b"\x1f\x8b" + bytes(40), r"m.gguf, which is a gzip archive.*unpack it first"),
+        (b"what" + bytes(40), r"found a file that begins with b'what', m.gguf; .*name a .gguf file, or fetch it again"),
     ],
 )
 def test_what_came_in_the_place_of_a_gguf_is_told(tmp_path: Path, data: bytes, message: str) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cutaway.ground.errors import CutawayError, DownloadFailed, ModelNotFound
+from cutaway.weights.files.recognize import json_or_nothing
 from cutaway.weights.progress import Progress
 
 MANIFEST = "cutaway.json"
@@ -219,24 +220,16 @@ def _manifest(source: Source) -> dict[str, Any]:
 
 def _ready(folder: Path, source: Source) -> bool:
     """Whether the folder is whole: its manifest is written last, and the folder appears by a rename."""
-    return _read_manifest(folder) == _manifest(source) and _size(folder / source.file) == source.gguf_bytes
+    return json_or_nothing(folder / MANIFEST) == _manifest(source) and _size(folder / source.file) == source.gguf_bytes
 
 
 def _rounded(folder: Path) -> bool:
     """Whether this is what older versions kept: a folder in Hugging Face's format, its matrices rounded to float16."""
-    return _read_manifest(folder).get("layout") == 1 and (folder / "config.json").is_file()
+    return json_or_nothing(folder / MANIFEST).get("layout") == 1 and (folder / "config.json").is_file()
 
 
 def _meanwhile(folder: Path) -> str:
     return f", or pass --model {folder}: the older copy, rounded to float16" if _rounded(folder) else ""
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

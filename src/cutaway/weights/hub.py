@@ -5,13 +5,17 @@ It does not know what is in the files, nor how they are read.
 
 import difflib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cutaway.ground.errors import BadCheckpoint, CutawayError, DownloadFailed, ModelNotFound, UnsupportedModel
 from cutaway.weights import default_model
-from cutaway.weights.files import is_gguf, missing_from, model_path
-from cutaway.weights.files.recognize import NOT_THE_MODEL, listed, no_model
+from cutaway.weights.files import is_gguf, meant_by, missing_from, model_path, named_in, not_said
+from cutaway.weights.files.lazy import Note
+from cutaway.weights.files.recognize import no_model
+from cutaway.weights.files.which import INDEX, chosen, ggufs, listed, shards_of
 from cutaway.weights.progress import Progress
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -22,18 +26,21 @@ PATIENCE = 5.0  # seconds for the hub to answer at all
 BESIDE_WEIGHTS = re.compile(r"[^/]*\.(json|txt|model|jinja)")
 
 
-def resolve(name: str | None, *, offline: bool = False, progress: Progress | None = None) -> Path:
+def resolve(
+    name: str | None, *, offline: bool = False, progress: Progress | None = None, note: Note = not_said
+) -> Path:
     """The folder (Hugging Face's format) or .gguf file of a model.
 
     name: a folder, a .gguf file, an id of the hub ("facebook/opt-1.3b"), or None for the default model. What is on
     this machine never causes a network call. offline: no network at all. progress(done, total, what) counts bytes.
-    Raises ModelNotFound where the name means nothing, DownloadFailed where it could not be fetched.
+    note(line): where another path than the named one is meant. Raises ModelNotFound where the name means nothing,
+    DownloadFailed where it could not be fetched.
     """
     if name is None:
         return default_model.fetch(progress, offline=offline)
     local = _local(name)
     if local is not None:
-        return model_path(local)
+        return model_path(local, note)
     if not is_id(name):
         shown = name if len(name) <= LONGEST_ID else f"{name[:LONGEST_ID]}…"
         expected = "a folder, a .gguf file, or an id of the hub such as facebook/opt-1.3b"
@@ -80,20 +87,32 @@ def _local(name: str) -> Path | None:
 
 def _from_hub(name: str, offline: bool, progress: Progress | None) -> Path:
     # here, because it takes 0.3 s to import and local models need none of it
-    from huggingface_hub import HfApi, constants, errors, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
 
     path, lacks = cached(name)
     if path is not None and lacks is None:
         return path
     if offline or constants.is_offline_mode():
         raise _not_here(name, path, lacks)
-    try:
+    with _asking(name, lacks):
         info = HfApi().model_info(name, timeout=PATIENCE, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-        wanted = chosen_files(name, list(sizes))
-        bars = _bars(progress, sum(sizes[file] for file in wanted), name)
+        named = None
+        if "config.json" in sizes:  # small, and fetched at any rate: it may name the weights
+            named = named_in(_config(name))
+        wanted = chosen_files(name, list(sizes), named)
+        bars = _bars(progress, sum(sizes[file] for file in wanted if file != "config.json"), name)
         return Path(snapshot_download(name, allow_patterns=wanted, tqdm_class=bars, etag_timeout=PATIENCE))
-    except ModelNotFound:
+
+
+@contextmanager
+def _asking(name: str, lacks: str | None) -> Iterator[None]:
+    """While the hub is asked for a model: its client's errors become ours. lacks: what the cache has no file of."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except CutawayError:
         raise
     except errors.GatedRepoError as error:
         found = f"the model {name!r}, whose owner asks for consent first"
@@ -135,36 +154,26 @@ def _spelling(name: str) -> str:
     return f"check its spelling: the cache has {near}" if near else "check its spelling"
 
 
-def chosen_files(name: str, files: list[str]) -> list[str]:
+def chosen_files(name: str, files: list[str], named: object = None) -> list[str]:
     """Those files of a repository that make the model: the weights that such a folder would mean, and what is beside.
 
-    Raises ModelNotFound where the repository has no weights that we read.
+    named: config.json's `transformers_weights`. Raises ModelNotFound where the repository has no weights that we read,
+    BadCheckpoint where it does not say which.
     """
     top = [file for file in files if "/" not in file]
-    beside = [file for file in top if BESIDE_WEIGHTS.fullmatch(file) and not file.endswith(".index.json")]
-    for whole, shards in (
-        ("model.safetensors", r"model-\d+-of-\d+\.safetensors"),
-        ("pytorch_model.bin", r"pytorch_model-\d+-of-\d+\.bin"),
-    ):
-        if whole in top:
-            return sorted([*beside, whole])
-        if f"{whole}.index.json" in top:
-            parts = [file for file in top if re.fullmatch(shards, file)]
-            # shards of other names: all that end alike, since the index is not read yet
-            parts = parts or [file for file in top if file.endswith(Path(whole).suffix)]
-            return sorted([*beside, *parts, f"{whole}.index.json"])
-    others = [file for file in top if file.endswith(".safetensors") and not NOT_THE_MODEL.fullmatch(file)]
-    if len(others) == 1:
-        return sorted([*beside, *others])
-    raise _no_weights(name, top)
+    beside = [file for file in top if BESIDE_WEIGHTS.fullmatch(file) and not INDEX.fullmatch(file)]
+    start = chosen(top, f"the hub's {name!r}", named)
+    if start is None:
+        raise _no_weights(name, top)
+    return sorted({*beside, start, *shards_of(top, start)})
 
 
 def _no_weights(name: str, files: list[str]) -> ModelNotFound:
     """The error of a repository without weights in PyTorch's formats: what it has instead."""
-    ggufs = [file for file in files if file.lower().endswith(".gguf")]
-    if ggufs:
-        found = f"weights as GGUF only in the hub's {name!r}: {listed(ggufs, most=8)}"
-        do = f"download one (hf download {name} {ggufs[0]}) and pass the path that this prints"
+    models = ggufs(files)
+    if models:
+        found = f"weights as GGUF only in the hub's {name!r}: {listed(models, most=8)}"
+        do = f"download one (hf download {name} {models[0]}) and pass the path that this prints"
         return ModelNotFound(found, "model.safetensors or pytorch_model.bin", do)
     found, do = f"no weights in the hub's {name!r} ({len(files)} files)", "choose another model"
     if "adapter_config.json" in files:
@@ -212,34 +221,34 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
-def config_of_hub(name: str, *, offline: bool = False, progress: Progress | None = None) -> Path:
+def config_of_hub(name: str, *, offline: bool = False, progress: Progress | None = None, note: Note = not_said) -> Path:
     """As `resolve`, but of a hub's model that is not here only config.json is fetched: the folder that holds it.
 
-    So a model's shape is known before its weights come. Raises the errors of `resolve`.
+    So a model's shape is known before its weights come; files that are here may be pointers. Raises as `resolve`.
     """
-    if _local(name) is not None or not is_id(name):
+    local = _local(name)
+    if local is not None:
+        return meant_by(local, note)
+    if not is_id(name):
         return resolve(name, offline=offline, progress=progress)
-    from huggingface_hub import HfApi, constants, errors, hf_hub_download
+    from huggingface_hub import HfApi, constants
 
     path, lacks = cached(name)
     if path is not None and (lacks is None or (path / "config.json").is_file()):
         return path
     if offline or constants.is_offline_mode():
         raise _not_here(name, path, lacks)
-    try:
+    with _asking(name, lacks):
         info = HfApi().model_info(name, timeout=PATIENCE)  # asked first: a download without a network tries for long
         if "config.json" not in {file.rfilename for file in info.siblings or []}:
             do = "download its .gguf file, if it has one, and pass the path"
             raise ModelNotFound(f"no config.json in the hub's {name!r}", "a model in Hugging Face's format", do)
-        return Path(hf_hub_download(name, "config.json", etag_timeout=PATIENCE)).parent
-    except ModelNotFound:
-        raise
-    except errors.GatedRepoError as error:
-        found = f"the model {name!r}, whose owner asks for consent first"
-        raise DownloadFailed(found, "access to it", "accept its terms on its page, then run hf auth login") from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        found = f"the model name {name!r}, neither a file here nor a model that the hub shows you"
-        raise ModelNotFound(found, "an id of the hub or a local folder", _spelling(name)) from error
-    except Exception as error:  # as in _from_hub
-        found = f"no way to fetch {name!r}, which is not in the cache either ({_first_line(error)})"
-        raise DownloadFailed(found, "an answer from the hub", "check the network, or pass a local folder") from error
+        return _config(name)
+
+
+def _config(name: str) -> Path:
+    """The folder that holds the hub's config.json of a model, fetched."""
+    from huggingface_hub import hf_hub_download
+
+    bars = _bars(None, 0, name)
+    return Path(hf_hub_download(name, "config.json", etag_timeout=PATIENCE, tqdm_class=bars)).parent

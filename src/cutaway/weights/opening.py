@@ -18,14 +18,14 @@ from cutaway.text.tokenizer import tokenizer_files_from_gguf
 from cutaway.weights import default_model
 from cutaway.weights.checkpoint import Checkpoint, open_checkpoint, read_config
 from cutaway.weights.families import facts_of
-from cutaway.weights.files import missing_from
+from cutaway.weights.files import is_saved, missing_from, unsound
 from cutaway.weights.files.packed import refuse_packed_config
 from cutaway.weights.hub import config_of_hub, resolve
 from cutaway.weights.load import empty_decoder, load_decoder
 from cutaway.weights.match import EMBEDDING, match
 from cutaway.weights.progress import Progress
 from cutaway.weights.quantizing import Codes
-from cutaway.weights.save import is_saved, open_saved, read_manifest, save
+from cutaway.weights.save import open_saved, read_manifest, save
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -45,11 +45,13 @@ def open_model(
     precision = dtype_of(dtype, where)  # a wrong word is told before anything is fetched
     if mode is not None:
         check_mode(mode)
-    path = resolve(None if model is None else str(model), offline=offline, progress=progress)
+    notes: list[str] = []
+    path = resolve(None if model is None else str(model), offline=offline, progress=progress, note=notes.append)
     name = default_model.SMOLLM2.name if model is None else str(model)
     if model is None and mode == "int8" and not keep:
         path = _kept_quantized(path, progress)
     checkpoint = open_checkpoint(path)
+    checkpoint.notes[:0] = notes
     if is_saved(path):
         _require_same(path, mode, keep)
         return open_saved(checkpoint, dtype=precision, device=where), checkpoint, name
@@ -63,19 +65,31 @@ def described(
     """What a model's files say of its shape, and its name: a folder with nothing but a config.json will do.
 
     Of a hub's model that is not here only config.json is fetched. Where the weights are whole, names and shapes of
-    their tensors are read too, since these decide. Raises the errors of `resolve` and `open_checkpoint`.
+    their tensors are read too, since these decide. Where they are not (shards to come, a clone without its large files)
+    a note says so. Raises the errors of `resolve` and `open_checkpoint`.
     """
     if model is None:
         return open_checkpoint(resolve(None, offline=offline, progress=progress)), default_model.SMOLLM2.name
-    path = config_of_hub(str(model), offline=offline, progress=progress)
-    lacks = None if path.is_file() else missing_from(path)
-    if lacks is None or not (path / "config.json").is_file():
-        return open_checkpoint(path), str(model)
+    notes: list[str] = []
+    path = config_of_hub(str(model), offline=offline, progress=progress, note=notes.append)
+    checkpoint = _told_of_shapes(path)
+    checkpoint.notes[:0] = notes
+    return checkpoint, str(model)
+
+
+def _told_of_shapes(path: Path) -> Checkpoint:
+    """The checkpoint in a folder or file; that of its config.json alone where weights are not whole, as a note says."""
+    if path.is_file() or is_saved(path) or not (path / "config.json").is_file():
+        return open_checkpoint(path)
+    lacks = missing_from(path)
+    wrong = f"the weights in {path} lack {lacks}" if lacks else unsound(path)
+    if wrong is None:
+        return open_checkpoint(path)
     checkpoint = config_alone(path)
     refuse_packed_config(checkpoint.config)
     if lacks != "weights":
-        checkpoint.notes.append(f"the weights in {path} lack {lacks}: shapes are those of config.json")
-    return checkpoint, str(model)
+        checkpoint.notes.append(f"{wrong}: shapes are those of config.json")
+    return checkpoint
 
 
 def config_alone(folder: Path) -> Checkpoint:

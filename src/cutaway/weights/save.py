@@ -21,6 +21,9 @@ from cutaway.model.decoder import Decoder
 from cutaway.quant.linear import Int8Linear
 from cutaway.quant.steps import use_native_steps
 from cutaway.weights.checkpoint import Checkpoint, read_json
+from cutaway.weights.default_model import MANIFEST as FETCHED
+from cutaway.weights.files import SAVED as MANIFEST
+from cutaway.weights.files import files_of
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.files.safetensors import open_safetensors, write_safetensors
 from cutaway.weights.load import empty_decoder
@@ -28,15 +31,10 @@ from cutaway.weights.match import EMBEDDING, HEAD
 from cutaway.weights.progress import Progress
 from cutaway.weights.quantizing import MappedEmbedding
 
-MANIFEST, WEIGHTS = "quantized.json", "cutaway.safetensors"
+WEIGHTS = "cutaway.safetensors"
 LAYOUT = 1  # of the folder; another number is refused by name
 BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*")  # the model's own small files
-NOT_BESIDE = ("*.index.json", "cutaway.json", MANIFEST)  # of the checkpoint that the codes replace
-
-
-def is_saved(path: Path) -> bool:
-    """Whether this is a folder that `save` wrote."""
-    return (path / MANIFEST).is_file()
+NOT_BESIDE = ("*.index.json", "*.index.*.json", FETCHED, MANIFEST)  # of the checkpoint that the codes replace
 
 
 def save(
@@ -202,11 +200,10 @@ def _write_beside(
 
 
 def _source_hashes(checkpoint: Checkpoint, progress: Progress | None) -> dict[str, str]:
-    path = checkpoint.path
-    files = [path] if path.is_file() else sorted({t.place[0] for t in checkpoint.tensors.values() if t.place})
+    files = files_of(checkpoint.path)
     hashes = {}
-    for place, file in enumerate(files):
+    for number, file in enumerate(files):
         if progress:
-            progress(place, len(files), f"hashing {file.name}")
+            progress(number, len(files), f"hashing {file.name}")
         hashes[file.name] = sha256(file)
     return hashes

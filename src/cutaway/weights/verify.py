@@ -12,11 +12,12 @@ from cutaway.model.decoder import Decoder
 from cutaway.quant.int8 import quantize_weight
 from cutaway.quant.linear import Int8Linear
 from cutaway.weights.checkpoint import Checkpoint
+from cutaway.weights.files import is_saved
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.files.safetensors import open_safetensors
 from cutaway.weights.match import EMBEDDING, HEAD, Names, Target, target_of
 from cutaway.weights.quantizing import blocks
-from cutaway.weights.save import WEIGHTS, is_saved
+from cutaway.weights.save import WEIGHTS
 
 
 def differing(checkpoint: Checkpoint, decoder: Decoder) -> list[str]:

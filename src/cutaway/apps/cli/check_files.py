@@ -31,9 +31,9 @@ def check_files(
     require_known(quantize)
     path = _path(folder, model)
     with busy("hashing") as report:
-        from cutaway.weights import save
+        from cutaway.weights import files, save
 
-        if not save.is_saved(path):
+        if not files.is_saved(path):
             found = f"no {save.MANIFEST} in {path}"
             raise BadArgument(found, "a folder that `cutaway quantize` wrote", "name such a folder")
         names = save.check_files(path, progress=report)

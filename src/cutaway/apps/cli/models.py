@@ -8,8 +8,8 @@ from typing import Any
 
 from cutaway.apps.cli.columns import columns
 from cutaway.apps.cli.options import Debug, Json, Model, Offline, Unread
-from cutaway.apps.cli.running import busy, facts_of, find, print_json, require_known
-from cutaway.ground.errors import CutawayError
+from cutaway.apps.cli.running import busy, find, print_json, require_known
+from cutaway.ground.errors import CutawayError, ModelNotFound
 
 
 def models(
@@ -59,11 +59,14 @@ def _default() -> dict[str, Any]:
 
 
 def _hub_cache() -> dict[str, Any]:
-    """The models of the hub's cache that can be run, those that are not whole, and how many others there are."""
+    """The models of the hub's cache that can be run, those that are not whole, those of which one file must be named,
+    and how many others there are.
+    """
     from cutaway.weights.hub import cached, cached_ids
 
     found: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
+    several: list[dict[str, Any]] = []
     others = 0
     for name in cached_ids():
         try:
@@ -75,22 +78,24 @@ def _hub_cache() -> dict[str, Any]:
                 (parts if lacks else found).append(row | ({"missing": lacks} if lacks else {}))
             else:
                 parts.append({"name": name, "folder": str(path), "missing": lacks})
+        except ModelNotFound as error:  # several models in one folder
+            several.append({"name": name, "found": error.found, "do": error.do})
         except CutawayError:  # of a kind that cutaway does not run
             others += 1
-    return {"hub_cache": found, "hub_not_whole": parts, "hub_others": others}
+    return {"hub_cache": found, "hub_not_whole": parts, "hub_several": several, "hub_others": others}
 
 
 def _described(name: str, path: Path) -> dict[str, Any]:
     """A model by its files. Raises the errors of weights/families for one that cannot be run."""
-    from cutaway.weights.checkpoint import open_checkpoint, read_json
+    from cutaway.weights.checkpoint import open_checkpoint
     from cutaway.weights.files.packed import refuse_packed_config
+    from cutaway.weights.opening import config_alone
 
-    facts_of(path)
+    checkpoint = open_checkpoint(path) if path.is_file() else config_alone(path)
+    refuse_packed_config(checkpoint.config)
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
-    config = open_checkpoint(path).config if path.is_file() else read_json(path / "config.json")
-    refuse_packed_config(config)
     size = sum(file.stat().st_size for file in files)
-    return {"name": name, "family": config["model_type"], "folder": str(path), "bytes": size}
+    return {"name": name, "family": checkpoint.model_type, "folder": str(path), "bytes": size}
 
 
 def _page(data: dict[str, Any]) -> str:
@@ -104,6 +109,8 @@ def _page(data: dict[str, Any]) -> str:
     for row in data["hub_not_whole"]:
         missing = f"{row['name']}: not whole, without {row['missing']}"
         parts[-1] += f"\n  {missing}; run `cutaway tokens hi --model {row['name']}` with the network on"
+    for row in data["hub_several"]:
+        parts[-1] += f"\n  {row['name']}: {row['found']}; {row['do']}"
     if data["hub_others"]:
         parts[-1] += f"\n  and {data['hub_others']} that it does not run"
     return "\n\n".join(parts)

@@ -1,67 +1,49 @@
-"""Which weights a folder means, and one reader a format: a path becomes {name: lazy tensor}.
+"""A folder's weights, and one reader a format: a path becomes {name: lazy tensor}.
 
-It does not know what the tensors are for, nor where the files came from. The rule is transformers' own
-(modeling_utils.py, _get_resolved_checkpoint_files) as far as that goes:
-
-1. What config.json names as `transformers_weights`.
-2. model.safetensors, else the shards that model.safetensors.index.json names; else pytorch_model.bin, else those of its
-   index. A whole file comes before an index: shards beside it may be older, and nothing in the folder says so.
-3. The same names with a variant's (model.fp16.safetensors), where there is one variant only.
-4. One other *.safetensors file. 5. One .gguf file, the parts of a split one counting as one.
+It does not know what the tensors are for, where the files came from, nor which names come first (which.py).
 
 Every tensor of every shard is read; of two under one name, the one in the file whose name sorts last. The index says
 which files there are, not which tensors. Where there was a choice, a note says what was taken.
 """
 
 import json
-import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cutaway.ground.errors import BadCheckpoint, ModelNotFound, UnsupportedModel
-from cutaway.weights.files.lazy import LazyTensor
+from cutaway.weights.files.gguf_split import parts_of
+from cutaway.weights.files.lazy import LazyTensor, Note
 from cutaway.weights.files.packed import refuse_packed
-from cutaway.weights.files.recognize import (
-    SAFETENSORS,
-    ZIP,
-    adapter_of,
-    listed,
-    no_model,
-    other_safetensors,
-    refuse_disguised,
-)
+from cutaway.weights.files.recognize import SAFETENSORS, ZIP, adapter_in, json_or_nothing, no_model, refuse_disguised
 from cutaway.weights.files.safetensors import open_safetensors
 from cutaway.weights.files.torch_bin import open_torch_bin
+from cutaway.weights.files.which import LAYOUTS, chosen, ggufs, listed, weights_among
 
-Opener = Callable[[Path], dict[str, LazyTensor]]
-Note = Callable[[str], None]
-
-LAYOUTS: list[tuple[str, Opener]] = [
-    ("model.safetensors", open_safetensors),
-    ("model.safetensors.index.json", open_safetensors),
-    ("pytorch_model.bin", open_torch_bin),
-    ("pytorch_model.bin.index.json", open_torch_bin),
-]
-SPLIT = re.compile(r"(.*)-(\d{5})-of-\d{5}\.gguf", re.IGNORECASE)
 SAVED = "quantized.json"  # of a folder that save.py wrote
 
 
-def unsaid(line: str) -> None:
-    """A note that nobody reads."""
+def is_saved(path: Path) -> bool:
+    """Whether this is a folder that save.py wrote."""
+    return (path / SAVED).is_file()
 
 
-def open_folder(path: Path, note: Note = unsaid, named: str | None = None) -> dict[str, LazyTensor]:
+def not_said(line: str) -> None:
+    """For notes that were not asked for."""
+
+
+def open_folder(path: Path, note: Note = not_said, named: object = None) -> dict[str, LazyTensor]:
     """The tensors of a model's folder, by name; nothing is read but headers.
 
     note(line): what was taken where there was a choice. named: config.json's `transformers_weights`. Raises
     BadCheckpoint where there are no weights or a shard is missing, UnsupportedModel where they are of another kind.
     """
-    (file, opener), *others = _named(path, named) if named else weights_of(path)
-    if others or not any(file.name == name for name, _ in LAYOUTS):
-        note(_choice(file, [other for other, _ in others]))
-    if adapter_of(path) is not None:
-        note("the adapter beside the weights (adapter_config.json) is not read: the model runs without it")
-    tensors = _open_shards(file, opener, note) if file.suffix == ".json" else opener(file)
+    file = weights_of(path, named)
+    others = _others(path, file)
+    if others or file.name not in LAYOUTS:
+        note(_choice(file, others))
+    adapter = adapter_in(path)
+    if adapter is not None:
+        note(f"the adapter beside the weights ({adapter.name}) is not read: the model runs without it")
+    tensors = _open_shards(file, note) if file.suffix == ".json" else open_file(file)
     refuse_packed(tensors, file.name)
     return tensors
 
@@ -73,33 +55,56 @@ def open_file(path: Path) -> dict[str, LazyTensor]:
     return (open_safetensors if path.suffix == ".safetensors" else open_torch_bin)(path)
 
 
-def weights_of(folder: Path) -> list[tuple[Path, Opener]]:
-    """The files that a folder's weights start from, by the rule above: the one that is read, then the others.
+def weights_of(folder: Path, named: object) -> Path:
+    """The file that a folder's weights start from: one with tensors, or an index of shards.
 
-    Raises BadCheckpoint or UnsupportedModel, which say what the folder is, where there is none.
+    named: config.json's `transformers_weights`. Raises BadCheckpoint or UnsupportedModel, which say what the folder
+    is, where there is none.
     """
-    found = [(folder / name, opener) for name, opener in LAYOUTS if (folder / name).is_file()]
-    found = found or _variant(folder)
-    others = other_safetensors(folder)
-    if not found and len(others) == 1:
-        found = [(others[0], open_safetensors)]
-    if not found:
+    name = chosen(_names(folder), str(folder), named)
+    if name is None:
         raise no_model(folder, "weights")
-    return found
+    return folder / name
+
+
+def named_in(folder: Path) -> object:
+    """What the folder's config.json names as its weights; None where it does not say."""
+    return json_or_nothing(folder / "config.json").get("transformers_weights")
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that a model's tensors are in: one, or its shards or parts. Raises as weights_of."""
+    if path.is_file():
+        return parts_of(path)
+    file = weights_of(path, named_in(path))
+    return sorted({path / shard for shard in shard_names(file).values()}) if file.suffix == ".json" else [file]
 
 
 def missing_from(folder: Path) -> str | None:
     """What a folder lacks to be run, in a few words; None where its files are all there."""
-    if (folder / SAVED).is_file():
+    if is_saved(folder):
         return None
     if not (folder / "config.json").is_file():
         return "config.json"
     try:
-        file, _ = weights_of(folder)[0]
+        file = weights_of(folder, named_in(folder))
         missing = missing_shards(file) if file.suffix == ".json" else []
     except (BadCheckpoint, UnsupportedModel, ModelNotFound):
         return "weights"
     return listed(missing) if missing else None
+
+
+def unsound(folder: Path) -> str | None:
+    """What is wrong with the bytes of a folder's files, in the words of an error; None where their headers are whole.
+
+    Raises UnsupportedModel where they are sound, and of a kind that is not run.
+    """
+    try:
+        _refuse_pointers(folder)
+        open_folder(folder, named=named_in(folder))
+    except BadCheckpoint as error:
+        return error.found
+    return None
 
 
 def missing_shards(index: Path) -> list[str]:
@@ -132,43 +137,48 @@ def is_gguf(path: Path) -> bool:
         return file.read(4) == b"GGUF"
 
 
-def model_path(path: Path, note: Note = unsaid) -> Path:
+def model_path(path: Path, note: Note = not_said) -> Path:
     """The folder in Hugging Face's format, or the .gguf file, that a file or folder means.
 
-    A folder without other weights means its one .gguf; a folder of the hub's cache, its snapshot. note(line): where
-    that is another path. Raises ModelNotFound for one file of a model or several .gguf, BadCheckpoint for a pointer.
+    note(line): where that is another path. Raises as meant_by, and BadCheckpoint where a small file is a pointer.
+    """
+    meant = meant_by(path, note)
+    if meant.is_dir():
+        _refuse_pointers(meant)
+    return meant
+
+
+def meant_by(path: Path, note: Note = not_said) -> Path:
+    """As model_path, and whatever the files hold.
+
+    A folder without other weights means its one .gguf; a folder of the hub's cache, its snapshot. Raises ModelNotFound
+    for one file of a model or several .gguf.
     """
     if path.is_file():
         return _model_file(path)
     if not path.is_dir():
         raise ModelNotFound(f"no folder {path}", "a folder with config.json, or a .gguf file", "check its spelling")
     folder = _snapshot(path)
-    if not any(_weights(folder)):
-        ggufs = gguf_files(folder)
-        if len(ggufs) > 1:
-            found = f"{len(ggufs)} models in {folder}: {listed([file.name for file in ggufs], most=8)}"
-            raise ModelNotFound(found, "one .gguf file", f"name one of them, for example {ggufs[0]}")
-        folder = ggufs[0] if ggufs else folder
+    models = ggufs(_names(folder))
+    if models and not _other_weights(folder):
+        if len(models) > 1:
+            found = f"{len(models)} models in {folder}: {listed(models, most=8)}"
+            do = f"name one of them, for example {folder / models[0]}"
+            raise ModelNotFound(found, "one .gguf file", do)
+        folder = folder / models[0]
     if folder != path:
         note(f"{folder} is what {path} holds, and is read")
-    if folder.is_dir():
-        _refuse_pointers(folder)
     return folder
 
 
-def gguf_files(folder: Path) -> list[Path]:
-    """The .gguf models of a folder: the first part of a split one, and no part of a model that only sees (mmproj)."""
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() == ".gguf" and f.is_file())
-    models = [file for file in files if not file.name.lower().startswith("mmproj")]
-    return [file for file in models if not (part := SPLIT.fullmatch(file.name)) or int(part[2]) == 1]
+def _names(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir() if file.is_file()]
 
 
-def _weights(folder: Path) -> Iterator[Path]:
-    """Files that a model's weights are read from, other than .gguf."""
-    names = [SAVED, *(name for name, _ in LAYOUTS)]
-    yield from (folder / name for name in names if (folder / name).is_file())
-    yield from (file for file, _ in _variant(folder))
-    yield from other_safetensors(folder)
+def _other_weights(folder: Path) -> bool:
+    """Whether a folder has weights, or a config.json that names some, so that a .gguf in it is not what is meant."""
+    names = _names(folder)
+    return SAVED in names or named_in(folder) is not None or len(weights_among(names)) > len(ggufs(names))
 
 
 def _model_file(path: Path) -> Path:
@@ -202,37 +212,21 @@ def _refuse_pointers(folder: Path) -> None:
             refuse_disguised(folder / name, "the file itself")
 
 
-def _named(folder: Path, name: str) -> list[tuple[Path, Opener]]:
-    """What config.json names."""
-    sound = isinstance(name, str) and name == Path(name).name  # it must not lead out of its own folder
-    if not sound or not name.endswith((".safetensors", ".safetensors.index.json")):
-        found, expected = (
-            f"transformers_weights={name!r} in config.json",
-            "a safetensors file of its folder, or an index",
-        )
-        raise BadCheckpoint(found, expected, "use the model's own config.json")
-    if not (folder / name).is_file():
-        raise BadCheckpoint(f"no {name} in {folder}", "it there, as config.json names it", "fetch the missing file")
-    return [(folder / name, open_safetensors)]
+def _others(folder: Path, taken: Path) -> list[Path]:
+    """The other weights of a folder, as few as say it all: an index stands for its shards."""
+    others = [folder / name for name in weights_among(_names(folder)) if name != taken.name]
+    indices = [file for file in [taken, *others] if file.suffix == ".json"]
+    shards = {shard for index in indices for shard in _shards(index)} - {taken}
+    return [file for file in others if file not in shards]
 
 
-def _variant(folder: Path) -> list[tuple[Path, Opener]]:
-    """LAYOUTS under the one variant's names that the folder has (transformers' _add_variant).
-
-    Raises BadCheckpoint where it has several.
-    """
-    found: dict[str, list[tuple[Path, Opener]]] = {}
-    for name, opener in LAYOUTS:
-        stem, ending = name.rsplit(".", 1)
-        for file in sorted(folder.glob(f"{stem}.*.{ending}")):
-            variant = file.name.removeprefix(f"{stem}.").removesuffix(f".{ending}")
-            if "." not in variant:
-                found.setdefault(variant, []).append((file, opener))
-    if len(found) > 1:
-        files = [file.name for starts in found.values() for file, _ in starts]
-        say = f"weights of {len(found)} variants in {folder} ({listed(files)})"
-        raise BadCheckpoint(say, "one of them, or model.safetensors", "leave one of them in a folder of its own")
-    return next(iter(found.values()), [])
+def _shards(index: Path) -> set[Path]:
+    """The shards of an index that are there."""
+    try:
+        shards = {index.parent / file for file in shard_names(index).values()}
+    except BadCheckpoint:  # of an index that is not read, or said where it is
+        return set()
+    return {shard for shard in shards if shard.is_file()}
 
 
 def _choice(taken: Path, others: list[Path]) -> str:
@@ -240,21 +234,15 @@ def _choice(taken: Path, others: list[Path]) -> str:
     if not others:
         return f"{taken.name} is read, the only weights in {taken.parent}"
     told = []
-    for other in others:
-        shards = _shards_there(other) if other.suffix == ".json" else 0
+    for other in others[:4]:
+        shards = len(_shards(other)) if other.suffix == ".json" else 0
         told.append(other.name + (f" and its {shards} shard{'s' if shards > 1 else ''}" if shards else ""))
+    told += [f"{len(others) - 4} more"] if len(others) > 4 else []
     many = len(told) > 1 or " and " in told[0]
     return f"{taken.name} is read; {' and '.join(told)} beside it {'are' if many else 'is'} not"
 
 
-def _shards_there(index: Path) -> int:
-    try:
-        return len({file for file in shard_names(index).values() if (index.parent / file).is_file()})
-    except BadCheckpoint:  # of an index that is not read either
-        return 0
-
-
-def _open_shards(index: Path, opener: Opener, note: Note) -> dict[str, LazyTensor]:
+def _open_shards(index: Path, note: Note) -> dict[str, LazyTensor]:
     """Every tensor of every shard, as transformers merges them: in the order of the files' names, the last wins."""
     table = shard_names(index)
     files, missing = sorted(set(table.values())), missing_shards(index)
@@ -265,7 +253,7 @@ def _open_shards(index: Path, opener: Opener, note: Note) -> dict[str, LazyTenso
     tensors: dict[str, LazyTensor] = {}
     last: dict[str, str] = {}
     for file in files:
-        shard = opener(index.parent / file)
+        shard = open_file(index.parent / file)
         tensors |= shard
         last |= dict.fromkeys(shard, file)
     absent = [name for name in table if name not in tensors]

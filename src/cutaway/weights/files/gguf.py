@@ -5,7 +5,6 @@ It does not know the bytes of the format (gguf_format.py), the decoder, nor how 
 
 import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ from cutaway.text.gguf_roles import end_ids, role_ids, unsound
 from cutaway.weights.config_reader import leftover
 from cutaway.weights.files.gguf_format import GGUF, damaged
 from cutaway.weights.files.gguf_split import open_gguf
-from cutaway.weights.files.lazy import LazyTensor
+from cutaway.weights.files.lazy import LazyTensor, Note
+from cutaway.weights.files.packed import refuse_packed
 
 __all__ = ["GGUF", "hugging_face_view", "open_gguf"]
 
@@ -80,9 +80,6 @@ YARN_BETAS = (("fast", 32.0), ("slow", 1.0))
 LLAMA3_CONTEXT, LLAMA3_LOW, LLAMA3_HIGH = 8192, 1.0, 4.0  # of every Llama 3.x that was published
 
 
-Note = Callable[[str], None]
-
-
 def hugging_face_view(gguf: GGUF, note: Note = lambda line: None) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
     """The file as Hugging Face would publish it: what its config.json would say, and tensors by its names.
 
@@ -105,6 +102,7 @@ def hugging_face_view(gguf: GGUF, note: Note = lambda line: None) -> tuple[dict[
         raise BadCheckpoint(f"no token_embd.weight in {gguf.path.name}", "an embedding table", "fetch the file again")
     said = _Metadata(gguf, architecture)
     config, tensors = views[architecture](gguf, said)
+    refuse_packed(tensors, gguf.path.name, ending="")
     said.finish(note)
     common = {
         "model_type": architecture,

@@ -18,20 +18,13 @@ from torch import Tensor
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.weights.files.gguf_quants import PLAIN, block_size, dequantize, readable_kinds, type_name
 from cutaway.weights.files.lazy import LazyTensor, read_at, stored_plainly, truncated
+from cutaway.weights.files.recognize import refuse_disguised
 
 SCALARS = {
     0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"
 }  # fmt: skip
 STRING, ARRAY = 8, 9
 AT_ONCE = 1 << 20  # elements dequantized at a time: some MB, which is fast and bounds what is held meanwhile
-# How files begin that are published beside GGUF, or come in its place: what they are, and what to do.
-STRANGERS = {
-    b"version https://git-lfs": ("a Git LFS pointer", "fetch the file itself, with git lfs pull or from the hub"),
-    b"<!doctype html": ("a web page", "fetch the file by its download link"),
-    b"<html": ("a web page", "fetch the file by its download link"),
-    **dict.fromkeys((b"lmgg", b"fmgg", b"tjgg"), ("a GGML file of before August 2023", "choose a .gguf of this model")),
-    b"PK\x03\x04": ("a zip archive", "name the .gguf file that is in it"),
-}
 
 
 @dataclass(frozen=True)
@@ -49,6 +42,7 @@ def open_part(path: Path) -> GGUF:
     Raises BadCheckpoint for a file that is no GGUF (version 2 or 3, little-endian), damaged or truncated,
     UnsupportedModel for a quantization that nothing here can read.
     """
+    refuse_disguised(path, "a GGUF file", [b"GGUF"])
     size = path.stat().st_size
     with path.open("rb") as file:
         read = _Reader(path, file, size)
@@ -128,7 +122,8 @@ def _preamble(read: _Reader) -> tuple[int, int]:
     """How many tensors and how many metadata values follow."""
     magic = read.bytes(4)
     if magic != b"GGUF":
-        raise _stranger(read.path, magic + read.file.read(60))
+        found = f"a file that begins with {magic!r}, {read.path.name}"
+        raise BadCheckpoint(found, "a file that begins with GGUF", "name a .gguf file, or fetch it again")
     version = read.number("<u4")
     if version not in (2, 3):
         found, expected = f"GGUF version {version} in {read.path.name}", "version 2 or 3"
@@ -136,12 +131,6 @@ def _preamble(read: _Reader) -> tuple[int, int]:
             found, expected = f"a GGUF file for big-endian machines, {read.path.name}", "a little-endian one"
         raise BadCheckpoint(found, expected, "choose another file of this model, or convert it anew with llama.cpp")
     return read.number("<u8"), read.number("<u8")
-
-
-def _stranger(path: Path, head: bytes) -> BadCheckpoint:
-    known = (about for begin, about in STRANGERS.items() if head.lstrip().lower().startswith(begin.lower()))
-    what, do = next(known, (f"a file that begins with {head[:4]!r}", "name a .gguf file, or fetch it again"))
-    return BadCheckpoint(f"{what}, {path.name}", "a file that begins with GGUF", do)
 
 
 def _tensor(path: Path, name: str, shape: tuple[int, ...], kind: int, offset: int) -> LazyTensor:

@@ -4,15 +4,14 @@ It does not know the bytes of a part (gguf_format.py), nor what metadata and ten
 those of llama-gguf-split: NAME-00001-of-00003.gguf, split.no from 0.
 """
 
-import re
 from pathlib import Path
 
 from cutaway.ground.errors import BadCheckpoint
 from cutaway.weights.files.gguf_format import GGUF, damaged, open_part
 from cutaway.weights.files.lazy import LazyTensor
+from cutaway.weights.files.which import GGUF_PART
 
-PART_NAME = re.compile(r"(?P<name>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.gguf)", re.IGNORECASE)
-AGAIN = "fetch the parts again, from one place"
+AGAIN = "fetch all the parts again"
 
 
 def open_gguf(path: Path) -> GGUF:
@@ -29,8 +28,15 @@ def open_gguf(path: Path) -> GGUF:
     return _joined([part if file == path else open_part(file) for file in _part_files(path, part, count)], count)
 
 
+def parts_of(path: Path) -> list[Path]:
+    """The files that are read where this one is named: itself, or all parts of the split file that it is one of."""
+    part = open_part(path)
+    count = part.metadata.get("split.count", 0)
+    return _part_files(path, part, count) if isinstance(count, int) and count > 1 else [path]
+
+
 def _part_files(path: Path, part: GGUF, count: int) -> list[Path]:
-    named = PART_NAME.fullmatch(path.name)
+    named = GGUF_PART.fullmatch(path.name)
     if named is None or int(named["count"]) != count:
         found = f"{path.name}, part {part.metadata.get('split.no', 0) + 1} of a GGUF file split in {count}"
         expected = f"a name that ends in -00001-of-{count:05}.gguf, by which the other parts are found"

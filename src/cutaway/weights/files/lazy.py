@@ -13,6 +13,9 @@ from torch import Tensor
 
 from cutaway.ground.errors import BadArgument, BadCheckpoint
 
+Note = Callable[[str], None]
+"""note(line): one sentence that the user should know."""
+
 
 @dataclass(frozen=True)
 class LazyTensor:

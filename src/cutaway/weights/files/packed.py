@@ -48,10 +48,10 @@ def _bits(said: Mapping[str, Any]) -> int | None:
     groups = said.get("config_groups")
     group = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
     weights = group.get("weights") if isinstance(group, Mapping) else None
-    for place in (said, weights if isinstance(weights, Mapping) else {}):
+    for part in (said, weights if isinstance(weights, Mapping) else {}):
         for name in BITS:
-            if type(place.get(name)) is int:
-                return place[name]
+            if type(part.get(name)) is int:
+                return part[name]
     return 8 if "fp8" in str(said.get("quant_method")) else None
 
 
@@ -68,11 +68,14 @@ def refuse_packed_names(names: Iterable[str], where: str) -> None:
         raise UnsupportedModel(f"{what} (as {name!r}) in {where}", EXPECTED, DO)
 
 
-def refuse_packed(tensors: Mapping[str, LazyTensor], where: str) -> None:
-    """Raise UnsupportedModel where tensors are packed: by their names, or weights that are no floats."""
+def refuse_packed(tensors: Mapping[str, LazyTensor], where: str, ending: str = ".weight") -> None:
+    """Raise UnsupportedModel where tensors are packed: by their names, or weights that are no floats.
+
+    ending: of the names of weights, "" where every tensor is one; PyTorch's files hold buffers too.
+    """
     refuse_packed_names(tensors, where)
     for name, tensor in tensors.items():
-        if name.endswith(".weight") and (not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2):
+        if name.endswith(ending) and (not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2):
             found = f"{name!r} in {str(tensor.dtype).removeprefix('torch.')} in {where}"
             raise UnsupportedModel(found, "weights in float64, float32, float16 or bfloat16", DO)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cutaway.ground.errors import BadCheckpoint, CutawayError, ModelNotFound, UnsupportedModel
+from cutaway.weights.files.which import index_of, listed, other_safetensors, weights_among
 
 FORMATS = "model.safetensors or pytorch_model.bin, whole or with its index and shards, or one .gguf file"
 ZIP = b"PK\x03\x04"
@@ -71,7 +72,6 @@ ONLY = [
      "pytorch_model.bin, under transformers' names"),
     (("*.zip", "*.tar", "*.tar.*", "*.tgz", "*.7z"), "an archive", "unpack it first"),
 ]  # fmt: skip
-NOT_THE_MODEL = re.compile(r"(adapter_model|consolidated|optimizer|scheduler|random_states|training_args).*")
 UNFINISHED = ("*.incomplete", "*.part", "*.crdownload", "*.aria2", "*.download", "*.partial", "*.!ut")
 HUB_DOWNLOADS = ".cache/huggingface/download"  # what `hf download --local-dir` keeps beside the files
 
@@ -126,7 +126,10 @@ def no_model(folder: Path, missing: str) -> CutawayError:
     names = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
     if not names:
         return ModelNotFound(f"an empty folder, {folder}", "a model's files in it", "name the folder that holds them")
-    for recognized in (_adapter, _dead_link, _unfinished, _of_others, _shards_alone, _subfolders):
+    ours = weights_among(file.name for file in folder.iterdir() if file.is_file())
+    # what lies beside our own weights is not what the folder is, but for a pipeline's own list
+    of_others = (_pipeline, _shards_alone) if ours else (_adapter, _of_others)
+    for recognized in (_dead_link, _unfinished, *of_others, _subfolders):
         error = recognized(folder, missing)
         if error is not None:
             return error
@@ -139,21 +142,19 @@ def no_model(folder: Path, missing: str) -> CutawayError:
     )
 
 
-def adapter_of(folder: Path) -> str | None:
-    """What the folder's adapter was trained on, "" where its file does not say; None where there is no adapter."""
-    path = folder / "adapter_config.json"
-    if not path.is_file():
-        return None if not list(folder.glob("adapter_model.*")) else ""
-    base = _json(path).get("base_model_name_or_path")
-    return base if isinstance(base, str) else ""
+def adapter_in(folder: Path) -> Path | None:
+    """The file that says that the folder holds an adapter, or of its tensors where that is gone."""
+    config = folder / "adapter_config.json"
+    return config if config.is_file() else next(iter(sorted(folder.glob("adapter_model.*"))), None)
 
 
 def _adapter(folder: Path, missing: str) -> CutawayError | None:
-    base = adapter_of(folder)
-    if base is None:
+    if adapter_in(folder) is None:
         return None
-    kind = str(_json(folder / "adapter_config.json").get("peft_type") or "PEFT").replace("LORA", "LoRA")
-    found = f"a {kind} adapter in {folder}, not a model: it changes {base or 'a base model that it does not name'}"
+    said = json_or_nothing(folder / "adapter_config.json")
+    base, kind = said.get("base_model_name_or_path"), str(said.get("peft_type") or "PEFT").replace("LORA", "LoRA")
+    changes = base if base and isinstance(base, str) else "a base model that it does not name"
+    found = f"a {kind} adapter in {folder}, not a model: it changes {changes}"
     do = "merge it first: peft's merge_and_unload(), then save_pretrained to a new folder"
     return UnsupportedModel(found, "a model with all its weights", do)
 
@@ -178,7 +179,15 @@ def _unfinished(folder: Path, missing: str) -> CutawayError | None:
 
 def _of_others(folder: Path, missing: str) -> CutawayError | None:
     """Weights in a format that others read."""
-    for patterns, what, do in ONLY:
+    return _kind_of(folder, ONLY)
+
+
+def _pipeline(folder: Path, missing: str) -> CutawayError | None:
+    return _kind_of(folder, ONLY[:1])
+
+
+def _kind_of(folder: Path, kinds: list[tuple[tuple[str, ...], str, str]]) -> CutawayError | None:
+    for patterns, what, do in kinds:
         files = [file.relative_to(folder) for pattern in patterns for file in sorted(folder.glob(pattern))]
         if files:
             return UnsupportedModel(f"{what} ({listed(list(map(str, files)))}) in {folder}", FORMATS, do)
@@ -187,13 +196,16 @@ def _of_others(folder: Path, missing: str) -> CutawayError | None:
 
 def _shards_alone(folder: Path, missing: str) -> CutawayError | None:
     """Several weight files, and nothing that says which tensor is where."""
-    several = other_safetensors(folder) or sorted(folder.glob("pytorch_model-*.bin"))
+    names = [file.name for file in sorted(folder.iterdir()) if file.is_file()]
+    several = other_safetensors(names) or [name for name in names if re.fullmatch(r"pytorch_model-.*\.bin", name)]
     if missing != "weights" or not several:
         return None
-    kind = "safetensors" if several[0].suffix == ".safetensors" else "bin"
-    index = "model.safetensors.index.json" if kind == "safetensors" else "pytorch_model.bin.index.json"
-    found = f"{len(several)} *.{kind} files and no index in {folder} ({listed([file.name for file in several])})"
-    do = f"fetch {index} too" if "-of-" in several[0].name else "leave one of them in a folder of its own"
+    kind = several[0].rpartition(".")[2]
+    of_shards = index_of(several[0])
+    index = of_shards or ("model.safetensors.index.json" if kind == "safetensors" else "pytorch_model.bin.index.json")
+    files = f"{len(several)} *.{kind} file{'s' if len(several) > 1 else ''}"
+    found = f"{files} and no index in {folder} ({listed(several)})"
+    do = f"fetch {index} too" if of_shards else "leave one of them in a folder of its own"
     return BadCheckpoint(found, f"{index}, or one file", do)
 
 
@@ -213,21 +225,10 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
-def other_safetensors(folder: Path) -> list[Path]:
-    """*.safetensors files under names of their own, without those that are no model's weights."""
-    files = (file for file in folder.glob("*.safetensors") if file.is_file())
-    return sorted(file for file in files if not NOT_THE_MODEL.fullmatch(file.name))
-
-
-def listed(names: list[str], most: int = 3) -> str:
-    """The first few, and that there are more."""
-    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """What a JSON file says, for the words of an error only: {} where it cannot be read."""
+def json_or_nothing(path: Path) -> dict[str, Any]:
+    """What a JSON file says: {} where there is none, or no object in it."""
     try:
         data = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
