@@ -151,6 +151,58 @@ def test_weights_that_are_not_whole_are_told_and_wrong_ones_refused(cutaway: Run
     assert done.code == 2 and "use the config.json that belongs to these weights" in done.err
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 548105171\n"
+NOT_WHOLE = {
+    "pointer": (lambda data: POINTER, "Git LFS pointer to a file of 548.1 MB"),
+    "empty": (lambda data: b"", "an empty file"),
+    "cut": (lambda data: data[: len(data) // 2], ""),
+    "zeros": (lambda data: bytes(len(data)), "zeros, as an interrupted download leaves them"),
+}
+FORMS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "a shard")
+
+
+@pytest.mark.parametrize("kind", NOT_WHOLE)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_clone_whose_large_files_did_not_come_has_its_shapes(cutaway: Run, tmp_path: Path, form: str, kind: str):
+    model = build(CONFIGS["llama-gqa"])
+    model.save_pretrained(tmp_path, max_shard_size="1GB" if form in FORMS[:2] else "8KB")
+    if form == "pytorch_model.bin":
+        (tmp_path / "model.safetensors").unlink()
+        torch.save(model.state_dict(), tmp_path / form)
+    expected = said(cutaway, tmp_path)
+    file = tmp_path / form if form != "a shard" else sorted(tmp_path.glob("model-*"))[1]
+    spoil, what = NOT_WHOLE[kind]
+    file.write_bytes(spoil(file.read_bytes()))
+    done = cutaway("model", "--model", tmp_path, "--device", "cpu", "--json")
+    assert done.code == 0 and json.loads(done.out) == expected
+    if form.endswith("index.json"):  # nothing says which weights there are
+        assert done.err == ""
+    else:
+        assert file.name in done.err and what in done.err and done.err.endswith(": shapes are those of config.json\n")
+    assert cutaway("model", "--model", tmp_path).code == 0
+    refused = cutaway("trace", "1", "--model", tmp_path)
+    assert refused.code == 2 and refused.err.count("\n") == 1 and file.name in refused.err
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq"}}))
+    assert cutaway("model", "--model", tmp_path).code == 2  # packed all the same
+
+
+def test_a_clone_of_pointers_only(cutaway: Run, tiny_folder: Path, tmp_path: Path):
+    """Its tokenizer too: config.json is no large file."""
+    expected = said(cutaway, tiny_folder)
+    folder = shutil.copytree(tiny_folder, tmp_path / "clone")
+    for name in ("model.safetensors", "tokenizer.json"):
+        (folder / name).write_bytes(POINTER)
+    done = cutaway("model", "--model", folder, "--device", "cpu", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == expected | {"model": str(folder)}
+    assert "which is a Git LFS pointer to a file of 548.1 MB" in done.err
+    assert cutaway("model", "--model", folder).code == 0
+    (folder / "config.json").write_bytes(POINTER)
+    done = cutaway("model", "--model", folder)
+    assert done.code == 2 and "config.json, which is a Git LFS pointer" in done.err
+
+
 def test_a_packed_model_is_refused_before_its_gigabytes_come(cutaway: Run, tmp_path: Path):
     config = json.loads((HERE / "llama" / "llama-3.2-1b-instruct.json").read_text())
     done = cutaway("model", "--model", alone(config | {"quantization_config": {"quant_method": "gptq"}}, tmp_path))

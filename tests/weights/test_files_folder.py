@@ -13,9 +13,10 @@ from transformers.modeling_utils import _add_variant
 import cutaway
 from cutaway.ground.errors import BadCheckpoint
 from cutaway.weights.checkpoint import open_checkpoint
-from cutaway.weights.files import files_of, missing_from, model_path, open_file, open_folder
+from cutaway.weights.files import SAVED, files_of, missing_from, model_path, open_file, open_folder
 from cutaway.weights.hub import chosen_files
-from cutaway.weights.opening import described
+from cutaway.weights.opening import described, quantize
+from cutaway.weights.save import sha256
 from tests.parity.tiny import build, gpt2
 
 IDS = torch.tensor([[3, 7, 10, 2]])
@@ -224,6 +225,20 @@ def test_an_index_left_beside_a_whole_file_is_not_read_whether_its_shards_are_th
         assert open_checkpoint(tmp_path).notes == [f"model.safetensors is read; {beside}"]
         for shard in shards:
             shard.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin", "old bin", "shards"])
+def test_a_saved_model_has_the_hashes_of_the_files_it_was_made_from(tmp_path: Path, form: str) -> None:
+    model = build(gpt2())
+    model.save_pretrained(tmp_path / "model", max_shard_size="20KB" if form == "shards" else "1GB")
+    if "bin" in form:
+        (tmp_path / "model" / "model.safetensors").unlink()
+        file = tmp_path / "model" / "pytorch_model.bin"
+        torch.save(model.state_dict(), file, _use_new_zipfile_serialization=form == "bin")
+    files = [*(tmp_path / "model").glob("*.safetensors"), *(tmp_path / "model").glob("*.bin")]
+    source = json.loads((quantize(tmp_path / "model", tmp_path / "out") / SAVED).read_text())["source"]
+    assert source["files"] == {file.name: sha256(file) for file in files}
+    assert len(files) == 1 or form == "shards"
 
 
 def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -307,3 +307,14 @@ def test_rows_that_are_no_whole_heads_are_refused(tmp_path: Path) -> None:
     path = llama_file(tmp_path / "m.gguf", extra={"blk.0.attn_k.weight": np.zeros((12, 32), np.float32)})
     with pytest.raises(BadCheckpoint, match=r"k_proj.weight' with 12 rows for heads of 8 in m.gguf"):
         hugging_face_view(open_gguf(path))
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.int64])
+@pytest.mark.parametrize("name", ["token_embd.weight", "blk.1.attn_k.weight", "blk.0.ffn_norm.weight", "output.weight",
+                                  "blk.1.attn_q.bias"])  # fmt: skip
+def test_whole_numbers_are_no_weights(tmp_path: Path, name: str, kind: Any) -> None:
+    """llama.cpp stores no weights so: they would be codes of another tool, whose scales nobody named."""
+    tensors = llama_tensors(tiny_llama(attention_bias=True))
+    path = write(tmp_path / "m.gguf", "llama", LLAMA, tensors | {name: (tensors[name] * 9).astype(kind)})
+    with pytest.raises(UnsupportedModel, match=rf"in {np.dtype(kind).name} in m.gguf; expected weights in float64"):
+        open_checkpoint(path)

@@ -1,5 +1,6 @@
 """Split GGUF files: parts as the gguf package writes them, opened together or refused; what a merge leaves."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,21 @@ from gguf import GGUFWriter
 import cutaway
 from cutaway.ground.errors import BadCheckpoint
 from cutaway.weights.files.gguf import open_gguf
+from cutaway.weights.opening import quantize
+from cutaway.weights.save import MANIFEST, sha256
 from tests.weights.gguf_files import LLAMA, add_values, llama_file, llama_tensors, tiny_llama
 
+VOCABULARY = {
+    "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.tokens": [*"abcdefghij", "ab"],
+    "tokenizer.ggml.token_type": [1] * 11, "tokenizer.ggml.merges": ["a b"],
+}  # fmt: skip
 IDS = torch.tensor([[3, 7, 9]])
 
 
 def parts(folder: Path, name: str = "m.gguf", **changes: Any) -> list[Path]:
     """The tiny llama in several parts of five tensors."""
     writer = GGUFWriter(folder / name, "llama", split_max_tensors=5, **changes)
-    add_values(writer, {f"llama.{key}": value for key, value in LLAMA.items()})
+    add_values(writer, {f"llama.{key}": value for key, value in LLAMA.items()} | VOCABULARY)
     for tensor, values in llama_tensors(tiny_llama()).items():
         writer.add_tensor(tensor, values)
     writer.write_header_to_file()
@@ -70,6 +77,24 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
     missing = f"also m-00002-of-{count:05}.gguf, m-00004-of-{count:05}.gguf; fetch the missing parts"
     with pytest.raises(BadCheckpoint, match=rf"found {count - 2} of the {count} parts of a split GGUF file.*{missing}"):
         open_gguf(files[0])
+
+
+@pytest.mark.parametrize("there", [0, 1, 2])
+def test_a_folder_with_some_parts_names_those_that_are_missing(tmp_path: Path, there: int) -> None:
+    files = parts(tmp_path)
+    kept = [file for number, file in enumerate(files) if number % 3 == there]
+    for file in set(files) - set(kept):
+        file.unlink()
+    with pytest.raises(BadCheckpoint, match=rf"found {len(kept)} of the {len(files)} parts of a split GGUF file"):
+        cutaway.load(tmp_path, quantize=None)
+
+
+def test_a_saved_model_has_the_hash_of_every_part(tmp_path: Path) -> None:
+    files = parts(tmp_path)
+    for number, named in enumerate((files[0], files[2], tmp_path)):
+        out = quantize(named, tmp_path / f"out-{number}")
+        source = json.loads((out / MANIFEST).read_text())["source"]
+        assert source["files"] == {file.name: sha256(file) for file in files}
 
 
 def test_a_part_under_another_name_is_refused(tmp_path: Path) -> None:

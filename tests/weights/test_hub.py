@@ -15,9 +15,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from cutaway.ground.errors import DownloadFailed, ModelNotFound, UnsupportedModel
+from cutaway.ground.errors import BadCheckpoint, DownloadFailed, ModelNotFound, UnsupportedModel
 from cutaway.weights import default_model
-from cutaway.weights.hub import chosen_files, resolve
+from cutaway.weights.hub import chosen_files, config_of_hub, resolve
 
 COMMIT = "a" * 40
 
@@ -294,6 +294,33 @@ def test_a_model_of_the_hub_is_fetched_once_and_silently(
     assert capfd.readouterr() == ("", "")
     point_at(monkeypatch, "http://127.0.0.1:9")
     assert resolve("some/model") == folder
+
+
+def test_the_weights_that_config_json_names_are_fetched(hub: type[FakeHub]) -> None:
+    config = {"transformers_weights": "mine.safetensors"}
+    hub.files = {"config.json": json.dumps(config).encode(), "mine.safetensors": b"x" * 9, "model.safetensors": b"x"}
+    folder = resolve("some/model")
+    assert {file.name for file in folder.iterdir()} == {"config.json", "mine.safetensors"}
+    assert resolve("some/model", offline=True) == folder
+
+
+def test_a_repository_of_two_variants_says_so(hub: type[FakeHub]) -> None:
+    hub.files = {"config.json": b"{}", "model.fp16.safetensors": b"x", "model.bf16.safetensors": b"x"}
+    with pytest.raises(BadCheckpoint, match=r"found weights of 2 variants in the hub's 'some/model' \(model.bf16"):
+        resolve("some/model")
+
+
+@pytest.mark.parametrize("ask", [resolve, config_of_hub])
+def test_both_ways_to_ask_a_hub_out_of_reach_say_the_same(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], Path]
+) -> None:
+    put_in_cache(cache, "some/model", "model.safetensors")
+    put_in_cache(cache, "some/other", "config.json", "model.safetensors")
+    point_at(monkeypatch, "http://127.0.0.1:9")
+    with pytest.raises(DownloadFailed, match=r"'some/model', of which the cache lacks config.json .*check the network"):
+        ask("some/model")
+    with pytest.raises(DownloadFailed, match=r"which is not in the cache either .*; the cache has some/other"):
+        ask("some/othr")
 
 
 def test_an_id_that_the_hub_does_not_know_is_not_found(hub: type[FakeHub]) -> None:

@@ -15,6 +15,7 @@ from cutaway.ground.errors import BadCheckpoint, CutawayError, ModelNotFound, Un
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.files import model_path
 from cutaway.weights.files.packed import refuse_packed_config
+from cutaway.weights.opening import described
 from tests.parity.tiny import build, gpt2
 
 from .test_files_gguf import llama_file
@@ -154,6 +155,39 @@ def test_weights_that_others_read_are_named(tmp_path: Path, kind: str, with_conf
     refused(tmp_path, UnsupportedModel, what, do)
 
 
+OWN = {
+    "whole": ["model.safetensors"],
+    "bin": ["pytorch_model.bin"],
+    "variant": ["model.fp16.safetensors"],
+    "shards": ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
+    "bin shards": ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"],
+    "named otherwise": ["mine.safetensors", "yours.safetensors"],
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ONLY if kind != "diffusers"])
+@pytest.mark.parametrize("own", OWN)
+def test_what_lies_beside_our_own_weights_is_not_what_the_folder_is(tmp_path: Path, own: str, kind: str) -> None:
+    """A training's checkpoint whose config.json is gone, shards without their index: each beside what others read."""
+    for name in (*OWN[own], *ONLY[kind][0]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    refused(tmp_path, ModelNotFound, f"no config.json in {tmp_path}, which holds", "name the folder that holds config")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    if len(OWN[own]) == 2:
+        ending = OWN[own][0].rpartition(".")[2]
+        refused(tmp_path, BadCheckpoint, f"2 *.{ending} files and no index in {tmp_path} ({OWN[own][0]}, ")
+
+
+@pytest.mark.parametrize("files", [["adapter_config.json"], ["adapter_model.safetensors"], ["adapter_model.bin"],
+                                   ["adapter_config.json", "adapter_model.bin"]])  # fmt: skip
+def test_the_note_about_an_adapter_names_a_file_that_is_there(good: Path, files: list[str]) -> None:
+    for name in files:
+        (good / name).write_bytes(b"{}")
+    (note,) = open_checkpoint(good).notes
+    assert note == f"the adapter beside the weights ({files[0]}) is not read: the model runs without it"
+
+
 def test_an_empty_folder_one_without_weights_and_one_without_config(tmp_path: Path, good: Path) -> None:
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", ModelNotFound, "an empty folder, ", "name the folder that holds them")
@@ -221,6 +255,8 @@ def test_a_folder_of_the_hubs_cache_means_its_snapshot(good: Path, tmp_path: Pat
         notes: list[str] = []
         assert model_path(path, notes.append) == repository / "snapshots" / ("b" * 40)
         assert len(notes) == (path.name != "b" * 40)
+    said = f"{repository / 'snapshots' / ('b' * 40)} is what {repository} holds, and is read"
+    assert cutaway.load(repository, quantize=None).notes == [said]
     refused(tmp_path, ModelNotFound, "no config.json in", "models--some--model/snapshots/bbb")
 
 
@@ -235,13 +271,20 @@ def test_a_folder_with_one_gguf_is_that_model_whatever_the_case_of_its_ending(tm
     expected = cutaway.load(tmp_path / "one" / "m-Q8_0.gguf", quantize=None).logits(IDS)
     assert torch.equal(cutaway.load(tmp_path / "M.GGUF", quantize=None).logits(IDS), expected)
     assert torch.equal(cutaway.load(tmp_path / "one", quantize=None).logits(IDS), expected)
-    assert open_checkpoint(tmp_path / "one").notes[0].endswith(f"is what {tmp_path / 'one'} holds, and is read")
+    said = f"{tmp_path / 'one' / 'm-Q8_0.gguf'} is what {tmp_path / 'one'} holds, and is read"
+    assert open_checkpoint(tmp_path / "one").notes[0] == said
+    for asked in (tmp_path / "one", str(tmp_path / "one")):
+        assert cutaway.load(asked, quantize=None).notes.count(said) == 1
+        assert described(asked)[0].notes.count(said) == 1
 
 
 def test_a_folder_with_several_gguf_lists_them_and_parts_of_one_count_once(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         (tmp_path / f"m-{number:05d}-of-00003.gguf").write_bytes(b"GGUF")
     assert model_path(tmp_path) == tmp_path / "m-00001-of-00003.gguf"
+    (tmp_path / "m-00001-of-00003.gguf").rename(tmp_path / "else")
+    assert model_path(tmp_path) == tmp_path / "m-00002-of-00003.gguf"
+    (tmp_path / "else").rename(tmp_path / "m-00001-of-00003.gguf")
     (tmp_path / "n-Q4_0.gguf").write_bytes(b"GGUF")
     refused(tmp_path, ModelNotFound, "2 models in", ": m-00001-of-00003.gguf, n-Q4_0.gguf; expected one .gguf file")
 

@@ -166,10 +166,12 @@ def quantize(
 
     Raises BadArgument where `out` is there already, or the model is in 8 bits already.
     """
-    path = resolve(None if model is None else str(model), offline=offline, progress=progress)
+    notes: list[str] = []
+    path = resolve(None if model is None else str(model), offline=offline, progress=progress, note=notes.append)
     if is_saved(path):
         raise BadArgument(f"{path}, which is in 8 bits already", "a model in full precision", "use it as it is")
     checkpoint = open_checkpoint(path)
+    checkpoint.notes[:0] = notes
     cpu = torch.device("cpu")
     decoder = load_decoder(checkpoint, dtype=torch.float32, device=cpu, quantize=mode, keep=keep, progress=progress)
     name = default_model.SMOLLM2.name if model is None else str(model)

@@ -145,11 +145,11 @@ def _aligned(specs: Specs) -> Specs:
     gap between tensors, and a mapped tensor should start where a cache line does."""
     padded: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
     names = sorted(specs, key=lambda name: (-specs[name][0].itemsize, name))
-    for place, name in enumerate(names):
+    for number, name in enumerate(names):
         dtype, shape = padded[name] = specs[name]
         rest = -(prod(shape) * dtype.itemsize) % ALIGNMENT
-        if rest and place + 1 < len(names):
-            padded[f"{PADDING}{place}"] = (torch.uint8, (rest,))
+        if rest and number + 1 < len(names):
+            padded[f"{PADDING}{number}"] = (torch.uint8, (rest,))
     return padded
 
 
