@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import processors
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, processors
 
 from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
 from cutaway.text.chat import chat_prompt, chat_tokens
@@ -145,3 +146,9 @@ def test_a_template_in_a_file_of_its_own_is_found(with_bos: Path) -> None:
     (with_bos / "chat_template.jinja").unlink()
     (with_bos / "chat_template.json").write_text(json.dumps({"chat_template": "from json"}))
     assert chat_prompt(Tokenizer.from_folder(with_bos), HELLO) == "from json"
+
+
+def test_a_template_that_is_no_jinja_is_named_as_such() -> None:
+    parts = Parts(Backend(models.WordLevel({"a": 0}, unk_token="a")), {}, "{% for m in messages %}{{ m.content }")
+    with pytest.raises(NoTokenizer, match="a chat template that is no Jinja \\(line 1"):
+        chat_prompt(Tokenizer(parts), [{"role": "user", "content": "a"}])

@@ -117,7 +117,7 @@ def test_a_tensor_whose_bytes_are_not_as_many_as_it_says_is_refused(tmp_path: Pa
     ("state", "message"),
     [
         ([W], "found a list in m.bin; expected a dict of tensors"),
-        ({"state_dict": {"w": W}}, "found a dict under 'state_dict' in m.bin; expected tensors by name only"),
+        ({"state_dict": {"w": W}}, "found no tensor (dict) under 'state_dict' in m.bin; expected tensors by name only"),
         ({3: W}, "found a Tensor under 3"),
     ],
 )

@@ -363,3 +363,8 @@ def test_a_hub_out_of_reach_is_one_sentence_and_soon(
     huggingface_hub.close_session()
     if server:
         server.close()
+
+
+def test_the_address_of_a_models_page_names_its_id():
+    with pytest.raises(ModelNotFound, match=r"expected a folder.*; pass facebook/opt-1\.3b\."):
+        resolve("https://huggingface.co/facebook/opt-1.3b/tree/main", offline=True)

@@ -27,12 +27,15 @@ def chat_prompt(tokenizer: Tokenizer, messages: list[dict[str, Any]]) -> str:
         found = "no messages" if not messages else "a message that is no dict"
         do = 'pass for example [{"role": "user", "content": "Hello"}]'
         raise BadArgument(found, "a list of messages with role and content", do)
-    from jinja2.exceptions import TemplateError
+    from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
     try:
         template = _compiled(tokenizer.chat_template)
         known = {**tokenizer.names, "messages": messages, "tools": None, "documents": None}
         return template.render(**known, add_generation_prompt=True)
+    except TemplateSyntaxError as error:
+        found = f"a chat template that is no Jinja (line {error.lineno}: {error.message})"
+        raise NoTokenizer(found, "one that can be run", "fetch the model's tokenizer files again") from error
     except (TemplateError, TypeError) as error:  # TypeError: a template that joins a string and a missing content
         found = f"messages that the model's chat template refuses ({str(error).rstrip('.')})"
         raise BadArgument(found, "messages as the template takes them", "change the roles or contents") from error

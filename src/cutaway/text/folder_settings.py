@@ -70,7 +70,7 @@ def _settings(folder: Path) -> Settings:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file's object, empty where there is no such file. Raises NoTokenizer for a file that is no JSON."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        data = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
     except ValueError as error:
         raise unreadable(path.parent, f"{path.name}: {error}") from error
     return data if isinstance(data, dict) else {}

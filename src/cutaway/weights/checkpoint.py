@@ -122,7 +122,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises BadCheckpoint where it is none."""
     refuse_disguised(path, "a JSON object")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise BadCheckpoint(f"{path.name} that is no JSON ({error})", "a JSON object", "fetch it again") from error
     if not isinstance(data, dict):

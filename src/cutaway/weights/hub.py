@@ -19,6 +19,7 @@ from cutaway.weights.files.which import INDEX, chosen, ggufs, listed, shards_of
 from cutaway.weights.progress import Progress
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+ADDRESS = re.compile(r"https?://[^/]+/([\w.-]+/[\w.-]+)")  # of a model's page on the hub
 LONGEST_ID = 96  # characters; the hub's own limit
 FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".json", ".pt", ".pth")
 PATIENCE = 5.0  # seconds for the hub to answer at all
@@ -44,7 +45,9 @@ def resolve(
     if not is_id(name):
         shown = name if len(name) <= LONGEST_ID else f"{name[:LONGEST_ID]}…"
         expected = "a folder, a .gguf file, or an id of the hub such as facebook/opt-1.3b"
-        raise ModelNotFound(f"the model name {shown!r}, which is no file here", expected, "check its spelling")
+        on_page = ADDRESS.match(name)
+        do = f"pass {on_page[1]}" if on_page else "check its spelling"
+        raise ModelNotFound(f"the model name {shown!r}, which is no file here", expected, do)
     return _from_hub(name, offline, progress)
 
 
