@@ -117,8 +117,8 @@ def test_a_tensor_whose_bytes_are_not_as_many_as_it_says_is_refused(tmp_path: Pa
     ("state", "message"),
     [
         ([W], "found a list in m.bin; expected a dict of tensors"),
-        ({"state_dict": {"w": W}}, "found no tensor (dict) under 'state_dict' in m.bin; expected tensors by name only"),
-        ({3: W}, "found a Tensor under 3"),
+        ({"state_dict": {"w": W}}, "found dict under 'state_dict' in m.bin; expected tensors by name only"),
+        ({3: W}, "found Tensor under 3"),
     ],
 )
 def test_anything_but_tensors_by_name_is_refused(tmp_path: Path, state: object, message: str) -> None:

@@ -87,7 +87,7 @@ def _refused(path: Path, message: str) -> BadCheckpoint:
 
 def _checked(path: Path, name: Any, value: Any) -> Tensor:
     if not isinstance(name, str) or not isinstance(value, Tensor):
-        found = f"no tensor ({type(value).__name__}) under {name!r} in {path.name}"
+        found = f"{type(value).__name__} under {name!r} in {path.name}"
         raise BadCheckpoint(found, "tensors by name only", "save model.state_dict() instead")
     if value.is_sparse or value.is_quantized or value.layout is not torch.strided:
         found = f"a sparse or quantized tensor under {name!r} in {path.name}"
