@@ -15,7 +15,20 @@ from cutaway.trace.edit import Edit
 from tests.tiny_lm import tiny_lm
 
 KINDS = [np.int64, np.int8, np.uint16, torch.tensor, lambda n: torch.tensor(n, dtype=torch.int32), np.array]
-NONE = [1.0, "3", True, np.float32(1), np.bool_(True), torch.tensor(1.0), torch.tensor(True), 1 + 0j, b"3", [1.0], {}]
+NONE = [
+    1.0,
+    "3",
+    True,
+    np.float32(1),
+    np.bool_(True),
+    np.array(True),
+    torch.tensor(1.0),
+    torch.tensor(True),
+    1 + 0j,
+    b"3",
+    [1.0],
+    {},
+]
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from cutaway.ground.errors import BadArgument
 
 def whole(value: Any) -> int | None:
     """The whole number that a value is to Python's own `operator.index`; None where it is none."""
-    if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype is torch.bool):
-        return None
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
+        return None  # numpy 2.0's True is an index still
     try:
         return index(value)
     except (TypeError, RuntimeError):  # no whole number, or a tensor on meta, which has no value
