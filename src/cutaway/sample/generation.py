@@ -41,8 +41,13 @@ class Generation:
         return f"<Generation {self.text!r}, ended {self.ended}; print it for prompt and text>"
 
     def __str__(self) -> str:
-        """Prompt and new text as one, where the prompt's text is known; texts are separated by an empty line."""
+        """Prompt and new text as one, where the prompt's text is known; texts are separated by an empty line.
+
+        Without a tokenizer there is no text: the new ids are shown.
+        """
         texts = [self.text] if isinstance(self.text, str) else self.text
+        if self.steps and not any(step.text for step in self.steps):
+            texts = [f"ids {' '.join(map(str, ids))}" for ids in self.new_ids]
         prompts = [self.prompt_text] if isinstance(self.prompt_text, str) else self.prompt_text
         if prompts is None:
             return "\n\n".join(texts)
