@@ -113,7 +113,9 @@ class LM:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.sampling.items())
         ends = ", ".join(f"{self.token_text(id)} (id {id})".strip() for id in sorted(self.eos_ids))
         native = self.device.type in ("cpu", "meta") and int8_layers(self.decoder)  # meta: read from config.json alone
-        said = [f"8-bit layers are computed by {kernels.engine()}"] if native else []
+        stored = self.checkpoint.stored
+        said = [f"{self.checkpoint.path.name} says that it stores {stored}; read exactly"] if stored else []
+        said += [f"8-bit layers are computed by {kernels.engine()}"] if native else []
         said += [f"a text ends at {ends}"] if ends else []
         said += [f"generation_config.json, obeyed where you say nothing: {settings}"] if settings else []
         lines = [part for line in [*said, *self.notes] for part in textwrap.wrap(line, 80, subsequent_indent="  ")]

@@ -45,6 +45,17 @@ class Checkpoint:
         return CONFIG if self.gguf_metadata is None else self.path.name
 
     @property
+    def stored(self) -> str | None:
+        """What a GGUF file says of how most of its weights are stored, as llama.cpp names it (Q4_K_M); else None."""
+        number = (self.gguf_metadata or {}).get("general.file_type")
+        if number is None:
+            return None
+        from gguf import LlamaFileType  # here: it takes 0.1 s to import
+
+        known = {kind.value: kind.name.removeprefix("MOSTLY_") for kind in LlamaFileType}
+        return known.get(number)
+
+    @property
     def family(self) -> Family:
         """The family that reads it."""
         return family_named(self.model_type)
