@@ -7,7 +7,7 @@ TEST_WORKERS ?= 2
 
 setup: .venv/ready
 
-.venv/ready: pyproject.toml constraints.txt setup.py $(wildcard src/cutaway/quant/kernels/*.cpp src/cutaway/quant/kernels/*.h)
+.venv/ready: pyproject.toml constraints.txt setup.py $(wildcard src/cutaway/quant/native/cpp/*.cpp src/cutaway/quant/native/cpp/*.h)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "found $$($(PYTHON) --version); expected Python 3.11 or newer; run make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -1,4 +1,4 @@
-"""The native library of cutaway.quant.kernels: plain C++ behind a C interface, loaded with ctypes.
+"""The native library of cutaway.quant.native: plain C++ behind a C interface, loaded with ctypes.
 
 Everything else about the package stands in pyproject.toml. Without a compiler the install still succeeds, and says so.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-FOLDER = "src/cutaway/quant/kernels/"
+FOLDER = "src/cutaway/quant/native/cpp/"
 
 
 class BuildAndSay(build_ext):
@@ -31,7 +31,7 @@ setup(
     cmdclass={"build_ext": BuildAndSay},
     ext_modules=[
         Extension(
-            "cutaway.quant.kernels._native",
+            "cutaway.quant.native._native",
             sources=sorted(glob(FOLDER + "*.cpp")),
             depends=sorted(glob(FOLDER + "*.h")),
             # No -march: each path names its own instructions. No contraction: the same float order on every path.

@@ -52,7 +52,7 @@ def run(kind: str) -> int:
     print(done.stdout[-6000:], done.stderr[-2000:])
     closing = (done.stdout.strip() or "no test ran").splitlines()[-1].strip("= ")
     ask = f"from importlib.metadata import version; print(*(n + ' ' + version(n) for n in {SHOWN!r}), sep=', ')"
-    engine = output(inside, "-c", "from cutaway.quant import kernels; print(kernels.engine())")
+    engine = output(inside, "-c", "from cutaway.quant import native; print(native.engine())")
     write(f"{kind}, Python {version}", [output(inside, "-c", ask), closing, engine, date.today().isoformat()])
     return int(done.returncode != 0)
 

@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cutaway.edit.edit import Edit
     from cutaway.lm import LM, load
     from cutaway.sample.generation import Generation
     from cutaway.sample.step import Step
     from cutaway.text.pieces import Tokens
-    from cutaway.trace.edit import Edit
     from cutaway.trace.trace import Trace
     from cutaway.weights.opening import quantize
 
@@ -22,7 +22,7 @@ _HOMES = {
     "load": "cutaway.lm",
     "quantize": "cutaway.weights.opening",
     "LM": "cutaway.lm",
-    "Edit": "cutaway.trace.edit",
+    "Edit": "cutaway.edit.edit",
     "Generation": "cutaway.sample.generation",
     "Step": "cutaway.sample.step",
     "Tokens": "cutaway.text.pieces",

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -19,14 +19,20 @@ from torch import Tensor
 from cutaway.analysis.against import against_transformers
 from cutaway.analysis.certificate import Certificate, certify
 from cutaway.analysis.effect import Effect, effect
+from cutaway.edit.editor import Editor, sites_of
+from cutaway.edit.recipe import Edits, edits_of
+from cutaway.edit.recipe import write as write_recipe
+from cutaway.edit.weights import Change, changed
+from cutaway.explain.why import Why, why
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument, NoTokenizer
+from cutaway.ground.select import Selection, select
 from cutaway.ground.sites import all_sites
 from cutaway.ground.whole import indexes, require_whole
 from cutaway.model import architecture
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Chain, Tap, untapped
-from cutaway.quant import kernels
+from cutaway.quant import native
 from cutaway.quant.explain import int8_layers
 from cutaway.sample.generation import Generation, collect, most_new_tokens, new_ids_of, new_text
 from cutaway.sample.loop import generate
@@ -38,15 +44,10 @@ from cutaway.text.padding import fitting, tokens_of_ids
 from cutaway.text.pieces import Tokens
 from cutaway.text.stream import StreamDecoder
 from cutaway.text.tokenizer import Tokenizer
-from cutaway.trace.editor import Editor, sites_of
-from cutaway.trace.joined import Recording
+from cutaway.trace.generation_trace import Recording
 from cutaway.trace.plan import Plan
-from cutaway.trace.recipe import Edits, edits_of
-from cutaway.trace.recipe import write as write_recipe
 from cutaway.trace.run import Where, chosen_sites, planned, run
-from cutaway.trace.select import Selection, select
 from cutaway.trace.trace import Trace
-from cutaway.trace.weights import Change, changed
 from cutaway.weights.checkpoint import Checkpoint
 from cutaway.weights.opening import dtype_of, open_model
 from cutaway.weights.progress import Progress
@@ -112,10 +113,10 @@ class LM:
         """The architecture: modules, shapes, dtypes, parameters, bytes; how it samples; what else should be known."""
         settings = ", ".join(f"{name}={value!r}" for name, value in self.sampling.items())
         ends = ", ".join(f"{self.token_text(id)} (id {id})".strip() for id in sorted(self.eos_ids))
-        native = self.device.type in ("cpu", "meta") and int8_layers(self.decoder)  # meta: read from config.json alone
+        on_cpu = self.device.type in ("cpu", "meta") and int8_layers(self.decoder)  # meta: read from config.json alone
         stored = self.checkpoint.stored
         said = [f"{self.checkpoint.path.name} says that it stores {stored}; read exactly"] if stored else []
-        said += [f"8-bit layers are computed by {kernels.engine()}"] if native else []
+        said += [f"8-bit layers are computed by {native.engine()}"] if on_cpu else []
         said += [f"a text ends at {ends}"] if ends else []
         said += [f"generation_config.json, obeyed where you say nothing: {settings}"] if settings else []
         lines = [part for line in [*said, *self.notes] for part in textwrap.wrap(line, 80, subsequent_indent="  ")]
@@ -163,10 +164,7 @@ class LM:
         add_special_tokens=False: the text as it stands, without the BOS or EOS that the tokenizer would add.
         """
         return self.tokenizer.tokenize(
-            texts,
-            padding_side=padding_side,
-            add_special_tokens=add_special_tokens,
-            context=self.config.n_positions,
+            texts, padding_side=padding_side, add_special_tokens=add_special_tokens, context=self.config.n_positions
         )
 
     def chat_prompt(self, messages: list[dict[str, Any]]) -> Tokens:
@@ -260,6 +258,10 @@ class LM:
         versions = {name: version(name) for name in ("cutaway", "torch", "transformers")}
         return Certificate(self.name, tuple(lines), versions | {"python": platform.python_version()})
 
+    def why(self, trace: Trace, site: str, *index: SupportsIndex) -> Why:
+        """What made one number of a trace, an index on each axis of its site: see explain/why.py."""
+        return why(trace, self.decoder, site, *index)
+
     def save_edits(self, edits: Edits, path: str | Path) -> None:
         """Write a recipe for models like this one: `edits=` takes its path, and so does --edits."""
         write_recipe(Path(path), edits_of(edits, self.config), self.config)
@@ -286,7 +288,7 @@ class LM:
 
         settings: those of sample/settings.py, transformers' own names; where you say nothing, the model's
         generation_config.json does (`lm.sampling`). tap: watches or changes the values of every pass. edits: done in
-        every pass. add_special_tokens: as in `tokenize`. Raises the errors of sample/loop.py and trace/editor.py.
+        every pass. add_special_tokens: as in `tokenize`. Raises the errors of sample/loop.py and edit/editor.py.
         """
         tokens, wishes = self.tokens(texts, add_special_tokens), self.settings(settings)
         return self._edited_stream(tokens, wishes, tap, self._editor(tokens, wishes, edits))

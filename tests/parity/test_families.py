@@ -9,7 +9,7 @@ from cutaway.ground.sites import block_exit
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
-from cutaway.trace.record import Recorder
+from cutaway.trace.pass_recorder import Recorder
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
 from tests.parity.tiny import CONFIGS, block_outputs, saved

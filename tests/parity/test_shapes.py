@@ -8,7 +8,7 @@ import torch
 
 from cutaway.ground.sites import block_exit
 from cutaway.text.pieces import Tokens
-from cutaway.trace.record import Recorder
+from cutaway.trace.pass_recorder import Recorder
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
 from tests.parity.tiny import block_outputs, build, opt

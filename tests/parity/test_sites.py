@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from cutaway.explain.formula import recompute
 from cutaway.ground.sites import all_sites
 from cutaway.text.pieces import Tokens
-from cutaway.trace.formula import recompute
-from cutaway.trace.record import Recorder
+from cutaway.trace.pass_recorder import Recorder
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
 from tests.parity.tiny import CONFIGS, saved

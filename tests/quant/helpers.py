@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from cutaway.quant import kernels
+from cutaway.quant import native
 from cutaway.quant.int8 import quantize_weight
 
 
@@ -28,11 +28,11 @@ def relative(mine: Tensor, theirs: Tensor) -> float:
 
 @contextmanager
 def forced(path: str) -> Iterator[None]:
-    kernels.force(path)
+    native.force(path)
     try:
         yield
     finally:
-        kernels.force(None)
+        native.force(None)
 
 
 @contextmanager

@@ -15,14 +15,14 @@ from cutaway.model.cache import Cache
 from cutaway.model.counted import Counted
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Tap, Untapped, untapped
-from cutaway.quant import kernels
+from cutaway.quant import native
 from cutaway.quant.linear import Int8Linear
 from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
 from tests.parity.tiny import CONFIGS, saved
 
-pytestmark = pytest.mark.skipif(not kernels.available, reason=f"no native library: {kernels.MISSING}")
+pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
 PROMPT = Tokens.from_ids([[0, 0, 3, 5, 7, 2], [8, 3, 3, 6, 4, 9]], torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6]))
 ONE_CALL = ("opt", "llama", "llama-gqa")  # families whose nonlinearity the library has, with the norm before
 
@@ -68,13 +68,13 @@ def test_all_blocks_in_one_call_give_the_bits_of_each_step(name: str, tmp_path: 
 @pytest.mark.parametrize("name", ONE_CALL)
 def test_it_is_one_call_indeed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[int] = []
-    inner = kernels.BlockRun.__call__
+    inner = native.BlockRun.__call__
 
-    def counted(self: kernels.BlockRun, *args: object) -> torch.Tensor:
+    def counted(self: native.BlockRun, *args: object) -> torch.Tensor:
         runs.append(len(self.blocks))
         return inner(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(kernels.BlockRun, "__call__", counted)
+    monkeypatch.setattr(native.BlockRun, "__call__", counted)
     decoder = loaded(name, tmp_path)
     passes, layers = Passes(decoder), decoder.config.n_layers
     passes.next()
@@ -234,8 +234,8 @@ class Rooms(OneByOne):
             self.values[name][0] = value
         return value
 
-    def room(self, names: tuple[str, ...], places: int) -> kernels.Room | None:
-        return kernels.Room([self.values.get(name) for name in names])
+    def room(self, names: tuple[str, ...], places: int) -> native.Room | None:
+        return native.Room([self.values.get(name) for name in names])
 
 
 class Shapes(OneByOne):
@@ -267,8 +267,8 @@ def test_what_is_recorded_in_one_call_is_what_each_block_shows(
     deepcopied.next(shapes)
     one, other = Rooms(shapes.found, without), Rooms(shapes.found, without)
     other.room = lambda names, places: None  # type: ignore[method-assign]
-    expected, runs, inner = each.next(other), [], kernels.BlockRun.__call__
-    monkeypatch.setattr(kernels.BlockRun, "__call__", lambda self, *args: runs.append(self) or inner(self, *args))
+    expected, runs, inner = each.next(other), [], native.BlockRun.__call__
+    monkeypatch.setattr(native.BlockRun, "__call__", lambda self, *args: runs.append(self) or inner(self, *args))
     assert torch.equal(together.next(one), expected)
     assert len(runs) == (without != ("nothing",)), "one call, and none where the softmax is wanted"
     for site, value in one.values.items():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cutaway.ground.errors import BadArgument, NotFinite
-from cutaway.quant import kernels
+from cutaway.quant import native
 from cutaway.quant.int8 import dequantize, linear, quantize_activation, quantize_weight
 from tests.quant.helpers import layer, noise, relative
 
@@ -139,5 +139,5 @@ def test_pooled_is_bitsandbytes_own_layer(seed: int, scale: float, rows: int) ->
     assert outliers.any() == (scale == 3.0)
     assert relative(mine + whole - apart, expected) < 1e-6
     assert relative(mine, expected) < 1e-5 + THEIR_CONSTANT * 127**2 - 1
-    if kernels.available:
-        assert relative(kernels.NativeLayer(codes, scale_N, bias_N, "int8-pooled")(x_MK), mine) < 1e-6
+    if native.available:
+        assert relative(native.NativeLayer(codes, scale_N, bias_N, "int8-pooled")(x_MK), mine) < 1e-6

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 
 from cutaway.ground.errors import BadArgument
 from cutaway.model.decoder import Block
-from cutaway.quant import kernels
+from cutaway.quant import native
 from cutaway.quant.int8 import Mode, dequantize, linear, quantize_weight
-from cutaway.quant.kernels.block import SLOTS, SOFTMAX, _Block
-from cutaway.quant.kernels.layer import _Layer
-from cutaway.quant.kernels.library import LIBRARY
-from cutaway.quant.kernels.steps import _AttendOne, _AttendOpen
 from cutaway.quant.linear import finish
+from cutaway.quant.native.blocks import SLOTS, SOFTMAX, _Block
+from cutaway.quant.native.layer import _Layer
+from cutaway.quant.native.library import LIBRARY
+from cutaway.quant.native.steps import _AttendOne, _AttendOpen
 from tests.quant.helpers import forced, layer, noise, relative, threads
 from tests.rules.vocabulary import LEARNED
 
-PATHS = kernels.paths()
-SOURCES = Path(__file__).parents[2] / "src" / "cutaway" / "quant" / "kernels"  # an installed package has none
-pytestmark = pytest.mark.skipif(not kernels.available, reason=f"no native library ({kernels.MISSING})")
+PATHS = native.paths()
+SOURCES = Path(__file__).parents[2] / "src" / "cutaway" / "quant" / "native" / "cpp"  # an installed package has none
+pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library ({native.MISSING})")
 each_path = pytest.mark.parametrize("path", PATHS)
 
 
@@ -46,7 +46,7 @@ def test_native_is_the_reference(
     x_MK = noise(rows, width, seed=seed + 2, scale=scale)
     expected = linear(x_MK, codes, scale_N, bias_N if bias else None, mode)
     with forced(path):
-        mine = kernels.NativeLayer(codes, scale_N, bias_N if bias else None, mode)(x_MK)
+        mine = native.NativeLayer(codes, scale_N, bias_N if bias else None, mode)(x_MK)
     wide_MK, weight_NK = x_MK.double(), codes.double() * scale_N[:, None] / 127  # float32 has no square of 1e-30
     size = wide_MK.norm(dim=1, keepdim=True) * weight_NK.norm(dim=1) + bias_N.abs() * bias
     assert ((mine - expected).abs() <= 3e-6 * size).all()
@@ -63,7 +63,7 @@ def test_every_width_from_1_to_300_is_exact_in_whole_numbers(path: str) -> None:
         x_MK[:, 0] = 127.0
         expected = x_MK.double() @ codes.double().T
         with forced(path):
-            mine = kernels.NativeLayer(codes, ones * 127, None)(x_MK / 127)
+            mine = native.NativeLayer(codes, ones * 127, None)(x_MK / 127)
         assert torch.equal((mine * 127).round().double(), expected), width
 
 
@@ -74,14 +74,14 @@ def test_a_row_is_the_same_bits_whatever_its_batch_and_threads(path: str, width:
     codes, scale, bias = layer(130, width)
     x_MK = noise(37, width, seed=5, scale=2.5)
     with forced(path):
-        native = kernels.NativeLayer(codes, scale, bias, mode)
+        quantized = native.NativeLayer(codes, scale, bias, mode)
         with threads(1):
-            alone = torch.cat([native(row[None]) for row in x_MK])
+            alone = torch.cat([quantized(row[None]) for row in x_MK])
         for count in (1, 2, 3):
             with threads(count):
-                assert torch.equal(native(x_MK), alone)
+                assert torch.equal(quantized(x_MK), alone)
                 for rows in (1, 2, 3, 4, 5):
-                    assert torch.equal(native(x_MK[37 - rows :]), alone[37 - rows :])
+                    assert torch.equal(quantized(x_MK[37 - rows :]), alone[37 - rows :])
     assert relative(alone, linear(x_MK, codes, scale, bias, mode)) < 1e-6
 
 
@@ -90,12 +90,12 @@ def test_many_tokens_come_in_blocks(path: str) -> None:
     codes, scale, bias = layer(33, 70)
     x_MK = noise(600, 70, scale=2.0)
     with forced(path):
-        native = kernels.NativeLayer(codes, scale, bias)
-        assert torch.equal(native(x_MK)[299:], native(x_MK[299:]))
-        assert native(x_MK[:0]).shape == (0, 33)
+        quantized = native.NativeLayer(codes, scale, bias)
+        assert torch.equal(quantized(x_MK)[299:], quantized(x_MK[299:]))
+        assert quantized(x_MK[:0]).shape == (0, 33)
         for mode in ("int8-pooled", "int8-weight"):
-            native = kernels.NativeLayer(codes, scale, bias, mode)
-            assert relative(native(x_MK), linear(x_MK, codes, scale, bias, mode)) < 1e-6
+            quantized = native.NativeLayer(codes, scale, bias, mode)
+            assert relative(quantized(x_MK), linear(x_MK, codes, scale, bias, mode)) < 1e-6
 
 
 @each_path
@@ -111,7 +111,7 @@ def test_epilogues(path: str, rows: int, epilogue: str, dtype: torch.dtype, outp
     wide = None if residual is None else residual.float()
     expected = finish(linear(x.float(), codes, scale, bias, mode), epilogue, wide)
     with forced(path):
-        mine = kernels.NativeLayer(codes, scale, bias, mode)(x, epilogue, residual)
+        mine = native.NativeLayer(codes, scale, bias, mode)(x, epilogue, residual)
     assert mine.dtype == dtype
     assert mine.shape == expected.shape
     if dtype == torch.bfloat16:  # rounded once, at the very end
@@ -136,8 +136,8 @@ def test_rows_of_zeros_and_rows_that_are_not_finite(path: str, rows: int, mode: 
     if rows > 2:
         x_MK[2] = 0.0
     with forced(path):
-        native = kernels.NativeLayer(codes, scale, None, mode)
-        mine, clipped = native(x_MK), native(x_MK, "relu")
+        quantized = native.NativeLayer(codes, scale, None, mode)
+        mine, clipped = quantized(x_MK), quantized(x_MK, "relu")
     assert mine[0].isnan().all()
     assert clipped[0].isnan().all()
     assert mine[1:].isfinite().all()
@@ -153,7 +153,7 @@ def test_a_row_full_of_outliers_is_a_float_product(path: str) -> None:
     codes, scale, bias = layer(40, 200)
     x_MK = noise(3, 200).sign() * 9
     with forced(path):
-        mine = kernels.NativeLayer(codes, scale, bias)(x_MK)
+        mine = native.NativeLayer(codes, scale, bias)(x_MK)
     assert relative(mine, linear(x_MK, codes, scale, bias, "int8-weight")) < 1e-6
 
 
@@ -169,7 +169,7 @@ def test_where_only_the_weight_is_rounded_activations_are_as_good_as_float32(
     x_MK[:, 7] = largest
     exact = x_MK.double() @ dequantize(codes, scale).double().T
     with forced(path):
-        mine = kernels.NativeLayer(codes, scale, None, "int8-weight")(x_MK)
+        mine = native.NativeLayer(codes, scale, None, "int8-weight")(x_MK)
     assert relative(mine.double(), exact) < 1e-6
     if largest == 4.0:
         assert relative(linear(x_MK, codes, scale, None).double(), exact) > 1e-3
@@ -180,31 +180,31 @@ def test_bfloat16_in_is_its_float32_rounded_at_the_end(path: str) -> None:
     codes, scale, bias = layer(50, 130)
     x = noise(2, 3, 130, scale=2.5).bfloat16()
     with forced(path):
-        native = kernels.NativeLayer(codes, scale, bias)
-        assert torch.equal(native(x), native(x.float()).bfloat16())
+        quantized = native.NativeLayer(codes, scale, bias)
+        assert torch.equal(quantized(x), quantized(x.float()).bfloat16())
 
 
 def test_an_unknown_path_is_refused() -> None:
     with pytest.raises(BadArgument, match=r"'sse9'; expected .*portable"):
-        kernels.force("sse9")
-    assert kernels.path() == PATHS[0]
+        native.force("sse9")
+    assert native.path() == PATHS[0]
     assert PATHS[-1] == "portable"
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    native = kernels.NativeLayer(*layer(9, 20))
+    quantized = native.NativeLayer(*layer(9, 20))
     for x in (noise(2, 21), noise(2, 20).double(), noise(2, 20).half()):
         with pytest.raises(BadArgument, match="an input"):
-            native(x)
+            quantized(x)
     with pytest.raises(BadArgument, match="gated-silu"):
-        native(noise(2, 20), "gated-silu")  # nine rows have no halves
+        quantized(noise(2, 20), "gated-silu")  # nine rows have no halves
     with pytest.raises(BadArgument, match="epilogue 'gelu'"):
-        native(noise(2, 20), "gelu")
+        quantized(noise(2, 20), "gelu")
     for residual in (None, noise(2, 8), noise(2, 9).bfloat16()):
         with pytest.raises(BadArgument, match="a residual"):
-            native(noise(2, 20), "residual", residual)
+            quantized(noise(2, 20), "residual", residual)
     with pytest.raises(BadArgument, match="a residual"):
-        native(noise(2, 20), "none", noise(2, 9))
+        quantized(noise(2, 20), "none", noise(2, 9))
 
 
 def test_the_library_uses_torchs_own_threads() -> None:
@@ -226,11 +226,11 @@ def test_the_library_uses_torchs_own_threads() -> None:
 @pytest.mark.parametrize(
     ("file", "name", "twin"),
     [
-        ("paths.h", "Layer", _Layer),
+        ("isa.h", "Layer", _Layer),
         ("steps.cpp", "AttendOne", _AttendOne),
         ("steps.cpp", "AttendOpen", _AttendOpen),
-        ("calls.h", "StepShape", kernels.StepShape),
-        ("block.cpp", "Block", _Block),
+        ("calls.h", "StepShape", native.StepShape),
+        ("blocks.cpp", "Block", _Block),
     ],
 )
 def test_a_struct_has_the_same_fields_here_and_there(file: str, name: str, twin: type[ctypes.Structure]) -> None:
@@ -242,7 +242,7 @@ def test_a_struct_has_the_same_fields_here_and_there(file: str, name: str, twin:
 
 
 def test_a_block_s_values_stand_in_the_same_order_here_and_there() -> None:
-    source = (SOURCES / "block.cpp").read_text()
+    source = (SOURCES / "blocks.cpp").read_text()
     found = re.search(r"enum Slots \{(.*?)\}", source)
     assert found is not None
     slots = {name: int(at) for name, at in re.findall(r"(\w+) = (\d+)", found[1])}
@@ -263,23 +263,23 @@ def test_a_norm_before_the_layer_and_all_that_is_inside(path: str, rows: int, ep
     """One call gives, bit for bit, what the steps give one after another, and writes each where it is asked for."""
     width, outputs = 100, 40
     codes, scale, bias = layer(outputs, width)
-    native = kernels.NativeLayer(codes, scale, bias)
+    quantized = native.NativeLayer(codes, scale, bias)
     x, w, b = noise(rows, width, scale=3.0), noise(width, seed=1), noise(width, seed=2)
     residual = noise(rows, outputs, seed=3) if epilogue == "residual" else None
     wide = outputs // 2 if epilogue == "gated-silu" else outputs
     for norm_bias in (None, b):
         inside = [torch.full((3, rows, n), torch.nan) for n in (1, width, width, wide, wide, wide)]
-        room = kernels.Room(inside)
+        room = native.Room(inside)
         room.at = 1
         with forced(path):
-            opened = kernels.norm_open(x, w, norm_bias, 1e-5)
-            plain = native(opened[-1])
+            opened = native.norm_open(x, w, norm_bias, 1e-5)
+            plain = quantized(opened[-1])
             halves = plain.chunk(2, -1) if epilogue == "gated-silu" else (plain, None)
-            expected = native(opened[-1], epilogue, residual)
+            expected = quantized(opened[-1], epilogue, residual)
             for count in (1, 2, 3):
                 with threads(count):
-                    assert torch.equal(native(x, epilogue, residual, (w, norm_bias, 1e-5)), expected)
-                    assert torch.equal(native(x, epilogue, residual, (w, norm_bias, 1e-5), room), expected)
+                    assert torch.equal(quantized(x, epilogue, residual, (w, norm_bias, 1e-5)), expected)
+                    assert torch.equal(quantized(x, epilogue, residual, (w, norm_bias, 1e-5), room), expected)
         for value, shown in zip(inside, (*opened, *halves, expected), strict=True):
             if shown is not None:
                 assert torch.equal(value[1], shown)

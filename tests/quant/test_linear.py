@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cutaway.ground.errors import BadArgument, NotFinite
-from cutaway.quant import engines, kernels
+from cutaway.quant import engines, native
 from cutaway.quant import linear as module
 from cutaway.quant.int8 import exact_product, linear, quantize_activation
 from cutaway.quant.linear import Int8Linear
@@ -23,12 +23,12 @@ ENGINES = ["native", "onednn", "float64"]
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "native" and not kernels.available:
-        pytest.skip(f"no native library ({kernels.MISSING})")
+    if request.param == "native" and not native.available:
+        pytest.skip(f"no native library ({native.MISSING})")
     if request.param == "onednn" and not engines.onednn_is_exact():
         pytest.skip("oneDNN would saturate on this processor")
     if request.param != "native":
-        monkeypatch.setattr(kernels, "available", False)
+        monkeypatch.setattr(native, "available", False)
     if request.param == "float64":
         monkeypatch.setattr(engines, "onednn_is_exact", lambda: False)
     return request.param

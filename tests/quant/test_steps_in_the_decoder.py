@@ -11,18 +11,18 @@ from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
 from cutaway.model.steps import plain
 from cutaway.model.tap import Tap, Untapped, untapped
-from cutaway.quant import kernels
+from cutaway.quant import native
 from cutaway.quant.steps import NativeSteps
 from cutaway.text.pieces import Tokens
-from cutaway.trace.growing import Growing
+from cutaway.trace.generation_recorder import Growing
+from cutaway.trace.pass_recorder import Recorder
 from cutaway.trace.plan import Row, plan
-from cutaway.trace.record import Recorder
 from cutaway.trace.run import run
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
 from tests.parity.tiny import CONFIGS, saved
 
-pytestmark = pytest.mark.skipif(not kernels.available, reason=f"no native library: {kernels.MISSING}")
+pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
 PROMPT = Tokens.from_ids([[0, 0, 3, 5, 7, 2], [8, 3, 3, 6, 4, 9]], torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6]))
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cutaway.model.cache import Cache
-from cutaway.quant import kernels
+from cutaway.quant import native
 from cutaway.quant.linear import Int8Linear
 from cutaway.quant.steps import NativeSteps
 from cutaway.text.pieces import Tokens
@@ -17,7 +17,7 @@ from cutaway.weights.load import load_decoder
 from tests.parity.tiny import saved
 from tests.quant.helpers import layer, noise, threads
 
-pytestmark = pytest.mark.skipif(not kernels.available, reason=f"no native library: {kernels.MISSING}")
+pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
 WIDTH = 512  # products large enough for a second thread
 
 
@@ -41,7 +41,7 @@ def test_a_team_gives_the_same_bits(tokens: int, count: int):
     expected = through(chain, x)
     with threads(count):
         for _ in range(4):  # from the second time on, each thread fetches what comes next
-            results = kernels.together(lambda: through(chain, x))
+            results = native.together(lambda: through(chain, x))
             assert all(torch.equal(mine, theirs) for mine, theirs in zip(results, expected, strict=True))
 
 
@@ -52,18 +52,18 @@ def test_what_is_raised_inside_is_raised_outside_and_leaves_the_threads_usable()
     with threads(2):
         for _ in range(3):
             with pytest.raises(KeyboardInterrupt):
-                kernels.together(fails)
+                native.together(fails)
         with pytest.raises(ZeroDivisionError):
-            kernels.together(lambda: 1 // 0)
-        assert kernels.together(lambda: 5) == 5
+            native.together(lambda: 1 // 0)
+        assert native.together(lambda: 5) == 5
 
 
 def test_a_team_in_a_team_and_torch_in_a_team():
     chain, x = layers(), noise(1, WIDTH)
     expected, product = through(chain, x)[-1], noise(300, 300) @ noise(300, 300, seed=1)
     with threads(2):
-        inner, own = kernels.together(
-            lambda: (kernels.together(lambda: through(chain, x)[-1]), noise(300, 300) @ noise(300, 300, seed=1))
+        inner, own = native.together(
+            lambda: (native.together(lambda: through(chain, x)[-1]), noise(300, 300) @ noise(300, 300, seed=1))
         )
     assert torch.equal(inner, expected) and torch.allclose(own, product, atol=1e-4)
 
@@ -81,8 +81,8 @@ def test_a_layer_may_go_while_others_fetch_what_follows_it():
 
     with threads(2):
         for _ in range(20):
-            kernels.together(whole)
-            kernels.together(pass_and_delete)
+            native.together(whole)
+            native.together(pass_and_delete)
             chain.append(layers(1)[0])
 
 
@@ -93,7 +93,7 @@ def test_two_python_threads_have_a_team_each():
 
     def work(number: int) -> None:
         for _ in range(10):
-            if not torch.equal(kernels.together(lambda: through(chain, x)[-1]), expected):
+            if not torch.equal(native.together(lambda: through(chain, x)[-1]), expected):
                 wrong.append(number)
 
     with threads(2):

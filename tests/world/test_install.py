@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from cutaway.quant import kernels
-from cutaway.quant.kernels import library
+from cutaway.quant import native
+from cutaway.quant.native import library
 
 ROOT = Path(__file__).parents[2]
 NAME = f"_native{EXTENSION_SUFFIXES[0]}"
 BUILT = Path(library.__file__).with_name(NAME)
-needs_library = pytest.mark.skipif(not kernels.available, reason=f"no native library: {kernels.MISSING}")
+needs_library = pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
 
 
 @pytest.mark.parametrize("name", ["torch", "numpy", "requires-python"])
@@ -59,7 +59,7 @@ def test_a_wheel_has_no_sources_and_its_install_says_which_path_runs(
     assert [path.name for path in inside if path.suffix == ".so"] == ([NAME] if compiler else [])
     with tarfile.open(next((source / "out").glob("*.tar.gz"))) as sdist:
         packed = {Path(name).name for name in sdist.getnames()}
-    sources = {path.name for path in (ROOT / "src/cutaway/quant/kernels").iterdir() if path.suffix in (".cpp", ".h")}
+    sources = {path.name for path in (ROOT / "src/cutaway/quant/native").iterdir() if path.suffix in (".cpp", ".h")}
     assert {"int8.cpp", "paths.h"} <= sources <= packed
 
 
@@ -98,15 +98,15 @@ def test_an_older_build_without_a_function_is_said(tmp_path: Path, monkeypatch: 
 
 
 def test_who_computes_is_said_in_words(monkeypatch: pytest.MonkeyPatch):
-    if kernels.available:
+    if native.available:
         words = {"avx512-vnni": "native C++ with AVX-512 VNNI", "avx2": "native C++ with AVX2"}
-        assert kernels.engine() == words.get(kernels.path(), "portable native C++")
-        kernels.force("portable")
+        assert native.engine() == words.get(native.path(), "portable native C++")
+        native.force("portable")
         try:
-            assert kernels.engine() == "portable native C++"
+            assert native.engine() == "portable native C++"
         finally:
-            kernels.force(None)
+            native.force(None)
     monkeypatch.setattr(library, "LIBRARY", None)
     monkeypatch.setattr(library, "MISSING", "not built: the install found no C++ compiler with OpenMP")
     expected = "torch, as the native library is not built: the install found no C++ compiler with OpenMP"
-    assert kernels.engine() == expected
+    assert native.engine() == expected

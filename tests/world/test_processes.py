@@ -18,7 +18,7 @@ from torch import Tensor
 from cutaway.ground.errors import ModelNotFound
 from cutaway.lm import LM
 from cutaway.model.counted import Counted
-from cutaway.quant import kernels
+from cutaway.quant import native
 from tests.quant.helpers import threads
 from tests.world.facts import TEXTS, WAYS, assert_same, opened
 
@@ -75,7 +75,7 @@ def test_a_forked_child_computes_in_full_precision_too(model: Path):
 
 
 @pytest.mark.filterwarnings(ALLOWED)
-@pytest.mark.skipif(not kernels.available, reason=f"no native library: {kernels.MISSING}")
+@pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
 def test_a_child_forked_while_another_thread_generates_lets_its_layers_go(model: Path):
     """Its parent's threads may hold a lock at that moment, which nobody in the child would give back."""
     lm, over = opened(model, "int8"), threading.Event()
@@ -98,12 +98,12 @@ def test_a_child_forked_while_another_thread_generates_lets_its_layers_go(model:
 
 
 @pytest.mark.filterwarnings(ALLOWED)
-@pytest.mark.skipif(not kernels.available, reason=f"no native library: {kernels.MISSING}")
+@pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
 def test_a_child_forked_from_inside_a_pass_computes(model: Path, usual: Usual):
     """As a tap that starts a process does: the thread that forks leads a team whose other threads the child lacks."""
     lm, codes = opened(model, "int8"), []
     with threads(2):
-        kernels.together(lambda: codes.append(in_a_fork(lambda: assert_same(lm, usual["int8"]))))
+        native.together(lambda: codes.append(in_a_fork(lambda: assert_same(lm, usual["int8"]))))
     assert codes == [0]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import cutaway
 from cutaway.ground.errors import BadArgument
-from cutaway.quant import kernels
+from cutaway.quant import native
 from tests.quant.helpers import threads
 from tests.world.facts import TEXTS, WAYS, assert_same, opened
 
@@ -95,9 +95,9 @@ def test_native_steps_read_and_write_float32_whatever_the_default_dtype(dtype: t
     gate, up, q = torch.randn(3, 40), torch.randn(3, 40), torch.randn(2, 4, 8)
     keys, values = torch.randn(2, 5, 2, 8).transpose(1, 2), torch.randn(2, 5, 2, 8).transpose(1, 2)
     with default_dtype(dtype):
-        product, z = kernels.silu_mul(gate, up), kernels.attend_one(q, keys, values)
-    assert torch.equal(product, kernels.silu_mul(gate, up)) and product.dtype == torch.float32
-    assert torch.equal(z, kernels.attend_one(q, keys, values)) and z.dtype == torch.float32
+        product, z = native.silu_mul(gate, up), native.attend_one(q, keys, values)
+    assert torch.equal(product, native.silu_mul(gate, up)) and product.dtype == torch.float32
+    assert torch.equal(z, native.attend_one(q, keys, values)) and z.dtype == torch.float32
 
 
 @pytest.mark.parametrize("way", ["int8", "saved in int8"])

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from cutaway.edit.edit import Edit
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.whole import indexes, number, require_whole, whole
 from cutaway.lm import LM
 from cutaway.text.pieces import Tokens
-from cutaway.trace.edit import Edit
 from tests.tiny_lm import tiny_lm
 
 KINDS = [np.int64, np.int8, np.uint16, torch.tensor, lambda n: torch.tensor(n, dtype=torch.int32), np.array]
@@ -140,9 +140,9 @@ def test_edits_refuse_the_rest(name: str, value: Any):
 def test_a_place_of_why_is_made_of_them(lm: LM):
     trace = lm.trace("the cat")
     place = (np.int64(0), torch.tensor(1), np.uint8(2))
-    assert str(trace.why("blocks.0.mlp_out", *place)) == str(trace.why("blocks.0.mlp_out", 0, 1, 2))
+    assert str(lm.why(trace, "blocks.0.mlp_out", *place)) == str(lm.why(trace, "blocks.0.mlp_out", 0, 1, 2))
     with pytest.raises(BadArgument, match="an index for each of B T D"):
-        trace.why("blocks.0.mlp_out", 0, True, 2)
+        lm.why(trace, "blocks.0.mlp_out", 0, True, 2)
 
 
 def test_indexes_once_and_twice():

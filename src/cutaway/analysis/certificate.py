@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from cutaway.analysis.derived import head_outputs
+from cutaway.edit.edit import Edit
+from cutaway.explain.formula import recompute
 from cutaway.ground.sites import all_sites
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
 from cutaway.quant.explain import int8_layers
 from cutaway.text.pieces import Tokens
-from cutaway.trace.edit import Edit
-from cutaway.trace.formula import recompute
 from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
 from cutaway.weights.checkpoint import Checkpoint

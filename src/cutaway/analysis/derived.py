@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.analysis.logit_lens import stream_sites
+from cutaway.edit.weights import matrices
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.shapes import sizes
 from cutaway.model.decoder import Decoder
 from cutaway.trace.trace import Trace
-from cutaway.trace.weights import matrices
 
 
 def matrix(decoder: Decoder, name: str) -> Float[Tensor, "N K"]:

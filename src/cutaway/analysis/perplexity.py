@@ -21,7 +21,7 @@ from cutaway.model.decoder import Decoder
 from cutaway.model.tap import untapped
 from cutaway.quant.explain import int8_layers
 from cutaway.text.pieces import Tokens
-from cutaway.trace.record import Recorder
+from cutaway.trace.pass_recorder import Recorder
 from cutaway.weights.progress import Progress
 
 AT_ONCE = 128  # positions unembedded together: a vocabulary is wide

@@ -10,11 +10,11 @@ Addition" (arXiv 2312.06681). This file knows values and tokens; it does not kno
 from jaxtyping import Float
 from torch import Tensor
 
+from cutaway.edit.edit import Edit
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites, clean_name
 from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
-from cutaway.trace.edit import Edit
 from cutaway.trace.run import run
 
 

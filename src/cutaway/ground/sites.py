@@ -1,7 +1,7 @@
 """The table of values: every site of the decoder with its shape, its parents and its formula, as data.
 
 A formula is a Python expression over the parents' names (relative to the block where they are in it), the block's
-weights (W_Q, b_Q, ...) and a few words (softmax, heads, rotate, ...). trace/formula.py evaluates them, and a test holds
+weights (W_Q, b_Q, ...) and a few words (softmax, heads, rotate, ...). explain/formula.py evaluates them; a test holds
 every value of every family to its formula. This file knows no tensor: it is words, not work.
 """
 

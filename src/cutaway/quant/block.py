@@ -18,7 +18,7 @@ from cutaway.model.cache import Cache
 from cutaway.model.counted import Counted
 from cutaway.model.decoder import MLP, Attention, Block, Norm
 from cutaway.model.steps import hooked
-from cutaway.quant import kernels
+from cutaway.quant import native
 from cutaway.quant.joining import EPILOGUES, fits, joining, parts
 
 Blocks = tuple[nn.Module, ...]
@@ -33,13 +33,13 @@ class BlockSteps:
     def __reduce__(self) -> tuple[Any, ...]:
         return BlockSteps, ()  # a copied or pickled decoder makes its own ready
 
-    def shape(self, cache: Cache, keys_BSGK: Tensor, heads: int, place: Place) -> kernels.StepShape:
+    def shape(self, cache: Cache, keys_BSGK: Tensor, heads: int, place: Place) -> native.StepShape:
         """Of a step over this cache."""
         return self._for(cache).shape(keys_BSGK, heads, _pairs(place))
 
     def run(self, blocks: Blocks, resid_B1D: Tensor, place: Place, cache: Cache, room: Any) -> Tensor | None:
         """What the blocks make of the stream; None where a part of one is to be called by itself."""
-        if torch.is_grad_enabled() or not blocks or not kernels.usable(resid_B1D):
+        if torch.is_grad_enabled() or not blocks or not native.usable(resid_B1D):
             return None
         ready, key = self._for(cache), (blocks[0], len(blocks))
         made = ready.runs.get(key)
@@ -66,13 +66,13 @@ class Ready:
 
     def __init__(self, cache: Cache, forget: Any) -> None:
         self.cache = ref(cache, forget)
-        self.shapes: dict[tuple[Any, ...], kernels.StepShape] = {}
+        self.shapes: dict[tuple[Any, ...], native.StepShape] = {}
         self.runs: dict[tuple[nn.Module, int], Made] = {}
 
-    def shape(self, keys_BSGK: Tensor, heads: int, pairs: int) -> kernels.StepShape:
+    def shape(self, keys_BSGK: Tensor, heads: int, pairs: int) -> native.StepShape:
         key = keys_BSGK.shape, keys_BSGK.stride(), heads, pairs
         if key not in self.shapes:
-            self.shapes[key] = kernels.step_shape(keys_BSGK, heads, pairs)
+            self.shapes[key] = native.step_shape(keys_BSGK, heads, pairs)
         return self.shapes[key]
 
 
@@ -92,10 +92,10 @@ class Made:
         self.run, self.weights = None, []
         self.waited = [module for block in blocks for module in block.modules() if hooked(module)]
         steps = [self._step(ready, block, x_B1D, cache) for block in blocks]
-        native = [step for step in steps if step is not None]
-        if len(native) == len(blocks):
-            self.run = kernels.BlockRun(native)
-            self.weights = [weight for step in native for weight in step.weights]
+        steps_ = [step for step in steps if step is not None]
+        if len(steps_) == len(blocks):
+            self.run = native.BlockRun(steps_)
+            self.weights = [weight for step in steps_ for weight in step.weights]
         self.places = [weight.data_ptr() for weight in self.weights]
 
     def unchanged(self, blocks: Blocks, cache: Cache, place: Place) -> bool:
@@ -109,18 +109,18 @@ class Made:
             return False
         return [weight.data_ptr() for weight in self.weights] == self.places
 
-    def _step(self, ready: Ready, block: nn.Module, x_B1D: Tensor, cache: Cache) -> kernels.BlockStep | None:
+    def _step(self, ready: Ready, block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockStep | None:
         found = _parts(block, x_B1D) if isinstance(block, Block) else None
         if found is None:
             return None
         attention = cast(Attention, block.attn)
         keys_BSGK, values_BSGK = cache.slots(attention.layer)
-        if keys_BSGK is None or values_BSGK is None or not kernels.usable(keys_BSGK, values_BSGK):
+        if keys_BSGK is None or values_BSGK is None or not native.usable(keys_BSGK, values_BSGK):
             return None
         heads, groups, _ = attention.heads
         if not _fit(found[0], x_B1D, keys_BSGK, values_BSGK, heads, groups, gated=found[2] == "gated-silu"):
             return None
-        return kernels.BlockStep(*found, ready.shape(keys_BSGK, heads, self.pairs), keys_BSGK, values_BSGK)
+        return native.BlockStep(*found, ready.shape(keys_BSGK, heads, self.pairs), keys_BSGK, values_BSGK)
 
 
 def _pairs(place: Place) -> int:
@@ -128,7 +128,7 @@ def _pairs(place: Place) -> int:
     return 0 if place.turn is None else place.turn[0].shape[-1]
 
 
-def _parts(block: Block, x: Tensor) -> tuple[list[kernels.NativeLayer], list[kernels.NormParts], str] | None:
+def _parts(block: Block, x: Tensor) -> tuple[list[native.NativeLayer], list[native.NormParts], str] | None:
     """A block's four layers, two norms and epilogue; None where one is not the library's own, or waited for."""
     if type(block) is not Block or block.post_norm or any(map(hooked, block.modules())):
         return None
@@ -137,14 +137,14 @@ def _parts(block: Block, x: Tensor) -> tuple[list[kernels.NativeLayer], list[ker
         return None
     epilogue = EPILOGUES.get((mlp.activation, mlp.gated))
     layers = [joining(layer, x) for layer in (attn.qkv, attn.out, mlp.up, mlp.down)]
-    native = [layer for layer in layers if layer is not None]
-    if epilogue is None or len(native) < len(layers) or not all(fits(norm, x.shape[-1]) for norm in norms):
+    found = [layer for layer in layers if layer is not None]
+    if epilogue is None or len(found) < len(layers) or not all(fits(norm, x.shape[-1]) for norm in norms):
         return None
-    return native, [parts(norm) for norm in norms], epilogue
+    return found, [parts(norm) for norm in norms], epilogue
 
 
 def _fit(
-    layers: Sequence[kernels.NativeLayer], x_B1D: Tensor, keys_BSGK: Tensor, values_BSGK: Tensor, heads: int,
+    layers: Sequence[native.NativeLayer], x_B1D: Tensor, keys_BSGK: Tensor, values_BSGK: Tensor, heads: int,
     groups: int, *, gated: bool,
 ) -> bool:  # fmt: skip
     """Whether each part takes what the one before gives: the one call looks at no shape any more."""

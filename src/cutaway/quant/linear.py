@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cutaway.ground.errors import BadArgument
 from cutaway.model.counted import Counted, counted
 from cutaway.model.packed import pack, unpack
-from cutaway.quant import kernels
+from cutaway.quant import native
 from cutaway.quant.engines import engine_for
 from cutaway.quant.int8 import Mode, check_mode, dequantize, linear, quantize_weight
 
@@ -117,7 +117,7 @@ class Int8Linear(Counted):
 
 def runs_natively(codes_NK: Tensor) -> bool:
     """Whether the native library computes the layer of these codes."""
-    return kernels.available and codes_NK.is_cpu and codes_NK.shape[1] <= kernels.MAX_WIDTH
+    return native.available and codes_NK.is_cpu and codes_NK.shape[1] <= native.MAX_WIDTH
 
 
 class Prepared:
@@ -125,22 +125,22 @@ class Prepared:
 
     def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None, mode: Mode) -> None:
         self.made_of = (codes, scale, bias, mode)
-        self.native: kernels.NativeLayer | None = None
+        self.native: native.NativeLayer | None = None
         self.name = "torch float32"
         self.run: Run = self._plain
         self.product = None
         if runs_natively(codes):
-            self.native = kernels.NativeLayer(codes, scale, bias, mode)
+            self.native = native.NativeLayer(codes, scale, bias, mode)
             self.run = self._native
         elif mode != "int8-weight":
             self.name, self.product = engine_for(codes)
 
     def engine(self) -> str:
-        return self.name if self.native is None else f"native {kernels.path()}"
+        return self.name if self.native is None else f"native {native.path()}"
 
     def _native(self, x: Tensor, epilogue: str, residual: Tensor | None) -> Tensor:
         assert self.native is not None
-        if x.dtype in kernels.DTYPES:
+        if x.dtype in native.DTYPES:
             return self.native(x, epilogue, residual)
         wide = None if residual is None else residual.float()
         return self.native(x.float(), epilogue, wide).to(x.dtype)

@@ -13,7 +13,7 @@ from cutaway.model.attend import Place, Window
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
 from cutaway.model.steps import Normalizing, Steps, hooked
-from cutaway.quant import kernels
+from cutaway.quant import native
 from cutaway.quant.block import BlockSteps
 from cutaway.quant.joining import EPILOGUES, fits, joining, parts
 from cutaway.quant.linear import Int8Linear
@@ -30,40 +30,40 @@ class NativeSteps(Steps):
         self.blocks = BlockSteps()
 
     def whole(self, run: Callable[[], Tensor], new: int) -> Tensor:
-        return kernels.together(run) if new == 1 and self.together else run()
+        return native.together(run) if new == 1 and self.together else run()
 
     def norm(self, x_BTD: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
         if bias is None:
-            return kernels.rms_norm(x_BTD, weight, eps)
-        return kernels.layer_norm(x_BTD, weight, bias, eps)
+            return native.rms_norm(x_BTD, weight, eps)
+        return native.layer_norm(x_BTD, weight, bias, eps)
 
     def norm_open(
         self, x_BTD: Tensor, weight: Tensor, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor] | None:
         if x_BTD.dtype != torch.float32 or _differentiable(x_BTD):
             return None
-        return kernels.norm_open(x_BTD, weight, bias, eps)
+        return native.norm_open(x_BTD, weight, bias, eps)
 
     def rotate(self, x_BTHK: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-        return super().rotate(x_BTHK, turn) if _differentiable(x_BTHK) else kernels.rotate(x_BTHK, turn)
+        return super().rotate(x_BTHK, turn) if _differentiable(x_BTHK) else native.rotate(x_BTHK, turn)
 
     def attend(self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, seen: Window) -> Tensor:
         if q_BTHK.shape[1] > 1:
-            if not kernels.usable(q_BTHK, k_BSGK, v_BSGK):
+            if not native.usable(q_BTHK, k_BSGK, v_BSGK):
                 return super().attend(q_BTHK, k_BSGK, v_BSGK, seen)
-            return kernels.attend_many(q_BTHK, k_BSGK, v_BSGK, seen.causal, seen.visible_BTS)
+            return native.attend_many(q_BTHK, k_BSGK, v_BSGK, seen.causal, seen.visible_BTS)
         if _differentiable(q_BTHK):
             return super().attend(q_BTHK, k_BSGK, v_BSGK, seen)
         keys_BGSK, values_BGSK = k_BSGK.transpose(1, 2), v_BSGK.transpose(1, 2)
-        z_BHK = kernels.attend_one(q_BTHK[:, 0], keys_BGSK, values_BGSK, seen.first_mask)
+        z_BHK = native.attend_one(q_BTHK[:, 0], keys_BGSK, values_BGSK, seen.first_mask)
         return z_BHK[:, None]
 
     def attend_open(
         self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, seen: Window
     ) -> tuple[Tensor, Tensor, Tensor] | None:
-        if not kernels.usable(q_BTHK, k_BSGK, v_BSGK):
+        if not native.usable(q_BTHK, k_BSGK, v_BSGK):
             return None
-        return kernels.attend_open(q_BTHK, k_BSGK, v_BSGK, seen.causal, seen.visible_BTS)
+        return native.attend_open(q_BTHK, k_BSGK, v_BSGK, seen.causal, seen.visible_BTS)
 
     def attention(
         self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int, room: Any
@@ -73,11 +73,11 @@ class NativeSteps(Steps):
         if qkv_BTX.shape[1] > 1 or cache is None or softmax:
             return self._attention_of_many(qkv_BTX, heads, place, cache, layer, room)
         keys_BSGK, values_BSGK = cache.slots(layer)
-        if keys_BSGK is None or values_BSGK is None or not kernels.usable(qkv_BTX):
+        if keys_BSGK is None or values_BSGK is None or not native.usable(qkv_BTX):
             return super().attention(qkv_BTX, heads, place, cache, layer, room)
         if qkv_BTX.shape[-1] != sum(heads) * keys_BSGK.shape[-1]:  # which the plain way says
             return super().attention(qkv_BTX, heads, place, cache, layer, room)
-        return kernels.attention_step(
+        return native.attention_step(
             self.blocks.shape(cache, keys_BSGK, heads[0], place), qkv_BTX, place.turn, keys_BSGK, values_BSGK,
             cache.length, place.window.first_mask, room,
         )  # fmt: skip
@@ -86,7 +86,7 @@ class NativeSteps(Steps):
         self, qkv_BTX: Tensor, heads: tuple[int, int, int], place: Place, cache: Cache | None, layer: int, room: Any
     ) -> Tensor | None:
         """The same for any number of places; what is wanted is written where it is kept."""
-        if room is None or not kernels.usable(qkv_BTX):
+        if room is None or not native.usable(qkv_BTX):
             return super().attention(qkv_BTX, heads, place, cache, layer, room)
         qkv = qkv_BTX.unflatten(-1, (sum(heads), -1)).split(heads, 2)
         for slot, value in enumerate(qkv):
@@ -95,14 +95,14 @@ class NativeSteps(Steps):
         q_BTHK, k_BTGK, v_BTGK = qkv
         if place.turn is not None:
             q_BTHK, k_BTGK = (
-                kernels.rotate(value, place.turn, room.of(slot, value.shape))
+                native.rotate(value, place.turn, room.of(slot, value.shape))
                 for slot, value in ((3, q_BTHK), (4, k_BTGK))
             )
         k_BSGK, v_BSGK = (k_BTGK, v_BTGK) if cache is None else cache.extend(layer, k_BTGK, v_BTGK)
         b, t, h, _ = q_BTHK.shape
         square = b, h, t, k_BSGK.shape[1]
         outs = room.of(6, square), room.of(7, square), room.of(5, q_BTHK.shape)
-        return kernels.attend_many(q_BTHK, k_BSGK, v_BSGK, place.window.causal, place.window.visible_BTS, outs)
+        return native.attend_many(q_BTHK, k_BSGK, v_BSGK, place.window.causal, place.window.visible_BTS, outs)
 
     def through(
         self, blocks: tuple[nn.Module, ...], resid_BTD: Tensor, place: Place, cache: Cache | None, room: Any
@@ -112,7 +112,7 @@ class NativeSteps(Steps):
 
     def gate(self, gate_BTF: Tensor, linear_BTF: Tensor, activation: str) -> Tensor:
         if activation == "silu":
-            return kernels.silu_mul(gate_BTF, linear_BTF)
+            return native.silu_mul(gate_BTF, linear_BTF)
         return super().gate(gate_BTF, linear_BTF, activation)
 
     def product(
@@ -138,7 +138,7 @@ class NativeSteps(Steps):
 
 def use_native_steps(decoder: Decoder) -> None:
     """Give the decoder the native steps where the library is there and the weights are on the CPU."""
-    if kernels.available and decoder.embed.token.weight.is_cpu:
+    if native.available and decoder.embed.token.weight.is_cpu:
         decoder.use(NativeSteps(together=_is_native(decoder)))
 
 

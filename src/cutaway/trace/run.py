@@ -7,26 +7,25 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from weakref import ref
 
 import torch
 from torch import Tensor
 
+from cutaway.edit.edit import Edit
+from cutaway.edit.editor import Editor
+from cutaway.edit.positions import Wanted, by_position, columns, several
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.select import Selection, select
 from cutaway.ground.sites import all_sites
 from cutaway.model.decoder import Decoder
 from cutaway.model.steps import plain
 from cutaway.model.tap import Chain
-from cutaway.quant.kernels import Room
+from cutaway.quant.native import Room
 from cutaway.text.pieces import Tokens
-from cutaway.trace.edit import Edit
-from cutaway.trace.editor import Editor
-from cutaway.trace.places import Wanted, by_position, columns, several
+from cutaway.trace.memory import Mapped, Memory
+from cutaway.trace.pass_recorder import Enough, Recorder
 from cutaway.trace.plan import Plan, plan
-from cutaway.trace.record import Enough, Recorder
-from cutaway.trace.select import Selection, select
-from cutaway.trace.store import Mapped, Memory
 from cutaway.trace.trace import Trace
 
 Where = str | torch.device | Path | None
@@ -64,7 +63,7 @@ def run(
     editor.finish()
     values = {name: recorder.parts[name][0] if keeper is None else keeper.values[name] for name in chosen}
     attention, kept = attention_of(chosen, editor), several(positions)
-    return Trace(values, tokens, decoder.config, attention, positions=kept, plan=cost, made_by=ref(decoder))
+    return Trace(values, tokens, decoder.config, attention, positions=kept, plan=cost)
 
 
 def planned(

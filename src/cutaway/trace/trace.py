@@ -6,22 +6,16 @@ It knows how values are found and shown; it does not know how they were computed
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, SupportsIndex
-from weakref import ref
 
 from torch import Tensor
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.select import nearest
 from cutaway.ground.sites import all_sites, clean_name
-from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
-from cutaway.trace import keep
+from cutaway.trace import trace_file
 from cutaway.trace.plan import Plan
-from cutaway.trace.select import nearest
-
-if TYPE_CHECKING:
-    from cutaway.trace.why import Why
 
 
 @dataclass(frozen=True)
@@ -39,8 +33,6 @@ class Trace(Mapping[str, Tensor]):
     model: str = field(default="", compare=False)
     positions: tuple[int, ...] | None = None
     plan: Plan | None = field(default=None, compare=False, repr=False)
-    # whose weights made it, as long as somebody else keeps them: a trace is no reason to hold a model in memory
-    made_by: "ref[Decoder] | None" = field(default=None, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> Tensor:
         clean = clean_name(name)
@@ -60,29 +52,15 @@ class Trace(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.values_by_site)
 
-    def why(self, name: str, *index: SupportsIndex, decoder: Decoder | None = None) -> "Why":
-        """What made one number: the formula, the elements it is made of, and the value computed again (trace/why.py).
-
-        index: one on each axis of the site. decoder: the model's, for a trace that was loaded from a file or has
-        outlived it. Raises BadArgument for a place that is not there, or parents that were not recorded.
-        """
-        from cutaway.trace.why import why  # it knows traces
-
-        known = self.made_by() if decoder is None and self.made_by is not None else decoder
-        if known is None:
-            found = "a trace without its model"
-            raise BadArgument(found, "the weights that made it", "pass decoder=lm.decoder")
-        return why(self, known, name, *index)
-
     def save(self, path: str | Path) -> None:
         """Write it as one .safetensors file, which opens without the model. Raises BadArgument where it cannot be."""
         words = {"attention": self.attention, "model": self.model, "positions": self.positions}
-        keep.write(Path(path), self.values_by_site, self.tokens, self.config, words)
+        trace_file.write(Path(path), self.values_by_site, self.tokens, self.config, words)
 
     @classmethod
     def load(cls, path: str | Path) -> "Trace":
         """A trace that was saved. Raises BadCheckpoint for a file that is none, or is not whole."""
-        values, tokens, config, words = keep.read(Path(path))
+        values, tokens, config, words = trace_file.read(Path(path))
         positions = None if words["positions"] is None else tuple(words["positions"])
         return cls(values, tokens, config, words["attention"], words["model"], positions)
 

@@ -101,7 +101,7 @@ def _layer_name(config: "DecoderConfig", block: int, layer: str) -> str:
 
 def _chosen(config: "DecoderConfig", sites: list[str] | None) -> list[str]:
     from cutaway.analysis.compare import compared_sites
-    from cutaway.trace.select import select
+    from cutaway.ground.select import select
 
     return select(config, [*compared_sites(config), *(sites or [])])
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cutaway.lm import LM
     from cutaway.sample.step import Step
     from cutaway.text.pieces import Tokens
-    from cutaway.trace.joined import Recording
+    from cutaway.trace.generation_trace import Recording
 
 NewTokens = Annotated[int | None, typer.Option(help="Tokens to add to each text; 50 if no length is given.")]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens of text and answer together.")]

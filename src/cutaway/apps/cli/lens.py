@@ -37,7 +37,7 @@ def lens(
     with busy("starting") as report:
         lm = open_model(model, quantize=quantize, dtype=dtype, device=device, offline=offline, report=report)
         from cutaway.analysis.logit_lens import load_probes, logit_lens, stream_sites
-        from cutaway.trace.places import columns as columns_of
+        from cutaway.edit.positions import columns as columns_of
 
         tuned = None if probes is None else load_probes(probes, lm.config)
         sites = stream_sites(lm.config)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cutaway.analysis.effect import Effect
+    from cutaway.explain.why import Why as Why_
     from cutaway.ground.config import DecoderConfig
     from cutaway.ground.sites import Site
     from cutaway.lm import LM
     from cutaway.trace.trace import Trace
-    from cutaway.trace.why import Why as Why_
 
 Texts = Annotated[
     list[str] | None,
@@ -101,7 +101,7 @@ def trace(
     if values is None:
         print_json(cost.as_data()) if as_json else print(cost)
         return
-    shown, found = _matching(lm.config, show), [values.why(name, *index) for name, index in asked]
+    shown, found = _matching(lm.config, show), [lm.why(values, name, *index) for name, index in asked]
     if save is not None:
         values.save(save)
         note(f"wrote {len(values)} values to {save}.")
@@ -154,7 +154,7 @@ def _place(to: str | None) -> "Path | str | None":
 
 
 def _matching(config: "DecoderConfig", patterns: list[str] | None) -> list[str]:
-    from cutaway.trace.select import select
+    from cutaway.ground.select import select
 
     return select(config, patterns) if patterns else []
 

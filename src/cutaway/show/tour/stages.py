@@ -16,7 +16,7 @@ from cutaway.model import architecture
 from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
 from cutaway.sample.step import Step
 from cutaway.show.codes import one_output, saving
-from cutaway.trace.record import Recorder
+from cutaway.trace.pass_recorder import Recorder
 from cutaway.trace.trace import Trace
 
 FIRST = 24  # how many of a vector's values a stage carries: a line of a terminal

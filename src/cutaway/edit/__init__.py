@@ -1,0 +1,1 @@
+"""Changes of values and weights, as data and at work."""

@@ -1,0 +1,74 @@
+"""A recipe: a list of edits in a JSON file, with the facts of the model that they were made for.
+
+Written under a temporary name until it is whole. It knows edits as data; it does not do them.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, no_type_check
+
+from cutaway.edit.edit import Edit
+from cutaway.ground.config import DecoderConfig
+from cutaway.ground.errors import BadArgument
+
+FORMAT = "cutaway recipe 1"
+Edits = Edit | Sequence[Edit] | str | Path
+
+
+def write(path: Path, edits: Sequence[Edit], config: DecoderConfig) -> None:
+    """Raises BadArgument for an edit that is a function, or a place that cannot be written."""
+    data = {"format": FORMAT, "model": asdict(config), "edits": [edit.as_data() for edit in edits]}
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(json.dumps(data, indent=1, allow_nan=False), encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        found = f"{path}, which cannot be written ({error.strerror})"
+        raise BadArgument(found, "a place that can be written, with room for it", "save it elsewhere") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read(path: Path, config: DecoderConfig) -> list[Edit]:
+    """The edits of a recipe, or of a bare list of them, written by hand.
+
+    Raises BadArgument for a file that is none, or was made for a model of other facts.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        do = "write it with lm.save_edits, or as a list of edits"
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadArgument(f"{path}, which cannot be read ({why})", "a recipe in JSON", do) from error
+    if isinstance(data, list):
+        return [Edit.from_data(part) for part in data]
+    if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("edits"), list):
+        said = data.get("format") if isinstance(data, dict) else data
+        raise BadArgument(f"the format {said!r} in {path}", repr(FORMAT), "write it with lm.save_edits")
+    _require_same_model(path, data.get("model"), config)
+    return [Edit.from_data(part) for part in data["edits"]]
+
+
+@no_type_check  # it checks its values itself, in sentences: the tests' beartype would come before them
+def edits_of(edits: Edits, config: DecoderConfig) -> list[Edit]:
+    """One edit, several, or those of a recipe's file."""
+    if isinstance(edits, str | Path):
+        return read(Path(edits), config)
+    several = [edits] if isinstance(edits, Edit) else list(edits)
+    for edit in several:
+        if not isinstance(edit, Edit):
+            raise BadArgument(f"the edit {edit!r}", "an Edit", 'pass for example Edit.zero("blocks.0.attn.z", head=3)')
+    return several
+
+
+def _require_same_model(path: Path, made_for: Any, config: DecoderConfig) -> None:
+    if made_for is None:
+        return
+    here = json.loads(json.dumps(asdict(config)))
+    for fact, value in here.items():
+        if made_for.get(fact) != value:
+            found = f"{path}, a recipe for a model of {fact} {made_for.get(fact)}"
+            raise BadArgument(found, f"{fact} {value}, as this model has", "load the model that it was made for")

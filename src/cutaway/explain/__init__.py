@@ -1,0 +1,1 @@
+"""What a value is made of: its formula recomputed, and one element taken apart."""

@@ -1,0 +1,96 @@
+"""The native library, loaded with ctypes if it was built, and the choice of its instruction path.
+
+It does not know what its functions compute; whoever calls them declares their arguments here.
+"""
+
+import ctypes
+import struct
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch  # noqa: F401  first: it brings the OpenMP runtime that the library then shares
+
+from cutaway.ground.errors import BadArgument
+from cutaway.quant.native.fork import compute_alone_after_fork
+
+pointer, i64, i32, f32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
+WORDS = {"avx512-vnni": "AVX-512 VNNI", "avx2": "AVX2"}
+BODY = ctypes.CFUNCTYPE(None)
+SIGNATURES = {
+    "cutaway_path_name": ([i32], ctypes.c_char_p),
+    "cutaway_path": ([], ctypes.c_char_p),
+    "cutaway_force": ([ctypes.c_char_p], i32),
+    "cutaway_linear": ([pointer, pointer, pointer, i64, pointer, i32, i32, pointer, pointer, f32, pointer, i32], None),
+    "cutaway_shift": ([pointer, i64, i64, pointer, i32], None),
+    "cutaway_norm": ([pointer, pointer, pointer, f32, i64, i64, pointer, pointer, pointer, i32], None),
+    "cutaway_rotate": ([pointer, pointer, pointer, i64, i64, i64, i64, i64, i64, pointer, i32], None),
+    "cutaway_silu_mul": ([pointer, pointer, i64, i64, i64, i64, pointer, i32], None),
+    "cutaway_attend_one": ([pointer, i32], None),
+    "cutaway_attend_open": ([pointer, i32], None),
+    "cutaway_attention_step": ([pointer] * 7 + [i64, pointer, pointer, i32], None),
+    "cutaway_blocks": ([pointer, i64] + [pointer] * 4 + [i64, pointer, pointer, i32], None),
+    "cutaway_stretch": ([pointer, i64], pointer),
+    "cutaway_forget": ([pointer], None),
+    "cutaway_together": ([BODY, i32], None),
+}
+
+
+def load_library(folder: Path = Path(__file__).parent) -> tuple[ctypes.CDLL | None, str]:
+    """The library, or None and the reason why there is none."""
+    built = [path for suffix in EXTENSION_SUFFIXES if (path := folder / f"_native{suffix}").is_file()]
+    if not built:
+        others = sorted(path.name for path in folder.glob("_native.*"))
+        if others:
+            return None, f"built for another Python ({others[0]}); install cutaway again with this one"
+        return None, "not built: the install found no C++ compiler with OpenMP"
+    try:
+        _require_whole(built[0])
+        library = ctypes.CDLL(str(built[0]))
+        for name, (arguments, result) in SIGNATURES.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = arguments, result
+    except (OSError, AttributeError) as error:  # damaged, another machine's, or an older build's
+        return None, f"not usable ({error}); install cutaway again"
+    return library, ""
+
+
+def _require_whole(path: Path) -> None:
+    """Raises OSError for an ELF file that ends before its table of sections: to load it would end the process."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if len(head) == 64 and head[:6] == b"\x7fELF\x02\x01":  # 64 bits, little-endian
+        table, size, count = struct.unpack_from("<Q", head, 40)[0], *struct.unpack_from("<HH", head, 58)
+        if table + size * count > path.stat().st_size:
+            raise OSError(f"{path}: ends too early")
+
+
+LIBRARY, MISSING = load_library()
+compute_alone_after_fork()
+
+
+def paths() -> list[str]:
+    """Instruction paths that this machine can run, the fastest first; none without the library."""
+    names = []
+    while LIBRARY and (name := LIBRARY.cutaway_path_name(len(names))) is not None:
+        names.append(name.decode())
+    return [name for name in names if name]
+
+
+def path() -> str:
+    """The path that runs; empty without the library."""
+    return LIBRARY.cutaway_path().decode() if LIBRARY else ""
+
+
+def engine() -> str:
+    """Who computes 8-bit layers on a CPU, in words: "native C++ with AVX-512 VNNI", or torch, and why."""
+    if LIBRARY is None:
+        return f"torch, as the native library is {MISSING}"
+    return f"native C++ with {WORDS.get(path(), path())}" if path() != "portable" else "portable native C++"
+
+
+def force(name: str | None) -> None:
+    """Run this path from now on, in the whole process; None: the fastest again. Raises BadArgument for another."""
+    done = LIBRARY.cutaway_force(name and name.encode()) if LIBRARY else name is None
+    if not done:
+        expected = ", ".join(paths()) or f"none: the native library is {MISSING}"
+        raise BadArgument(f"the instruction path {name!r}", expected, "force one of native.paths()")

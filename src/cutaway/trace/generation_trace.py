@@ -1,0 +1,87 @@
+"""A generation's trace: what each pass recorded, in order, so that a column is a text's own position.
+
+It knows passes and columns; it does not know how the tokens between them were chosen.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cutaway.model.decoder import Decoder
+from cutaway.text.pieces import Tokens
+from cutaway.trace.generation_recorder import TWO_AXES, Growing
+from cutaway.trace.plan import Plan
+from cutaway.trace.trace import Trace
+
+
+class Recording:
+    """What is recorded while texts are written: `tap` for the passes, `trace` for what came of them.
+
+    plan: the sites, and their cost for the longest texts. new: how many tokens may be chosen, at most. edited: the
+    sites that edits act on in the same passes.
+    """
+
+    def __init__(
+        self, decoder: Decoder, prompt: Tokens, plan: Plan, *, new: int, edited: Sequence[str], model: str
+    ) -> None:
+        self.decoder, self.prompt, self.plan, self.model = decoder, prompt, plan, model
+        self.tap = Growing(plan.rows, prompt.ids.shape[1] + new - 1, prompt.ids.device)
+        explicit = any(name.endswith(TWO_AXES) for name in [*self.tap.sites, *edited])
+        self.attention = "explicit" if explicit else "fused"
+
+    def trace(self, new_ids: Sequence[Sequence[int]]) -> Trace:
+        """The trace of prompts and new tokens. Column t of a value is the text's own position t."""
+        tokens, config = read_tokens(self.prompt, new_ids), self.decoder.config
+        values = by_position(self.tap, _columns(self.prompt, tokens), tokens.mask.bool())
+        return Trace(values, tokens, config, self.attention, self.model, plan=self.plan)
+
+
+def read_tokens(prompt: Tokens, new_ids: Sequence[Sequence[int]]) -> Tokens:
+    """What the model read of each text, padded on the right: prompt and new tokens but the last, which nothing read."""
+    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(prompt.ids, prompt.mask, strict=True)]
+    rows = [[*ids, *new[:-1]] for ids, new in zip(prompts, new_ids, strict=True)]
+    longest = max(map(len, rows))
+    ids_BT = [[*row, *[0] * (longest - len(row))] for row in rows]
+    mask_BT = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    return Tokens.from_ids(ids_BT, mask_BT).to(prompt.ids.device)
+
+
+def by_position(tap: Growing, columns_BT: Tensor, real_BT: Tensor) -> dict[str, Tensor]:
+    """Values by site, [B, T, ...]: column t of a text is what columns_BT says, and padding is all zeros."""
+    values = {}
+    for site in tap.order:
+        if site in tap.parts:
+            values[site] = _both_axes(tap.parts[site], columns_BT, real_BT)
+        else:
+            values[site] = _one_axis(tap.values[site][:, : tap.filled], columns_BT, real_BT)
+    return values
+
+
+def _columns(prompt: Tokens, tokens: Tokens) -> Tensor:
+    """Where each text's positions stand among the columns of all passes: in the prompt, then after all of it."""
+    position_BT = tokens.positions.clamp(min=0)
+    first_B1, lengths_B1 = prompt.mask.argmax(-1)[:, None], prompt.lengths[:, None]
+    after_BT = prompt.ids.shape[1] + position_BT - lengths_B1
+    return torch.where(position_BT < lengths_B1, first_B1 + position_BT, after_BT)
+
+
+def _one_axis(value: Tensor, columns_BT: Tensor, real_BT: Tensor) -> Tensor:
+    if len(columns_BT) == 1 and value.shape[1] == columns_BT.shape[1]:
+        return value  # one text, without padding
+    rows_B1 = torch.arange(len(columns_BT), device=columns_BT.device)[:, None]
+    value = value[rows_B1, columns_BT]
+    return value.where(real_BT.reshape(*real_BT.shape, *(1,) * (value.ndim - 2)), 0)
+
+
+def _both_axes(parts: Sequence[Tensor], columns_BT: Tensor, real_BT: Tensor) -> Tensor:
+    rows_B1 = torch.arange(len(columns_BT), device=columns_BT.device)[:, None]
+    attended = parts[-1].shape[-1]
+    hidden = -math.inf if any(bool(part.isneginf().any()) for part in parts) else 0.0  # scores, or pattern
+    wide = torch.cat([F.pad(part, (0, attended - part.shape[-1]), value=hidden) for part in parts], 2)
+    # [B, T, H, S], then [B, S, H, T], each reordered along its second axis
+    value = wide.transpose(1, 2)[rows_B1, columns_BT].transpose(1, 3)[rows_B1, columns_BT].transpose(1, 3)
+    earlier_BTS = real_BT[:, :, None] & real_BT[:, None]
+    return torch.where(earlier_BTS[:, :, None], value, hidden).transpose(1, 2).contiguous()

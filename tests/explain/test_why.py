@@ -1,0 +1,109 @@
+"""Every element of every site explained: recomputed from its parts, in every family, padded, and in 8 bits."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from cutaway.explain.why import Why
+from cutaway.ground.errors import BadArgument
+from cutaway.ground.sites import all_sites
+from cutaway.lm import LM, load
+from cutaway.trace.trace import Trace
+from tests.tiny_lm import CONFIGS, tiny_lm
+
+TEXTS = ["the cat sat on", "the dog"]
+MODES = [None, "int8", "int8-pooled", "int8-weight"]
+
+
+@pytest.fixture(scope="module", params=[(name, mode) for name in CONFIGS for mode in MODES], ids=str)
+def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
+    name, mode = request.param
+    folder = tmp_path_factory.mktemp("model")
+    tiny_lm(name, folder)
+    return load(folder, quantize=mode, dtype="float32", device="cpu")
+
+
+def places(trace: Trace, site: str, count: int) -> list[tuple[int, ...]]:
+    random = torch.Generator().manual_seed(len(site))
+    shape = trace[site].shape
+    return [tuple(int(torch.randint(n, (), generator=random)) for n in shape) for _ in range(count)]
+
+
+def sum_of(found: Why) -> float | None:
+    """The number from the parts alone, where it is a sum of them; in 8 bits the outliers' weights are not rounded."""
+    kind = found.site.rpartition(".")[2]
+    if kind in ("resid_pre", "resid_mid", "resid_post") or kind in (
+        "z",
+        "q",
+        "k",
+        "v",
+        "attn_out",
+        "mlp_out",
+        "logits",
+    ):
+        bias = sum(float(note.split()[1]) for note in found.notes if note.startswith("bias"))
+        return math.fsum(part.share for part in found.parts) + bias
+    return None
+
+
+def test_every_site_is_recomputed_from_its_parents(lm: LM):
+    trace = lm.trace(TEXTS)
+    for site, value in trace.items():
+        finite = value[value.isfinite()]
+        tolerance = 2e-5 * max(float(finite.abs().max()), 1.0)
+        for place in places(trace, site, 2):
+            found = lm.why(trace, site, *place)
+            assert found.value == float(value[place]) and found.site == site
+            assert abs(found.difference) <= tolerance, f"{site}{place}: {found}"
+            total = sum_of(found)
+            if total is not None:
+                assert total == pytest.approx(found.value, abs=10 * tolerance), f"{site}{place}"
+            assert max(map(len, str(found).splitlines())) <= 80, str(found)
+
+
+def test_a_wrong_value_shows(lm: LM):
+    trace = lm.trace(TEXTS)
+    trace["blocks.1.attn.z"][0, 1, 2, 3] += 1.0
+    assert lm.why(trace, "blocks.1.attn.z", 0, 1, 2, 3).difference == pytest.approx(-1.0, abs=1e-4)
+
+
+def test_in_8_bits_the_codes_are_shown(tmp_path: Path):
+    tiny_lm("llama", tmp_path)
+    lm = load(tmp_path, device="cpu")
+    trace = lm.trace(TEXTS[0])
+    found = lm.why(trace, "blocks.0.mlp.pre", 0, 2, 5)
+    layer = lm.decoder.get_submodule("blocks.0.mlp.up")
+    for k, part in enumerate(found.parts):
+        assert part.codes is not None and part.codes[1] == int(layer.codes[5, k])  # type: ignore[union-attr,index]
+        assert abs(part.value - float(trace["blocks.0.ln2.out"][0, 2, k])) < 0.05  # the code's value, not the value's
+    assert "codes" in str(found) and "sum of code · code" in str(found)
+    assert json.loads(json.dumps(found.as_data()))["parts"][0]["codes"] == list(found.parts[0].codes or ())
+
+
+def test_a_generations_trace_is_explained_too(tmp_path: Path):
+    lm = tiny_lm("gpt2", tmp_path)
+    trace = lm.generate(TEXTS, sites="*", max_new_tokens=5).trace
+    last = trace.tokens.ids.shape[1] - 1
+    for site, axes in all_sites(lm.config).items():
+        place = (0, 0, last, 1) if axes.shape == "B H T S" else (0, last, *(0 for _ in axes.shape.split()[2:]))
+        assert abs(lm.why(trace, site, *place).difference) < 1e-4, site
+
+
+def test_what_cannot_be_explained_is_told(tmp_path: Path):
+    lm = tiny_lm("gpt2", tmp_path)
+    trace = lm.trace(TEXTS[0])
+    with pytest.raises(BadArgument, match=r"blocks.0.attn.z\[0, 1\].*B T H K = \["):
+        lm.why(trace, "blocks.0.attn.z", 0, 1)
+    with pytest.raises(BadArgument, match=r"blocks.0.attn.z"):
+        lm.why(trace, "blocks.0.attn.z", 0, 99, 0, 0)
+    with pytest.raises(BadArgument, match=r"no blocks.0.attn.pattern, blocks.0.attn.v in this trace"):
+        lm.why(lm.trace(TEXTS[0], "blocks.0.attn.z"), "blocks.0.attn.z", 0, 1, 0, 0)
+    trace.save(tmp_path / "t.safetensors")
+    loaded = Trace.load(tmp_path / "t.safetensors")
+    assert abs(lm.why(loaded, "logits", 0, 1, 2).difference) < 1e-4
+    other = tiny_lm("llama", tmp_path / "other")
+    with pytest.raises(BadArgument, match=r"expected a trace of this model"):
+        other.why(loaded, "logits", 0, 1, 2)

@@ -1,0 +1,77 @@
+"""Where recorded values lie: each in memory of its own, or of its own within a chunk that a large trace takes."""
+
+import mmap
+
+import pytest
+import torch
+
+from cutaway.trace import memory as store
+from cutaway.trace.memory import Memory
+
+
+def test_values_of_a_large_trace_never_overlap_and_hold_what_is_written() -> None:
+    shapes = [(3, 5), (1,), (7, 1 << 20), (0, 4), (1 << 20,), (9 << 20,)]  # one wider than a chunk
+    memory = Memory(store.LARGE, torch.device("cpu"))
+    assert memory.chunked
+    values = [memory.take(shape, dtype) for shape in shapes for dtype in (torch.float32, torch.int8)]
+    for number, value in enumerate(values):
+        value.fill_(number)
+    for number, value in enumerate(values):
+        assert (value == number).all()
+        assert value.data_ptr() % store.ALIGN == 0
+        assert value.untyped_storage().nbytes() == value.nbytes, "it pickles alone"
+
+
+def test_a_value_outlives_its_trace() -> None:
+    memory = Memory(store.LARGE, torch.device("cpu"))
+    value, other = (memory.take((1 << 20,), torch.float32).fill_(n) for n in (1, 2))
+    del memory, other
+    again = Memory(store.LARGE, torch.device("cpu")).take((1 << 20,), torch.float32).fill_(3)
+    assert (value == 1).all() and (again == 3).all()
+
+
+def test_the_memory_of_a_trace_that_is_gone_serves_the_next() -> None:
+    def where() -> set[int]:
+        memory = Memory(store.LARGE, torch.device("cpu"))
+        values = [memory.take((4 << 20,), torch.float32).fill_(1) for _ in range(4)]
+        assert all((value == 1).all() for value in values)
+        return {value.data_ptr() for value in values}
+
+    assert where() == where()
+
+
+def test_a_small_trace_s_values_hold_nothing_but_themselves() -> None:
+    memory = Memory(store.LARGE - 1, torch.device("cpu"))
+    assert not memory.chunked
+    assert memory.take((2, 3), torch.bfloat16).untyped_storage().nbytes() == 12
+
+
+def test_a_small_value_keeps_no_large_one_s_memory() -> None:
+    memory = Memory(8 * store.CHUNK, torch.device("cpu"))
+    large, small = (memory.take((count,), torch.int8).fill_(1) for count in (3 * store.CHUNK - 100, 7))
+    before = sum(map(len, store._waiting))
+    del large
+    assert sum(map(len, store._waiting)) - before == 3 * store.CHUNK
+    assert (small == 1).all()
+
+
+def test_what_waits_never_grows_past_what_was_in_use() -> None:
+    store._waiting.clear()
+    for chunks in (5, 3, 9, 4, 20, 2):
+        Memory(chunks * store.CHUNK, torch.device("cpu")).take((chunks * store.CHUNK,), torch.int8)
+        assert sum(map(len, store._waiting)) <= 20 * store.CHUNK
+    assert len(store._waiting) < 6
+
+
+def test_what_waits_is_given_back_where_the_system_has_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    Memory(4 * store.CHUNK, torch.device("cpu")).take((4 * store.CHUNK,), torch.int8)
+    usual = store._new
+
+    def full(size: int) -> mmap.mmap:
+        if store._waiting:
+            raise OSError("no memory")
+        return usual(size)
+
+    monkeypatch.setattr(store, "_new", full)
+    value = Memory(store.LARGE, torch.device("cpu")).take((10,), torch.int8)
+    assert len(value) == 10 and not store._waiting
