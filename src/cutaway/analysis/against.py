@@ -18,7 +18,6 @@ from cutaway.analysis.certificate import Line, relative
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import block_exit
 from cutaway.model.decoder import Decoder
-from cutaway.model.steps import plain
 from cutaway.quant.explain import int8_layers
 from cutaway.text.pieces import Tokens
 from cutaway.trace.run import run
@@ -38,7 +37,6 @@ def against_transformers(decoder: Decoder, path: Path, tokens: Tokens) -> Iterat
     model = _loaded(path)
     for dtype, tolerance in TOLERANCE.items():
         ours = deepcopy(decoder).to(device="cpu", dtype=dtype)
-        ours.use(plain)  # the native steps are float32's
         blocks, logits = _theirs(model.to(dtype), tokens)
         name, why = str(dtype).removeprefix("torch."), WHY if dtype is torch.float64 else ""
         sites = [block_exit(decoder.config, layer) for layer in range(decoder.config.n_layers)]

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.ground.errors import BadArgument
-from cutaway.model.attend import Place, window
+from cutaway.model.attention_mask import PassInfo, attention_mask
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Tap
 from cutaway.text.pieces import Tokens
@@ -114,11 +114,10 @@ def from_block(decoder: Decoder, tokens: Tokens, base: Trace, layer: int, tap: T
     resid_NTD = base[f"blocks.{layer}.resid_pre"].expand(rows, -1, -1).contiguous()
     positions_NT = tokens.positions.expand(rows, -1)
     many = Tokens(tokens.ids.expand(rows, -1), tokens.mask.expand(rows, -1), positions_NT)
-    turn = None if decoder.rotary is None else decoder.rotary(positions_NT, resid_NTD.dtype)
-    place = Place(window(many, None), turn)  # pyright: ignore[reportArgumentType]  a cached property is one, too
+    cos_sin = None if decoder.rotary is None else decoder.rotary(positions_NT, resid_NTD.dtype)
+    info = PassInfo(attention_mask(many, None), cos_sin)  # pyright: ignore[reportArgumentType]  a cached property is one
     with torch.inference_mode():
-        for block in decoder.blocks[layer:]:
-            resid_NTD = block(resid_NTD, place, None, tap)
+        resid_NTD = decoder.run_blocks(decoder.blocks[layer:], resid_NTD, info, None, tap)
         return decoder.unembed(resid_NTD[:, -1:], tap)[:, 0].clone()
 
 
@@ -153,7 +152,7 @@ class Rows:
 
     changes = wants
 
-    def room(self, names: tuple[str, ...], places: int) -> None:
+    def buffers(self, names: tuple[str, ...]) -> None:
         """None: it changes them."""
 
 

@@ -53,7 +53,7 @@ class Editor:
 
     changes = wants
 
-    def room(self, names: tuple[str, ...], places: int) -> None:
+    def buffers(self, names: tuple[str, ...]) -> None:
         """None: it changes them."""
 
     def finish(self) -> None:

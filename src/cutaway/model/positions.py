@@ -33,9 +33,9 @@ class Rotary(nn.Module):
         return (angle.cos() * strength).to(dtype), (angle.sin() * strength).to(dtype)
 
 
-def rotate(x_BTHK: Float[Tensor, "B T H K"], turn: tuple[Tensor, Tensor]) -> Float[Tensor, "B T H K"]:
+def rotate(x_BTHK: Float[Tensor, "B T H K"], cos_sin: tuple[Tensor, Tensor]) -> Float[Tensor, "B T H K"]:
     """Turn each pair (first half, second half) of the rotated components by its angle; the rest stays."""
-    cos, sin = turn
+    cos, sin = cos_sin
     pairs = cos.shape[-1]
     first, second, rest = x_BTHK.split((pairs, pairs, x_BTHK.shape[-1] - 2 * pairs), -1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), -1)

@@ -1,9 +1,8 @@
-"""The tap: the only contact between the decoder and whoever watches it or changes it.
+"""The tap: the only contact between the decoder and what watches or changes its values.
 
-It knows names and values; it does not know what a watcher does with them.
+It knows names and values; it does not know what is done with them.
 """
 
-from collections.abc import Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -11,30 +10,31 @@ from torch import Tensor
 
 @runtime_checkable
 class Tap(Protocol):
-    """Called once with every value that it wants, in order of birth; what it returns takes the value's place.
+    """Called once with every value that has a name, where it is born; what it returns takes the value's place.
 
-    It may be called with values that it does not want, too, where they are born anyway.
+    A backend may compute several values in one call of its own. It then asks these questions about their names first,
+    and calls the tap with none of them.
     """
 
     def __call__(self, name: str, value: Tensor) -> Tensor: ...
 
     def wants(self, *names: str) -> bool:
-        """Whether one of these must be computed by itself, even where a fused kernel would skip it."""
+        """Whether one of these values must be computed by itself, even where a fused op would skip it."""
         ...
 
     def changes(self, *names: str) -> bool:
-        """Whether what it returns for one of these may be another value: then what follows must be made of it."""
+        """Whether it may return another value for one of these, or end the pass there."""
         ...
 
-    def room(self, names: tuple[str, ...], places: int) -> Any:
-        """Where a step may itself write those of these values that are wanted, of so many places a text, so that the
-        tap need not be called with them: an object that only such steps look into. None: there is no such room.
+    def buffers(self, names: tuple[str, ...]) -> Any:
+        """Memory where a backend may write the wanted ones of these values of one new token per text, instead of
+        calling the tap with them (quant/native/buffers.py); None where there is none.
         """
         ...
 
 
 class Untapped:
-    """Nobody watches: every value passes, none is asked for."""
+    """Every value passes, and none is wanted."""
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         return value
@@ -45,7 +45,7 @@ class Untapped:
     def changes(self, *names: str) -> bool:
         return False
 
-    def room(self, names: tuple[str, ...], places: int) -> Any:
+    def buffers(self, names: tuple[str, ...]) -> Any:
         return None
 
 
@@ -66,25 +66,10 @@ class Chain:
     def changes(self, *names: str) -> bool:
         return any(tap.changes(*names) for tap in self.taps)
 
-    def room(self, names: tuple[str, ...], places: int) -> Any:
-        """That of the only one who wants them."""
-        wanting = [tap for tap in self.taps if tap.wants(*names) or tap.changes(*names)]
-        return wanting[0].room(names, places) if len(wanting) == 1 else None
+    def buffers(self, names: tuple[str, ...]) -> Any:
+        """Those of the only tap that wants the values."""
+        wanting = [tap for tap in self.taps if tap.wants(*names)]
+        return wanting[0].buffers(names) if len(wanting) == 1 else None
 
 
 untapped = Untapped()
-
-
-def unseen(step: Callable[[Any], Tensor | None], names: tuple[str, ...], places: int, tap: Tap) -> Tensor | None:
-    """The result of a step that has these values inside (its room's order; "" for none), where nobody wants them or the
-    step can write them where the tap keeps them. Else None: they must be made one by one."""
-    if not tap.wants(*names):
-        return step(None)
-    room = tap.room(names, places)
-    return None if room is None else step(room)
-
-
-def show(tap: Tap, names: Iterable[str], values: Iterable[Tensor]) -> None:
-    """Pass values that nobody replaces."""
-    for name, value in zip(names, values, strict=True):
-        tap(name, value)

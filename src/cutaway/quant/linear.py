@@ -7,20 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cutaway.ground.errors import BadArgument
-from cutaway.model.counted import Counted, counted
 from cutaway.model.packed import pack, unpack
 from cutaway.quant import native
 from cutaway.quant.engines import engine_for
 from cutaway.quant.int8 import Mode, check_mode, dequantize, linear, quantize_weight
 
-Run = Callable[[Tensor, str, Tensor | None], Tensor]  # x, epilogue, residual → result
+Run = Callable[[Tensor], Tensor]
 
 
-class Int8Linear(Counted):
+class Int8Linear(nn.Module):
     """x [..., in_features] → [..., out_features] in x's dtype.
 
     codes int8 [N, K] may lie in a read-only mapped file: they run as they lie. Codes, scale and bias are buffers,
@@ -68,29 +66,21 @@ class Int8Linear(Counted):
         """Whether the native library computes it; asking `engine` would read all codes, which a mapped file has not."""
         return runs_natively(self.codes)
 
-    def forward(self, x: Tensor, epilogue: str = "none", residual: Tensor | None = None) -> Tensor:
-        """The layer, and what follows it in the same pass over memory.
-
-        epilogue: "none"; "relu"; "residual": residual + result; "gated-silu": silu(first half of the outputs) ·
-        second half, [..., N/2]. Raises BadArgument for a width, epilogue or residual that does not fit.
-        """
-        if torch.is_grad_enabled() and (x.requires_grad or (residual is not None and residual.requires_grad)):
-            return finish(_Through.apply(x, self), epilogue, residual)
-        return self.ready().run(x, epilogue, residual)
+    def forward(self, x: Tensor) -> Tensor:
+        """x · weight + bias. Raises BadArgument for a width that does not fit."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            return StraightThrough.apply(x, self)
+        return self.ready().run(x)
 
     def extra_repr(self) -> str:
         has_bias = self.bias is not None
         return f"{self.in_features}, {self.out_features}, bias={has_bias}, mode={self.mode}, engine={self.engine}"
 
     def ready(self) -> "Prepared":
-        """What the engine keeps beside the buffers, made again when one of them was replaced."""
+        """What the engine keeps beside the buffers, made again when one of them was replaced or written."""
         ready, buffers = self._prepared, self._buffers
-        if ready is not None:
-            codes, scale, bias, mode = ready.made_of
-            same = codes is buffers["codes"] and scale is buffers["scale"] and bias is buffers["bias"]
-            if same and mode == self.mode:
-                return ready
-        ready = self._prepared = Prepared(self.codes, self.scale, self.bias, self.mode)
+        if ready is None or not ready.made_of(buffers["codes"], buffers["scale"], buffers["bias"], self.mode):
+            ready = self._prepared = Prepared(self.codes, self.scale, self.bias, self.mode)
         return ready
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Linear":
@@ -112,7 +102,7 @@ class Int8Linear(Counted):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         buffers = {name: unpack(value) for name, value in state["_buffers"].items()}
-        super().__setstate__(state | {"_buffers": counted(buffers)})
+        super().__setstate__(state | {"_buffers": buffers})
 
 
 def runs_natively(codes_NK: Tensor) -> bool:
@@ -121,61 +111,55 @@ def runs_natively(codes_NK: Tensor) -> bool:
 
 
 class Prepared:
-    """An engine, chosen and made ready for one set of buffers."""
+    """An engine, chosen and prepared for one set of buffers."""
 
     def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None, mode: Mode) -> None:
-        self.made_of = (codes, scale, bias, mode)
+        self.parts: tuple[Tensor, Tensor, Tensor | None, Mode] = (codes, scale, bias, mode)
+        self.versions = _version(codes), _version(scale), _version(bias)
         self.native: native.NativeLayer | None = None
         self.name = "torch float32"
-        self.run: Run = self._plain
+        self.run: Run = self._in_torch
         self.product = None
         if runs_natively(codes):
             self.native = native.NativeLayer(codes, scale, bias, mode)
-            self.run = self._native
+            self.run = self._natively
         elif mode != "int8-weight":
             self.name, self.product = engine_for(codes)
 
+    def made_of(self, codes: Tensor | None, scale: Tensor | None, bias: Tensor | None, mode: Mode) -> bool:
+        """Whether these are the buffers, unwritten since."""
+        own = self.parts
+        same = codes is own[0] and scale is own[1] and bias is own[2] and mode == own[3]
+        return same and (_version(codes), _version(scale), _version(bias)) == self.versions
+
     def engine(self) -> str:
-        return self.name if self.native is None else f"native {native.path()}"
+        return self.name if self.native is None else f"native {native.isa()}"
 
-    def _native(self, x: Tensor, epilogue: str, residual: Tensor | None) -> Tensor:
+    def _natively(self, x: Tensor) -> Tensor:
         assert self.native is not None
-        if x.dtype in native.DTYPES:
-            return self.native(x, epilogue, residual)
-        wide = None if residual is None else residual.float()
-        return self.native(x.float(), epilogue, wide).to(x.dtype)
+        return self.native(x) if x.dtype in native.DTYPES else self.native(x.float()).to(x.dtype)
 
-    def _plain(self, x: Tensor, epilogue: str, residual: Tensor | None) -> Tensor:
-        codes, scale, bias, mode = self.made_of
+    def _in_torch(self, x: Tensor) -> Tensor:
+        codes, scale, bias, mode = self.parts
         if x.shape[-1] != codes.shape[1]:
             found = f"an input {list(x.shape)}"
             raise BadArgument(found, f"[..., {codes.shape[1]}]", "pass what the layer before gives")
         more = {} if self.product is None else {"product": self.product}
-        return finish(linear(x, codes, scale, bias, mode, **more), epilogue, residual)
+        return linear(x, codes, scale, bias, mode, **more)
 
 
-def finish(out: Tensor, epilogue: str, residual: Tensor | None = None) -> Tensor:
-    """What follows a layer, in plain torch: see Int8Linear.forward."""
-    if epilogue == "relu":
-        return F.relu(out)
-    if epilogue == "gated-silu":
-        gate, up = out.chunk(2, -1)
-        return F.silu(gate) * up
-    if epilogue == "residual" and residual is not None:
-        return residual + out
-    if epilogue == "none" and residual is None:
-        return out
-    found = f"the epilogue {epilogue!r} {'without' if residual is None else 'with'} a residual"
-    raise BadArgument(found, "none, relu, gated-silu, or residual with one", "pass one of these")
+def _version(tensor: Tensor | None) -> int:
+    """Grows whenever the tensor is written in place; inference tensors have none."""
+    return 0 if tensor is None or tensor.is_inference() else tensor._version
 
 
-class _Through(torch.autograd.Function):
+class StraightThrough(torch.autograd.Function):
     """The int8 layer forward; backward as if it were x @ weight.T: rounding the activation counts as the identity."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Int8Linear) -> Tensor:
         ctx.layer, ctx.dtype = layer, x.dtype
-        return layer.ready().run(x, "none", None)
+        return layer.ready().run(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:

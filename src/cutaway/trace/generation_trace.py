@@ -7,12 +7,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
-from cutaway.trace.generation_recorder import TWO_AXES, Growing
+from cutaway.trace.generation_recorder import ATTENTION, GenerationRecorder
 from cutaway.trace.plan import Plan
 from cutaway.trace.trace import Trace
 
@@ -28,8 +27,8 @@ class Recording:
         self, decoder: Decoder, prompt: Tokens, plan: Plan, *, new: int, edited: Sequence[str], model: str
     ) -> None:
         self.decoder, self.prompt, self.plan, self.model = decoder, prompt, plan, model
-        self.tap = Growing(plan.rows, prompt.ids.shape[1] + new - 1, prompt.ids.device)
-        explicit = any(name.endswith(TWO_AXES) for name in [*self.tap.sites, *edited])
+        self.tap = GenerationRecorder(plan.rows, prompt.ids.shape[1] + new - 1, prompt.ids.device)
+        explicit = any(name.endswith(ATTENTION) for name in [*self.tap.sites, *edited])
         self.attention = "explicit" if explicit else "fused"
 
     def trace(self, new_ids: Sequence[Sequence[int]]) -> Trace:
@@ -49,14 +48,15 @@ def read_tokens(prompt: Tokens, new_ids: Sequence[Sequence[int]]) -> Tokens:
     return Tokens.from_ids(ids_BT, mask_BT).to(prompt.ids.device)
 
 
-def by_position(tap: Growing, columns_BT: Tensor, real_BT: Tensor) -> dict[str, Tensor]:
+def by_position(tap: GenerationRecorder, columns_BT: Tensor, real_BT: Tensor) -> dict[str, Tensor]:
     """Values by site, [B, T, ...]: column t of a text is what columns_BT says, and padding is all zeros."""
     values = {}
     for site in tap.order:
-        if site in tap.parts:
-            values[site] = _both_axes(tap.parts[site], columns_BT, real_BT)
+        value = tap.values[site][: tap.filled]
+        if not site.endswith(ATTENTION):
+            values[site] = _one_axis(value, columns_BT, real_BT)
         else:
-            values[site] = _one_axis(tap.values[site][:, : tap.filled], columns_BT, real_BT)
+            values[site] = _both_axes(value, columns_BT, real_BT, -math.inf if site.endswith("scores") else 0.0)
     return values
 
 
@@ -68,20 +68,20 @@ def _columns(prompt: Tokens, tokens: Tokens) -> Tensor:
     return torch.where(position_BT < lengths_B1, first_B1 + position_BT, after_BT)
 
 
-def _one_axis(value: Tensor, columns_BT: Tensor, real_BT: Tensor) -> Tensor:
-    if len(columns_BT) == 1 and value.shape[1] == columns_BT.shape[1]:
-        return value  # one text, without padding
-    rows_B1 = torch.arange(len(columns_BT), device=columns_BT.device)[:, None]
-    value = value[rows_B1, columns_BT]
-    return value.where(real_BT.reshape(*real_BT.shape, *(1,) * (value.ndim - 2)), 0)
+def _one_axis(value_CBX: Tensor, columns_BT: Tensor, real_BT: Tensor) -> Tensor:
+    if len(columns_BT) == 1 and len(value_CBX) == columns_BT.shape[1]:
+        return value_CBX.transpose(0, 1)  # one text, without padding
+    value_BTX = value_CBX[columns_BT, _texts(columns_BT)]
+    return value_BTX.where(real_BT.reshape(*real_BT.shape, *(1,) * (value_BTX.ndim - 2)), 0)
 
 
-def _both_axes(parts: Sequence[Tensor], columns_BT: Tensor, real_BT: Tensor) -> Tensor:
-    rows_B1 = torch.arange(len(columns_BT), device=columns_BT.device)[:, None]
-    attended = parts[-1].shape[-1]
-    hidden = -math.inf if any(bool(part.isneginf().any()) for part in parts) else 0.0  # scores, or pattern
-    wide = torch.cat([F.pad(part, (0, attended - part.shape[-1]), value=hidden) for part in parts], 2)
-    # [B, T, H, S], then [B, S, H, T], each reordered along its second axis
-    value = wide.transpose(1, 2)[rows_B1, columns_BT].transpose(1, 3)[rows_B1, columns_BT].transpose(1, 3)
-    earlier_BTS = real_BT[:, :, None] & real_BT[:, None]
-    return torch.where(earlier_BTS[:, :, None], value, hidden).transpose(1, 2).contiguous()
+def _both_axes(value_CBHC: Tensor, columns_BT: Tensor, real_BT: Tensor, hidden: float) -> Tensor:
+    """[B, H, T, T]; later positions and padding are hidden, as what their columns hold may be anything."""
+    value_BTHC = value_CBHC[columns_BT, _texts(columns_BT)]
+    index_BTHS = columns_BT[:, None, None].expand(*value_BTHC.shape[:3], -1)
+    attended_BTS = (real_BT[:, :, None] & real_BT[:, None]).tril()
+    return torch.where(attended_BTS[:, :, None], value_BTHC.gather(3, index_BTHS), hidden).transpose(1, 2).contiguous()
+
+
+def _texts(columns_BT: Tensor) -> Tensor:
+    return torch.arange(len(columns_BT), device=columns_BT.device)[:, None]

@@ -19,9 +19,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.ground.select import Selection, select
 from cutaway.ground.sites import all_sites
 from cutaway.model.decoder import Decoder
-from cutaway.model.steps import plain
 from cutaway.model.tap import Chain
-from cutaway.quant.native import Room
 from cutaway.text.pieces import Tokens
 from cutaway.trace.memory import Mapped, Memory
 from cutaway.trace.pass_recorder import Enough, Recorder
@@ -53,15 +51,12 @@ def run(
     if last == "logits":
         last = None  # nothing comes after it
     editor = Editor(edits, decoder.config, tokens)
-    keeper = None if grad else _Keeper(cost, tokens, positions, to, decoder)
-    if keeper is None:
-        recorder = Recorder(chosen, last, _differentiable, flows=True)
-    else:
-        recorder = Recorder(chosen, last, keeper, keeper.room)
-    with _with_gradients(decoder) if grad else torch.no_grad(), suppress(Enough):
+    keep = _differentiable if grad else _Keeper(cost, tokens, positions, to, decoder)
+    recorder = Recorder(chosen, last, keep, flows=grad)
+    with _with_gradients() if grad else torch.no_grad(), suppress(Enough):
         decoder(tokens, tap=Chain(editor, recorder) if edits else recorder)
     editor.finish()
-    values = {name: recorder.parts[name][0] if keeper is None else keeper.values[name] for name in chosen}
+    values = {name: recorder.parts[name][0] for name in chosen}
     attention, kept = attention_of(chosen, editor), several(positions)
     return Trace(values, tokens, decoder.config, attention, positions=kept, plan=cost)
 
@@ -117,26 +112,14 @@ class _Keeper:
             self.store = Mapped(_folder(to), cost.bytes, len(cost.rows))
         else:
             self.store = Memory(cost.bytes, device if to is None else torch.device(str(to)))
-        native = device.type == "cpu" and all(row.dtype == torch.float32 for row in cost.rows)
-        self.direct = positions is None and native
-        self.values: dict[str, Tensor] = {}
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         value = value.detach()
         if self.positions is not None:
             dims = (1, 2) if name in self.heads_first else (1, 1)
             value = by_position(value.transpose(*dims), self.tokens, self.positions).transpose(*dims)
-        return self.place(name).copy_(value)
-
-    def place(self, name: str) -> Tensor:
-        """Where a value is kept."""
-        if name not in self.values:
-            self.values[name] = self.store.take(self.rows[name].shape, self.rows[name].dtype)
-        return self.values[name]
-
-    def room(self, names: tuple[str, ...]) -> Room | None:
-        """Places where a step writes the wanted ones of these itself, whole and as they are."""
-        return Room([self.place(name) if name in self.rows else None for name in names]) if self.direct else None
+        row = self.rows[name]
+        return self.store.take(row.shape, row.dtype).copy_(value)
 
 
 def _differentiable(name: str, value: Tensor) -> Tensor:
@@ -145,27 +128,13 @@ def _differentiable(name: str, value: Tensor) -> Tensor:
 
 
 @contextmanager
-def _with_gradients(decoder: Decoder) -> Iterator[None]:
-    """Gradients on, and the small steps in plain torch: native ones pass none.
-
-    Raises BadArgument inside torch.inference_mode(), where torch records nothing of what comes after either.
-    """
+def _with_gradients() -> Iterator[None]:
+    """Raises BadArgument inside torch.inference_mode(), where torch records nothing of what comes after either."""
     if torch.is_inference_mode_enabled():
         found = "grad=True inside torch.inference_mode()"
         raise BadArgument(found, "gradients that torch may record", "call it outside; torch.no_grad() does no harm")
-    with plain_steps(decoder), torch.enable_grad():
+    with torch.enable_grad():
         yield
-
-
-@contextmanager
-def plain_steps(decoder: Decoder) -> Iterator[None]:
-    """While this lasts, the decoder takes its small steps in plain torch."""
-    usual = decoder.steps
-    decoder.use(plain)
-    try:
-        yield
-    finally:
-        decoder.use(usual)
 
 
 def _folder(to: Where) -> Path:

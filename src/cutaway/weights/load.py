@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.model.decoder import Decoder
+from cutaway.quant.ops import use_native
 from cutaway.weights.checkpoint import Checkpoint
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.match import EMBEDDING, HEAD, Target, match
@@ -78,6 +79,7 @@ def _finish(
         codes.install(decoder)
     if checkpoint.facts.tied_head and isinstance(decoder.unembed.head, nn.Linear):
         decoder.unembed.head.weight = decoder.embed.token.weight
+    use_native(decoder)
 
 
 def _put(

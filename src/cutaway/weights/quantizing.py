@@ -17,7 +17,6 @@ from cutaway.model.decoder import Decoder
 from cutaway.model.packed import pack, unpack
 from cutaway.quant.int8 import Mode, check_mode, quantize_weight
 from cutaway.quant.linear import Int8Linear
-from cutaway.quant.steps import use_native_steps
 from cutaway.weights.files.lazy import LazyTensor
 
 HUGE_PAGE = 2 << 20
@@ -88,7 +87,6 @@ class Codes:
         """Put the quantized layers in the places of the linear ones."""
         for name, (codes_NK, scale_N) in self.parts.items():
             decoder.set_submodule(name, Int8Linear.from_parts(codes_NK, scale_N, self.layers[name].bias, self.mode))
-        use_native_steps(decoder)
 
     def _room(self, name: str) -> tuple[Tensor, Tensor]:
         if name not in self.parts:

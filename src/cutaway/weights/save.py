@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cutaway.ground.errors import BadArgument, BadCheckpoint, NoTokenizer
 from cutaway.model.decoder import Decoder
 from cutaway.quant.linear import Int8Linear
-from cutaway.quant.steps import use_native_steps
+from cutaway.quant.ops import use_native
 from cutaway.weights.checkpoint import Checkpoint, read_json
 from cutaway.weights.default_model import MANIFEST as FETCHED
 from cutaway.weights.files import SAVED as MANIFEST
@@ -98,7 +98,7 @@ def open_saved(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.devi
         bias_N = None if bias is None else _held(bias, device)
         decoder.set_submodule(name, Int8Linear.from_parts(parts[0], parts[1], bias_N, manifest["mode"]))
     _fill_rest(decoder, tensors, dtype, device)
-    use_native_steps(decoder)
+    use_native(decoder)
     if decoder.rotary is not None:
         decoder.rotary.to(device)
     return decoder

@@ -1,53 +1,46 @@
-"""The native library: the int8 layer and the small steps of a decoder, in C++, for the instructions of this machine."""
+"""The native library: the int8 layer and the decoder's ops, in C++, for the instructions of this machine."""
 
-from cutaway.quant.native.blocks import BlockRun, BlockStep
-from cutaway.quant.native.buffers import Room
-from cutaway.quant.native.layer import DTYPES, EPILOGUES, MAX_WIDTH, NativeLayer, NormParts
-from cutaway.quant.native.library import LIBRARY, MISSING, engine, force, path, paths
-from cutaway.quant.native.steps import (
-    StepShape,
-    attend_many,
-    attend_one,
-    attend_open,
-    attention_step,
-    layer_norm,
-    norm_open,
-    rms_norm,
+from cutaway.quant.native.blocks import SITES, BlockParts, NativeBlocks
+from cutaway.quant.native.buffers import OutputBuffers
+from cutaway.quant.native.layer import DTYPES, MAX_WIDTH, NativeLayer
+from cutaway.quant.native.library import LIBRARY, MISSING, engine, isa, isas, use_isa
+from cutaway.quant.native.ops import (
+    ACTIVATIONS,
+    activate,
+    attend,
+    mean,
+    mix,
+    root_mean_square,
     rotate,
-    silu_mul,
-    step_shape,
+    scores,
+    softmax,
     usable,
 )
-from cutaway.quant.native.team import together
 
 available = LIBRARY is not None
 
 __all__ = [
+    "ACTIVATIONS",
     "DTYPES",
-    "EPILOGUES",
     "MAX_WIDTH",
     "MISSING",
-    "BlockRun",
-    "BlockStep",
+    "SITES",
+    "BlockParts",
+    "NativeBlocks",
     "NativeLayer",
-    "NormParts",
-    "Room",
-    "StepShape",
-    "attend_many",
-    "attend_one",
-    "attend_open",
-    "attention_step",
+    "OutputBuffers",
+    "activate",
+    "attend",
     "available",
     "engine",
-    "force",
-    "layer_norm",
-    "norm_open",
-    "path",
-    "paths",
-    "rms_norm",
+    "isa",
+    "isas",
+    "mean",
+    "mix",
+    "root_mean_square",
     "rotate",
-    "silu_mul",
-    "step_shape",
-    "together",
+    "scores",
+    "softmax",
     "usable",
+    "use_isa",
 ]

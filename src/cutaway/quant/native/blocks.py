@@ -1,100 +1,112 @@
-"""BlockStep and BlockRun: blocks as the native library wants them, for one new place of each text, and their call.
+"""Blocks as the native library wants them, for one new token per sequence, and the one call that runs several.
 
-It does not know modules or names of values; nothing is checked but by whoever makes one.
+It does not know modules, nor what asked for a value; the caller checks what it passes.
 """
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, get_num_threads
 
-from cutaway.quant.native.buffers import Room
-from cutaway.quant.native.layer import EPILOGUES, NativeLayer, NormParts
+from cutaway.quant.native.buffers import OutputBuffers
+from cutaway.quant.native.layer import NativeLayer
 from cutaway.quant.native.library import LIBRARY
-from cutaway.quant.native.steps import StepShape, mask_of
+from cutaway.quant.native.ops import ACTIVATIONS
 
-SLOTS = 33  # values of a block: block.cpp: Slots
-SOFTMAX = (13, 14)  # which of them are the scores and the pattern
+# The values of a block, in the order of blocks.cpp: Site.
+SITES = (
+    "resid_pre", "ln1.scale", "ln1.normalized", "ln1.out", "attn.q", "attn.k", "attn.v", "attn.rot_q", "attn.rot_k",
+    "attn.scores", "attn.pattern", "attn.z", "attn_out", "resid_mid", "ln2.scale", "ln2.normalized", "ln2.out",
+    "mlp.pre", "mlp.pre_linear", "mlp.post", "mlp_out", "resid_post",
+)  # fmt: skip
 
 
 class _Block(ctypes.Structure):
-    """block.cpp holds the same struct: change both together."""
+    """blocks.cpp holds the same struct: change both together."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("qkv", "out", "up", "down", "w1", "b1", "w2", "b2")),
-        *((name, ctypes.c_void_p) for name in ("shape", "keys", "values")),
+        *((name, ctypes.c_void_p) for name in ("qkv", "out", "up", "down", "w1", "b1", "w2", "b2", "keys", "values")),
         *((name, ctypes.c_float) for name in ("eps1", "eps2")),
-        ("nonlinearity", ctypes.c_int32),
+        *((name, ctypes.c_int32) for name in ("activation", "gated")),
     )
 
 
-class BlockStep:
-    """layers: those of q, k and v; after attention; into the MLP; and out of it. norms: before the first and the third.
+class _Pass(ctypes.Structure):
+    """blocks.cpp holds the same struct: change both together."""
 
-    keys and values: the cache's [B, capacity, G, K]. All of it is kept alive, and never copied. weights: of the norms.
-    """
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("texts", "groups", "heads", "width", "pairs", "capacity", "positions")),
+        *((name, ctypes.c_void_p) for name in ("cos", "sin", "mask", "starts", "steps")),
+        *((name, ctypes.c_int64) for name in ("index", "row")),
+    )
 
-    def __init__(
-        self,
-        layers: Sequence[NativeLayer],
-        norms: Sequence[NormParts],
-        epilogue: str,
-        shape: StepShape,
-        keys: Tensor,
-        values: Tensor,
-    ) -> None:
-        assert LIBRARY is not None
-        (w1, b1, eps1), (w2, b2, eps2) = norms
-        self.weights = [part for part in (w1, b1, w2, b2) if part is not None]
-        # aliases: what they point to stays, even where a tensor is given other memory
-        self.made_of = (layers, [tensor.detach() for tensor in (*self.weights, keys, values)])
-        self.shape = shape
-        pointers = [None if part is None else part.data_ptr() for part in (w1, b1, w2, b2)]
-        self.struct = _Block(
-            *(layer.address for layer in layers), *pointers, ctypes.addressof(shape), keys.data_ptr(),
-            values.data_ptr(), eps1, eps2, EPILOGUES[epilogue],
+
+@dataclass(frozen=True)
+class BlockParts:
+    """One block: its layers (qkv, out, up, down), its norms (weight, bias or None, eps), and its keys and values in the
+    cache [B, capacity, G, K]."""
+
+    layers: Sequence[NativeLayer]
+    norms: Sequence[tuple[Tensor, Tensor | None, float]]
+    activation: str
+    gated: bool
+    n_heads: int  # of queries
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Blocks that run together are alike in it."""
+        return (self.n_heads, *self.keys.shape)
+
+    def struct(self) -> _Block:
+        vectors = (part for weight, bias, _ in self.norms for part in (weight, bias))
+        pointers = [None if part is None else part.data_ptr() for part in vectors]
+        return _Block(
+            *(layer.address for layer in self.layers), *pointers, self.keys.data_ptr(), self.values.data_ptr(),
+            *(eps for *_, eps in self.norms), ACTIVATIONS[self.activation], self.gated,
         )  # fmt: skip
-        self.address = ctypes.addressof(self.struct)
 
 
-class BlockRun:
-    """Blocks one after another, over one cache."""
+class NativeBlocks:
+    """Blocks of one shape, one after another over one cache. pairs: of a head that rotate."""
 
-    def __init__(self, blocks: Sequence[BlockStep]) -> None:
+    def __init__(self, blocks: Sequence[BlockParts], pairs: int) -> None:
         assert LIBRARY is not None
-        self.blocks, self.run = blocks, LIBRARY.cutaway_blocks
-        self.shapes = list({id(block.shape): block.shape for block in blocks}.values())
-        self.addresses = (ctypes.c_void_p * len(blocks))(*(block.address for block in blocks))
-
-    def fills(self, room: Room) -> bool:
-        """Whether it writes all that is asked for: scores and patterns it has not."""
-        asked = room.values
-        return len(asked) == SLOTS * len(self.blocks) and not any(
-            value is not None for slot in SOFTMAX for value in asked[slot::SLOTS]
-        )
+        self.parts, self.run = blocks, LIBRARY.cutaway_blocks  # parts: kept alive, since only addresses are passed
+        self.structs = [block.struct() for block in blocks]
+        self.addresses = (ctypes.c_void_p * len(blocks))(*map(ctypes.addressof, self.structs))
+        texts, capacity, groups, width = blocks[0].keys.shape
+        self.fixed = _Pass(texts, groups, blocks[0].n_heads // groups, width, pairs, capacity)
+        self.pass_address = ctypes.addressof(self.fixed)
 
     def __call__(
         self,
         x_B1D: Tensor,
-        turn: tuple[Tensor, Tensor] | None,
-        places: int,
-        mask_BS: Tensor | None,
-        room: Room | None = None,
+        rotary: tuple[Tensor, Tensor] | None,
+        positions: int,
+        visible_B1S: Tensor | None,
+        buffers: OutputBuffers | None = None,
+        first: int = 0,
+        count: int | None = None,
     ) -> Tensor:
-        """What they make of x; their keys and values go to place `places - 1`. mask: bool [B, places] or None.
+        """The stream after `count` blocks from `first` on; keys and values are written to index `positions - 1`.
 
-        room: for what is inside each block, block by block, in the order of decoder.py: Block.inside.
-        Float32 on the CPU; nothing is checked.
+        visible: bool [B, 1, positions], contiguous, or None. buffers: for SITES of each of these blocks in turn.
+        Float32 on the CPU, contiguous; nothing is checked.
         """
-        x = x_B1D.contiguous()
-        out = x.new_empty(x.shape)
-        cos, sin = (None, None) if turn is None else (turn[0].data_ptr(), turn[1].data_ptr())
-        mask = None
-        for shape in self.shapes:
-            mask = mask_of(shape, mask_BS)
-        kept = None if room is None else room.address
+        call, out = self.fixed, x_B1D.new_empty(x_B1D.shape)
+        call.positions, call.row = positions, positions
+        call.cos, call.sin = (None, None) if rotary is None else (rotary[0].data_ptr(), rotary[1].data_ptr())
+        call.mask = None if visible_B1S is None else visible_B1S.data_ptr()
+        call.starts = None
+        if buffers is not None:
+            call.starts, call.steps = ctypes.addressof(buffers.starts), ctypes.addressof(buffers.steps)
+            call.index, call.row = buffers.index, max(buffers.width, positions)
+        count = len(self.parts) - first if count is None else count
         self.run(
-            self.addresses, len(self.blocks), x.data_ptr(), cos, sin, mask, places, kept, out.data_ptr(),
-            get_num_threads(),
+            ctypes.addressof(self.addresses) + first * ctypes.sizeof(ctypes.c_void_p), count, self.pass_address,
+            x_B1D.data_ptr(), out.data_ptr(), get_num_threads(),
         )  # fmt: skip
         return out

@@ -1,6 +1,6 @@
-"""The native library, loaded with ctypes if it was built, and the choice of its instruction path.
+"""The native library, loaded with ctypes if it was built, and the choice of its instruction set.
 
-It does not know what its functions compute; whoever calls them declares their arguments here.
+It does not know what its functions compute; their arguments are declared here.
 """
 
 import ctypes
@@ -15,23 +15,21 @@ from cutaway.quant.native.fork import compute_alone_after_fork
 
 pointer, i64, i32, f32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
 WORDS = {"avx512-vnni": "AVX-512 VNNI", "avx2": "AVX2"}
-BODY = ctypes.CFUNCTYPE(None)
 SIGNATURES = {
-    "cutaway_path_name": ([i32], ctypes.c_char_p),
-    "cutaway_path": ([], ctypes.c_char_p),
-    "cutaway_force": ([ctypes.c_char_p], i32),
-    "cutaway_linear": ([pointer, pointer, pointer, i64, pointer, i32, i32, pointer, pointer, f32, pointer, i32], None),
+    "cutaway_isa_name": ([i32], ctypes.c_char_p),
+    "cutaway_isa": ([], ctypes.c_char_p),
+    "cutaway_use_isa": ([ctypes.c_char_p], i32),
+    "cutaway_linear": ([pointer, pointer, pointer, i64, i32, i32], None),
     "cutaway_shift": ([pointer, i64, i64, pointer, i32], None),
-    "cutaway_norm": ([pointer, pointer, pointer, f32, i64, i64, pointer, pointer, pointer, i32], None),
-    "cutaway_rotate": ([pointer, pointer, pointer, i64, i64, i64, i64, i64, i64, pointer, i32], None),
-    "cutaway_silu_mul": ([pointer, pointer, i64, i64, i64, i64, pointer, i32], None),
-    "cutaway_attend_one": ([pointer, i32], None),
-    "cutaway_attend_open": ([pointer, i32], None),
-    "cutaway_attention_step": ([pointer] * 7 + [i64, pointer, pointer, i32], None),
-    "cutaway_blocks": ([pointer, i64] + [pointer] * 4 + [i64, pointer, pointer, i32], None),
-    "cutaway_stretch": ([pointer, i64], pointer),
+    "cutaway_span": ([pointer, i64], pointer),
     "cutaway_forget": ([pointer], None),
-    "cutaway_together": ([BODY, i32], None),
+    "cutaway_mean": ([pointer, i64, i64, pointer, i32], None),
+    "cutaway_root_mean_square": ([pointer, i64, i64, f32, pointer, i32], None),
+    "cutaway_activate": ([i32, pointer, i64, i64, i64, pointer, i32], None),
+    "cutaway_rotate": ([pointer, pointer, pointer, i64, i64, i64, i64, i64, i64, pointer, i32], None),
+    "cutaway_softmax": ([pointer, i64, i64, pointer, i32], None),
+    "cutaway_attention": ([pointer, i32, i32], None),
+    "cutaway_blocks": ([pointer, i64, pointer, pointer, pointer, i32], None),
 }
 
 
@@ -68,29 +66,29 @@ LIBRARY, MISSING = load_library()
 compute_alone_after_fork()
 
 
-def paths() -> list[str]:
-    """Instruction paths that this machine can run, the fastest first; none without the library."""
+def isas() -> list[str]:
+    """Instruction sets that this machine can run, the fastest first; none without the library."""
     names = []
-    while LIBRARY and (name := LIBRARY.cutaway_path_name(len(names))) is not None:
+    while LIBRARY and (name := LIBRARY.cutaway_isa_name(len(names))) is not None:
         names.append(name.decode())
     return [name for name in names if name]
 
 
-def path() -> str:
-    """The path that runs; empty without the library."""
-    return LIBRARY.cutaway_path().decode() if LIBRARY else ""
+def isa() -> str:
+    """The instruction set that runs; empty without the library."""
+    return LIBRARY.cutaway_isa().decode() if LIBRARY else ""
 
 
 def engine() -> str:
-    """Who computes 8-bit layers on a CPU, in words: "native C++ with AVX-512 VNNI", or torch, and why."""
+    """What computes 8-bit layers on a CPU, in words: "native C++ with AVX-512 VNNI", or torch, and why."""
     if LIBRARY is None:
         return f"torch, as the native library is {MISSING}"
-    return f"native C++ with {WORDS.get(path(), path())}" if path() != "portable" else "portable native C++"
+    return f"native C++ with {WORDS.get(isa(), isa())}" if isa() != "portable" else "portable native C++"
 
 
-def force(name: str | None) -> None:
-    """Run this path from now on, in the whole process; None: the fastest again. Raises BadArgument for another."""
-    done = LIBRARY.cutaway_force(name and name.encode()) if LIBRARY else name is None
+def use_isa(name: str | None) -> None:
+    """Run this instruction set from now on, in the whole process; None: the fastest again. Raises BadArgument."""
+    done = LIBRARY.cutaway_use_isa(name and name.encode()) if LIBRARY else name is None
     if not done:
-        expected = ", ".join(paths()) or f"none: the native library is {MISSING}"
-        raise BadArgument(f"the instruction path {name!r}", expected, "force one of native.paths()")
+        expected = ", ".join(isas()) or f"none: the native library is {MISSING}"
+        raise BadArgument(f"the instruction set {name!r}", expected, "choose one of native.isas()")

@@ -1,4 +1,4 @@
-// The path for processors with AVX2: bytes widened to 16 bits, multiplied and added in pairs, which is exact.
+// For processors with AVX2: bytes widened to 16 bits, multiplied and added in pairs, which is exact.
 // (vpmaddubsw would be shorter, but it saturates.) It does not know about threads.
 
 #include "isa.h"
@@ -14,9 +14,12 @@
 namespace avx2 {
 
 #define TARGET __attribute__((target("avx2,fma")))
+#define LANES 8
+#define ROWS 6
 #include "vectors.h"
-#include "loops.h"
-#include "steps.h"
+#include "linear.h"
+#include "norm.h"
+#include "attention.h"
 
 bool available() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
@@ -28,6 +31,8 @@ INLINE int32_t total(__m256i v) {
     half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
     return _mm_cvtsi128_si32(half);
 }
+
+// ---- few tokens -----------------------------------------------------------------------------------------------
 
 // M tokens times 4 weight rows; rows past the last real one repeat it.
 template <int M>
@@ -56,17 +61,106 @@ TARGET static void tile(const Dots& d, int64_t token, int32_t row) {
         }
 }
 
+// ---- many tokens ----------------------------------------------------------------------------------------------
+
+constexpr int64_t RUN = 512;  // columns whose panel of 16 rows lies in the nearest cache
+constexpr int TILE = 4;       // tokens whose sums fit in the registers beside each other
+
+// 8 rows of 8 pairs of 16 bits → 8 columns of 8 pairs.
+INLINE void transpose(__m256i v[8]) {
+    __m256i t[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        v[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+        v[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+        v[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+        v[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 4; ++i) {
+        t[i] = _mm256_permute2x128_si256(v[i], v[i + 4], 0x20);
+        t[i + 4] = _mm256_permute2x128_si256(v[i], v[i + 4], 0x31);
+    }
+    for (int i = 0; i < 8; ++i) v[i] = t[i];
+}
+
+// 16 codes of a weight row from column k on, as 16 bits each; 0 past the row's end and for rows past the last.
+INLINE __m256i widened(const Dots& d, int r, int64_t k) {
+    if (r >= d.rows) return _mm256_setzero_si256();
+    const int8_t* w = d.w + r * d.width + k;
+    if (k + 16 <= d.width) return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)w));
+    alignas(16) int8_t rest[16] = {};
+    for (int64_t i = 0; i < d.width - k; ++i) rest[i] = w[i];
+    return _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i*)rest));
+}
+
+// The group's weights as a panel: for each 2 columns, 2 codes of each of 16 rows, 16 bits each. It serves every token
+// of the block.
+TARGET static void pack(const Dots& d) {
+    int16_t* panel = (int16_t*)d.panel;
+    for (int64_t k = 0; k < d.width; k += 16)
+        for (int half = 0; half < 2; ++half) {
+            __m256i v[8];
+            for (int r = 0; r < 8; ++r) v[r] = widened(d, half * 8 + r, k);
+            transpose(v);
+            for (int i = 0; i < 8; ++i)
+                _mm256_store_si256((__m256i*)(panel + (k + 2 * i) * GROUP + half * 16), v[i]);
+        }
+}
+
+// M tokens times the panel over columns [from, to), added to what stands in `out` unless from is 0.
+template <int M>
+TARGET static void panel_tile(const Dots& d, int64_t token, int64_t from, int64_t to) {
+    alignas(32) int16_t codes[M][RUN];
+    const int16_t* panel = (const int16_t*)d.panel;
+    int32_t* out = d.out + token * GROUP;
+    for (int m = 0; m < M; ++m)
+        for (int64_t k = from; k < to; k += 16) {
+            const uint8_t* x = d.x + (token + m) * d.stride + k;
+            _mm256_store_si256((__m256i*)(codes[m] + k - from), _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)x)));
+        }
+    __m256i sums[M][2];
+    for (int m = 0; m < M; ++m)
+        for (int half = 0; half < 2; ++half)
+            sums[m][half] = from ? _mm256_loadu_si256((const __m256i*)(out + m * GROUP + half * 8))
+                                 : _mm256_setzero_si256();
+#pragma GCC unroll 4
+    for (int64_t k = from; k < to; k += 2) {
+        __m256i first = _mm256_load_si256((const __m256i*)(panel + k * GROUP));
+        __m256i second = _mm256_load_si256((const __m256i*)(panel + k * GROUP + 16));
+        for (int m = 0; m < M; ++m) {
+            int32_t two;
+            memcpy(&two, codes[m] + k - from, 4);
+            __m256i pair = _mm256_set1_epi32(two);
+            sums[m][0] = _mm256_add_epi32(sums[m][0], _mm256_madd_epi16(pair, first));
+            sums[m][1] = _mm256_add_epi32(sums[m][1], _mm256_madd_epi16(pair, second));
+        }
+    }
+    for (int m = 0; m < M; ++m)
+        for (int half = 0; half < 2; ++half)
+            _mm256_storeu_si256((__m256i*)(out + m * GROUP + half * 8), sums[m][half]);
+}
+
+TARGET static void many_tokens(const Dots& d) {
+    pack(d);
+    for (int64_t from = 0; from < d.width; from += RUN) {
+        int64_t to = from + RUN < d.width ? from + RUN : (d.width + 15) / 16 * 16, t = 0;
+        for (; t + TILE <= d.tokens; t += TILE) panel_tile<TILE>(d, t, from, to);
+        if (d.tokens - t >= 2) panel_tile<2>(d, t, from, to), t += 2;
+        if (d.tokens - t >= 1) panel_tile<1>(d, t, from, to);
+    }
+}
+
 TARGET static void dots(const Dots& d) {
+    if (d.tokens > 4 && d.panel) return many_tokens(d);
     for (int64_t t = 0; t < d.tokens; t += 2)
         for (int32_t row = 0; row < d.rows; row += 4) d.tokens - t >= 2 ? tile<2>(d, t, row) : tile<1>(d, t, row);
 }
 
 }  // namespace avx2
 
-const Path AVX2_PATH = {
-    "avx2",         avx2::available, avx2::dots,   avx2::widen,  avx2::quantize, avx2::expand, avx2::gather,
-    avx2::finish,   avx2::rms_norm,  avx2::layer_norm, avx2::rotate, avx2::silu_mul, avx2::attend,
-    avx2::attend_open,
-};
+const Kernels AVX2 = KERNELS_OF(avx2, "avx2");
 
 #endif

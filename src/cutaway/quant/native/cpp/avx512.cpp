@@ -1,4 +1,4 @@
-// The path for processors with AVX-512 and VNNI: vpdpbusd multiplies 64 unsigned by 64 signed bytes and adds them,
+// For processors with AVX-512 and VNNI: vpdpbusd multiplies 64 unsigned by 64 signed bytes and adds them,
 // four by four, to 16 sums of 32 bits, exactly. It does not know about threads.
 
 #include "isa.h"
@@ -15,9 +15,12 @@ namespace avx512 {
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,prefer-vector-width=512")))
 #define STREAM(p, v) _mm512_stream_ps(p, (__m512)(v))
+#define LANES 16
+#define ROWS 8
 #include "vectors.h"
-#include "loops.h"
-#include "steps.h"
+#include "linear.h"
+#include "norm.h"
+#include "attention.h"
 
 bool available() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -188,10 +191,6 @@ TARGET static void dots(const Dots& d) {
 
 }  // namespace avx512
 
-const Path AVX512_PATH = {
-    "avx512-vnni",  avx512::available, avx512::dots,   avx512::widen,  avx512::quantize, avx512::expand, avx512::gather,
-    avx512::finish, avx512::rms_norm,  avx512::layer_norm, avx512::rotate, avx512::silu_mul, avx512::attend,
-    avx512::attend_open,
-};
+const Kernels AVX512 = KERNELS_OF(avx512, "avx512-vnni");
 
 #endif

@@ -3,24 +3,22 @@
 
 #include "isa.h"
 
-// What stays the same from token to token: the shapes of a cache and of the heads that use it. native/steps.py holds
-// the same struct: change both together.
-struct StepShape {
-    int64_t texts, groups, heads, width, pairs;  // heads in one group; pairs that turn, 0 where none do
-    int64_t text_stride, group_stride, place_stride;
-    int64_t mask_stride, mask_step;
+// Attention over keys and values [texts, positions, groups, width] at any strides but the last.
+// native/attention.py holds the same struct: change both together.
+struct AttentionCall {
+    const float *q, *keys, *values;  // a token's q every q_token floats, its heads side by side
+    const uint8_t* mask;             // bool [texts or 1, tokens, positions], or null
+    float *scores, *pattern;         // [texts, groups · heads, tokens, row], or null where not wanted
+    float* z;                        // [texts, tokens, groups · heads, width]
+    int64_t texts, groups, heads, tokens, positions, width, row;  // heads in one group; row ≥ positions
+    int64_t q_text, q_token, key_text, key_group, key_position, value_text, value_group, value_position, mask_text;
+    int64_t causal;  // token t attends to positions up to t alone
 };
 
-extern "C" {
+enum Stages : int32_t { SCORES = 1, SOFTMAX = 2, MIX = 4 };
 
-// int8.cpp
-EXPORT void cutaway_linear(const Layer* layer, const void* x, void* out, int64_t tokens, const void* residual,
-                           int32_t epilogue, int32_t dtype, const float* w, const float* b, float eps, const Room* room,
-                           int32_t threads);
+// attention.cpp: the stages asked for; scores and pattern that lie between two of them need not be wanted.
+void attention(const Kernels& kernels, const AttentionCall& call, int stages, int threads);
 
-// steps.cpp
-EXPORT void cutaway_attention_step(const StepShape* shape, const float* qkv, const float* cos, const float* sin,
-                                   float* keys, float* values, const uint8_t* mask, int64_t places, const Room* room,
-                                   float* z, int32_t threads);
-
-}  // extern "C"
+// linear.cpp
+void linear(const Kernels& kernels, Call call, int threads);

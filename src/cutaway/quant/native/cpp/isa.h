@@ -1,5 +1,5 @@
-// What the linear layer and the instruction paths say to each other: plain data and a table of functions.
-// It does not know Python, torch, threads, nor how any path computes.
+// What the layers, the attention and each instruction set say to each other: plain data and a table of functions.
+// It does not know Python, torch, threads, nor how any instruction set computes.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,9 @@ constexpr int GROUP = 16;            // weight rows that are finished together: 
 constexpr int64_t MAX_WIDTH = 65536; // 255 · 127 · width must fit in 32 bits
 constexpr int ZERO_POINT = 128;      // activation codes are stored as unsigned bytes: code + 128
 constexpr int DIGITS = 3;            // bytes, to base 256, that hold an activation as well as its 24 bits do
+constexpr int PANEL = 32;            // positions whose keys lie beside each other, component by component
+
+// ---- linear layers ---------------------------------------------------------------------------------------------
 
 // One quantized linear layer. The arrays beside the codes are padded to a multiple of GROUP rows.
 // native/layer.py holds the same struct: change both together.
@@ -20,46 +23,34 @@ struct Layer {
     const float* outlier_factor;  // scale / 127
     const float* bias;            // or null
     int64_t rows, width;
-    struct Stretch* stretch;      // the codes as what every pass reads (team.h)
+    struct WeightSpan* span;      // the codes as what every pass reads (team.h)
     int32_t pooled;               // outlier columns are shared by all tokens of a call
     int32_t digits;               // bytes of an activation: 1 as LLM.int8() rounds it, DIGITS to hold a float32
 };
 
-enum Epilogue : int32_t { PLAIN = 0, RELU = 1, RESIDUAL = 2, GATED_SILU = 3 };
+enum Activation : int32_t { IDENTITY = 0, RELU = 1, SILU = 2, GELU_TANH = 3 };
 enum Dtype : int32_t { FLOAT32 = 0, BFLOAT16 = 1 };
 
-// Where values that are born inside a call are kept, row by row. native/buffers.py holds the same struct: change both
-// together.
-struct Room {
-    float* const* start;  // of each value; null where nobody asks for it
-    const int64_t* step;  // floats of a row
-    int64_t at;           // the row that is written next
-
-    static float* slot(const Room* room, int i) {
-        return room && room->start[i] ? room->start[i] + room->at * room->step[i] : nullptr;
-    }
-
-    Room from(int i) const { return {start + i, step + i, at}; }  // the values of a part of the call
-};
-
-// The norm that stands before a layer (steps.h); w is null where none does.
+// The norm before a layer (norm.h): w is null where there is none.
 struct Norm {
     const float *w, *b;  // b: null for RMSNorm
     float eps;
 };
 
-// One call of a layer. With GATED_SILU the first half of the rows is the gate and the output half as wide.
+// One call of a layer: residual + activation(product), and where gated activation(first half of the rows) · second
+// half, half as wide.
 struct Call {
     const Layer* layer;
     const void* x;         // [tokens, width]
     void* out;             // [tokens, columns]
     const void* residual;  // as out, or null
     int64_t tokens, columns;
-    Epilogue epilogue;
+    Activation activation;
+    bool gated;
     Dtype dtype;
     Norm norm;
-    // What is inside, float32, where it is asked for: of the norm [tokens], [tokens, width] twice; what the epilogue
-    // takes [tokens, columns], where gated of each half; the result once more.
+    // Values inside, float32, written where not null: of the norm [tokens], [tokens, width] twice; the product [tokens,
+    // columns], where gated of each half; the result once more.
     float *scale, *normalized, *normed, *product, *other_half, *result;
 };
 
@@ -67,7 +58,7 @@ struct Call {
 struct Token {
     float scale;  // NaN where the row holds NaN or infinity: so is the whole result
     int32_t outliers;
-    int32_t* slots;  // first the outliers' columns, later their places in Tokens::columns
+    int32_t* slots;  // first the outliers' columns, later their indices in Tokens::columns
     float* values;
 };
 
@@ -80,8 +71,8 @@ struct Tokens {
     int32_t n_columns;
 };
 
-// Up to GROUP weight rows times rows of activation codes. A path may rearrange the weights in `panel`: [width, GROUP]
-// bytes, with the width rounded up to 64, aligned to 64 bytes.
+// Up to GROUP weight rows times rows of activation codes. An instruction set may rearrange the weights in `panel`:
+// [width, GROUP] of two bytes each, with the width rounded up to 64, aligned to 64 bytes.
 struct Dots {
     const uint8_t* x;
     int64_t stride, tokens;  // where a token has several digits, each is a row and counts as a token
@@ -100,28 +91,31 @@ struct Part {
     const float* columns;  // [n_columns, GROUP]: the weights' codes in the outlier columns
 };
 
-// One new token's attention over the places of one key/value head.
-struct Attention {
+// ---- attention -------------------------------------------------------------------------------------------------
+
+// One new token of one text, and the heads that share one key/value head.
+struct OneToken {
     const float *q, *keys, *values;  // q [heads, width]; a key or value row every `stride` floats
-    const uint8_t* mask;             // first byte of a 0/1 element every mask_step bytes, or null
-    int64_t heads, width, places, stride, mask_step;
-    float* scores;  // scratch [heads, places rounded up to 16]
-    float* z;       // [heads, width]
+    const uint8_t* mask;             // bool [positions], or null
+    int64_t heads, width, positions, stride;
+    float *scores, *pattern;  // a head's row every `row` floats
+    int64_t row;
+    float* z;  // [heads, width]
 };
 
-// Attention of some tokens by one head, whose every step is kept. A token sees the places below its limit.
-struct Open {
-    const float *q, *keys, *values;     // q a row every q_stride; a value row every value_stride
+// Some tokens of one text and one head. Keys in panels: [panels, width, PANEL], 0 where there are no more positions.
+struct ManyTokens {
+    const float *q, *panels, *values;  // q a row every q_stride; a value row every value_stride
     int64_t q_stride, value_stride, z_stride;
-    const uint8_t* mask;                // bool [tokens, places], or null
-    int64_t tokens, width, places;
-    int64_t limit, later;               // token i sees `limit + i · later` places at most
-    float *scores, *pattern, *z;        // [tokens, places] twice; z a row every z_stride
+    const uint8_t* mask;  // bool [tokens, positions], or null
+    int64_t tokens, width, positions;
+    int64_t limit, later;        // token i attends to `limit + i · later` positions at most
+    float *scores, *pattern, *z; // [tokens, positions] twice; z a row every z_stride
 };
 
-constexpr int PANEL = 32;  // places whose keys lie beside each other, component by component: [panels, width, PANEL]
+// ---- norms -----------------------------------------------------------------------------------------------------
 
-// One row brought to unit size. What is inside the step is written where it is asked for: not null.
+// One row normalized. Values inside are written where not null.
 struct Row {
     const float *x, *w, *b;  // b of layer_norm only
     float eps;
@@ -129,7 +123,9 @@ struct Row {
     float *scale, *normalized, *out;
 };
 
-struct Path {
+// ---- one instruction set's functions ---------------------------------------------------------------------------
+
+struct Kernels {
     const char* name;
     bool (*available)();
     void (*dots)(const Dots&);
@@ -139,17 +135,27 @@ struct Path {
     void (*expand)(const float* x, int64_t width, int64_t padded, uint8_t* codes, Token& token);
     void (*gather)(const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, float* columns);
     void (*finish)(const Call& call, const Tokens& tokens, const Part& part, const Part* up);
-    void (*rms_norm)(const Row& row);
-    void (*layer_norm)(const Row& row);
+    float (*mean)(const float* x, int64_t width);
+    float (*root_mean_square)(const float* x, int64_t width, float eps);
+    void (*norm)(const Row& row);
+    void (*activate)(Activation activation, const float* x, int64_t width, float* out);
     void (*rotate)(const float* x, const float* cos, const float* sin, int64_t pairs, int64_t width, float* out);
-    void (*silu_mul)(const float* gate, const float* up, int64_t width, float* out);
-    void (*attend)(const Attention& a);
-    void (*attend_open)(const Open& o);
+    void (*softmax)(const float* scores, int64_t count, float* pattern);
+    void (*scores_of_one)(const OneToken& o);
+    void (*mix_of_one)(const OneToken& o);
+    void (*scores_of_many)(const ManyTokens& o);
+    void (*mix_of_many)(const ManyTokens& o);
 };
 
-extern const Path PORTABLE_PATH;
+// Every instruction set's table has the same entries, from its own namespace.
+#define KERNELS_OF(space, name) \
+    {name, space::available, space::dots, space::widen, space::quantize, space::expand, space::gather, space::finish, \
+     space::mean, space::root_mean_square, space::norm, space::activate, space::rotate, space::softmax, \
+     space::scores_of_one, space::mix_of_one, space::scores_of_many, space::mix_of_many}
+
+extern const Kernels PORTABLE;
 #if defined(__x86_64__)
-extern const Path AVX2_PATH, AVX512_PATH;
+extern const Kernels AVX2, AVX512;
 #endif
 
-const Path& chosen_path();  // the fastest that this machine has, or the one that was forced
+const Kernels& chosen_kernels();  // the fastest that this machine has, or the one that was asked for

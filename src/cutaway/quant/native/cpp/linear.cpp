@@ -1,5 +1,5 @@
 // The quantized linear layer, from activations to results: blocks of tokens, groups of weight rows, threads.
-// It does not know which instructions multiply (the paths do), nor Python or torch: this is a plain C interface.
+// It does not know which instructions multiply, nor Python or torch: this is a plain C interface.
 
 #include "calls.h"
 #include "isa.h"
@@ -12,7 +12,7 @@
 namespace {
 
 constexpr int64_t BLOCK_BYTES = 1024 * 1024;  // codes of the tokens of one block: a second-level cache
-constexpr int64_t PORTION = 4;                // groups of weight rows that a thread takes at once, for one token
+constexpr int64_t STEAL = 4;                // groups of weight rows that a thread takes at once, for one token
 constexpr int64_t SMALL = 1 << 15;           // below so many products a second thread costs more than it brings
 
 thread_local Scratch activations_memory, results_memory;
@@ -24,9 +24,9 @@ int64_t padded(int64_t width) { return (width + 63) / 64 * 64; }
 Tokens make_tokens(const Layer& layer, int64_t count) {
     int64_t stride = padded(layer.width), codes = count * layer.digits * stride;
     using S = Scratch;
-    activations_memory.reserve(S::room<uint8_t>(codes) + S::room<Token>(count) +
-                               S::room<int32_t>(layer.width) + S::room<int32_t>(count * layer.width) +
-                               S::room<float>(count * layer.width));
+    activations_memory.reserve(S::bytes<uint8_t>(codes) + S::bytes<Token>(count) +
+                               S::bytes<int32_t>(layer.width) + S::bytes<int32_t>(count * layer.width) +
+                               S::bytes<float>(count * layer.width));
     Tokens tokens = {};
     tokens.stride = stride;
     tokens.codes = activations_memory.take<uint8_t>(codes);
@@ -41,16 +41,15 @@ Tokens make_tokens(const Layer& layer, int64_t count) {
     return tokens;
 }
 
-// The row in float32, after the norm where there is one. room: two rows of floats, used where it must be made.
-const float* row_of(const Path& path, const Call& call, int64_t token, float* room) {
+// The row in float32, after the norm where there is one. scratch: two rows of floats, used where it must be made.
+const float* row_of(const Kernels& kernels, const Call& call, int64_t token, float* scratch) {
     int64_t width = call.layer->width, at = token * width;
     const float* x = (const float*)call.x + at;
-    if (call.dtype != FLOAT32) path.widen((const uint16_t*)call.x + at, room, width), x = room;
+    if (call.dtype != FLOAT32) kernels.widen((const uint16_t*)call.x + at, scratch, width), x = scratch;
     if (!call.norm.w) return x;
-    float* out = call.normed ? call.normed + at : room + width;
-    (call.norm.b ? path.layer_norm : path.rms_norm)({x, call.norm.w, call.norm.b, call.norm.eps, width,
-                                                     call.scale ? call.scale + token : nullptr,
-                                                     call.normalized ? call.normalized + at : nullptr, out});
+    float* out = call.normed ? call.normed + at : scratch + width;
+    kernels.norm({x, call.norm.w, call.norm.b, call.norm.eps, width, call.scale ? call.scale + token : nullptr,
+                  call.normalized ? call.normalized + at : nullptr, out});
     return out;
 }
 
@@ -67,47 +66,47 @@ float through_half(float x) {
     return x;
 }
 
-void quantize_row(const Path& path, const Call& call, const Tokens& tokens, int64_t t, const uint8_t* pooled,
-                  float* room) {
+void quantize_row(const Kernels& kernels, const Call& call, const Tokens& tokens, int64_t t, const uint8_t* pooled,
+                  float* scratch) {
     const Layer& layer = *call.layer;
-    const float *x = row_of(path, call, tokens.first + t, room), *seen = x;
+    const float *x = row_of(kernels, call, tokens.first + t, scratch), *seen = x;
     if (pooled) {
-        float* half = room + 2 * layer.width;
+        float* half = scratch + 2 * layer.width;
         for (int64_t k = 0; k < layer.width; ++k) half[k] = through_half(x[k]);
         seen = half;
     }
     uint8_t* codes = tokens.codes + t * layer.digits * tokens.stride;
-    if (layer.digits == DIGITS) path.expand(x, layer.width, tokens.stride, codes, tokens.rows[t]);
-    else path.quantize(seen, x, layer.width, tokens.stride, pooled, codes, tokens.rows[t]);
+    if (layer.digits == DIGITS) kernels.expand(x, layer.width, tokens.stride, codes, tokens.rows[t]);
+    else kernels.quantize(seen, x, layer.width, tokens.stride, pooled, codes, tokens.rows[t]);
 }
 
 // Which columns hold an outlier in any token of the call.
-void pool_columns(const Path& path, Call call, uint8_t* pooled, float* room) {
+void pool_columns(const Kernels& kernels, Call call, uint8_t* pooled, float* scratch) {
     int64_t width = call.layer->width;
     call.scale = call.normalized = call.normed = nullptr;  // shown when the rows are quantized
     memset(pooled, 0, size_t(width));
     for (int64_t t = 0; t < call.tokens; ++t) {
-        const float* x = row_of(path, call, t, room);
+        const float* x = row_of(kernels, call, t, scratch);
         for (int64_t k = 0; k < width; ++k) pooled[k] |= std::fabs(through_half(x[k])) >= 6.0f;
     }
 }
 
 // One token's outliers are its columns; several share a list, so that a weight is fetched once for all of them.
-void list_columns(const Layer& layer, Tokens& tokens, int32_t* place) {
+void list_columns(const Layer& layer, Tokens& tokens, int32_t* index) {
     tokens.n_columns = 0;
     bool any = false;
     for (int64_t t = 0; t < tokens.count; ++t) any = any || tokens.rows[t].outliers;
     if (!any) return;
-    memset(place, -1, size_t(layer.width) * sizeof *place);
+    memset(index, -1, size_t(layer.width) * sizeof *index);
     for (int64_t t = 0; t < tokens.count; ++t) {
         Token& token = tokens.rows[t];
         for (int32_t j = 0; j < token.outliers; ++j) {
             int32_t column = token.slots[j];
-            if (place[column] < 0) {
-                place[column] = tokens.n_columns;
+            if (index[column] < 0) {
+                index[column] = tokens.n_columns;
                 tokens.columns[tokens.n_columns++] = column;
             }
-            token.slots[j] = place[column];
+            token.slots[j] = index[column];
         }
     }
 }
@@ -122,10 +121,10 @@ struct Space {
 
 Space make_space(const Layer& layer, int64_t tokens) {
     using S = Scratch;
-    int64_t panel = padded(layer.width) * GROUP;
+    int64_t panel = padded(layer.width) * GROUP * 2;
     int64_t dots = tokens * layer.digits * GROUP;
-    results_memory.reserve(2 * (S::room<int32_t>(dots) + S::room<float>(layer.width * GROUP)) +
-                           S::room<int8_t>(panel));
+    results_memory.reserve(2 * (S::bytes<int32_t>(dots) + S::bytes<float>(layer.width * GROUP)) +
+                           S::bytes<int8_t>(panel));
     Space space;
     space.panel = results_memory.take<int8_t>(panel);
     for (int side = 0; side < 2; ++side) {
@@ -135,98 +134,97 @@ Space make_space(const Layer& layer, int64_t tokens) {
     return space;
 }
 
-Part multiply(const Path& path, const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, const Space& space,
+Part multiply(const Kernels& kernels, const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, const Space& space,
               int side) {
-    path.dots({tokens.codes, tokens.stride, tokens.count * layer.digits, layer.codes + row * layer.width, layer.width, rows,
+    kernels.dots({tokens.codes, tokens.stride, tokens.count * layer.digits, layer.codes + row * layer.width, layer.width, rows,
                space.dots[side], space.panel});
-    if (tokens.n_columns) path.gather(layer, tokens, row, rows, space.columns[side]);
+    if (tokens.n_columns) kernels.gather(layer, tokens, row, rows, space.columns[side]);
     return {row, rows, space.dots[side], space.columns[side]};
 }
 
 // The results of one thread's groups for one block of tokens.
-void run_groups(const Path& path, const Call& call, const Tokens& tokens, Share groups, const Space& space) {
+void run_groups(const Kernels& kernels, const Call& call, const Tokens& tokens, Share groups, const Space& space) {
     for (int64_t group = groups.from; group < groups.to; ++group) {
         int64_t row = group * GROUP, left = call.columns - row;
         int32_t rows = int32_t(left < GROUP ? left : GROUP);
-        Part part = multiply(path, *call.layer, tokens, row, rows, space, 0), up = {};
-        bool gated = call.epilogue == GATED_SILU;
-        if (gated) up = multiply(path, *call.layer, tokens, call.columns + row, rows, space, 1);
-        path.finish(call, tokens, part, gated ? &up : nullptr);
+        Part part = multiply(kernels, *call.layer, tokens, row, rows, space, 0), up = {};
+        if (call.gated) up = multiply(kernels, *call.layer, tokens, call.columns + row, rows, space, 1);
+        kernels.finish(call, tokens, part, call.gated ? &up : nullptr);
     }
 }
 
 int64_t groups_of(const Call& call) { return (call.columns + GROUP - 1) / GROUP; }
 
 // One token: every thread quantizes it for itself, which is cheaper than waiting for another to do it.
-void run_one(const Path& path, const Call& call, int threads) {
-    Portions portions(groups_of(call), PORTION);
+void run_one(const Kernels& kernels, const Call& call, int threads) {
+    WorkStealing portions(groups_of(call), STEAL);
     auto part = [&](int index, int size) {
         Tokens tokens = make_tokens(*call.layer, 1);
         tokens.count = 1;
         Space space = make_space(*call.layer, 1);
         Call own = call;
         if (index) own.scale = own.normalized = own.normed = nullptr;  // one thread shows what all compute
-        quantize_row(path, own, tokens, 0, nullptr, space.columns[0]);  // which is not needed for columns yet
+        quantize_row(kernels, own, tokens, 0, nullptr, space.columns[0]);  // which is not needed for columns yet
         tokens.n_columns = tokens.rows[0].outliers;
         memcpy(tokens.columns, tokens.rows[0].slots, size_t(tokens.n_columns) * sizeof(int32_t));
         for (int32_t j = 0; j < tokens.n_columns; ++j) tokens.rows[0].slots[j] = j;
-        portions.each(index, size, [&](Share groups) { run_groups(path, call, tokens, groups, space); });
-        settle();
+        portions.each(index, size, [&](Share groups) { run_groups(kernels, call, tokens, groups, space); });
+        store_fence();
     };
-    on_each(threads, part, call.layer->stretch);
+    on_each(threads, part, call.layer->span);
 }
 
-void quantize_block(const Path& path, const Call& call, Tokens& tokens, const uint8_t* pooled, int threads) {
+void quantize_block(const Kernels& kernels, const Call& call, Tokens& tokens, const uint8_t* pooled, int threads) {
     split(tokens.count, tokens.count > 8 ? threads : 1, [&](int64_t from, int64_t to) {
         for (int64_t t = from; t < to; ++t)
-            quantize_row(path, call, tokens, t, pooled, make_space(*call.layer, 1).columns[0]);
-        settle();
+            quantize_row(kernels, call, tokens, t, pooled, make_space(*call.layer, 1).columns[0]);
+        store_fence();
     });
     list_columns(*call.layer, tokens, (int32_t*)make_space(*call.layer, 1).columns[0]);
 }
 
-void multiply_block(const Path& path, const Call& call, const Tokens& tokens, int threads) {
+void multiply_block(const Kernels& kernels, const Call& call, const Tokens& tokens, int threads) {
     on_each(threads, [&](int index, int size) {
-        run_groups(path, call, tokens, share(groups_of(call), index, size), make_space(*call.layer, tokens.count));
-        settle();
+        run_groups(kernels, call, tokens, share(groups_of(call), index, size), make_space(*call.layer, tokens.count));
+        store_fence();
     });
 }
 
 // Many tokens: block after block is quantized by all threads together, then each takes its own weight rows.
-void run_many(const Path& path, const Call& call, int threads) {
+void run_many(const Kernels& kernels, const Call& call, int threads) {
     const Layer& layer = *call.layer;
     int64_t block = BLOCK_BYTES / (padded(layer.width) * layer.digits) / 8 * 8;
     block = block < 16 ? 16 : block > 256 ? 256 : block;
     block = block < call.tokens ? block : call.tokens;
     std::vector<uint8_t> pooled(size_t(layer.pooled ? layer.width : 0));
-    if (layer.pooled) pool_columns(path, call, pooled.data(), make_space(layer, 1).columns[0]);
+    if (layer.pooled) pool_columns(kernels, call, pooled.data(), make_space(layer, 1).columns[0]);
     Tokens tokens = make_tokens(layer, block);
     for (; tokens.first < call.tokens; tokens.first += block) {
         tokens.count = call.tokens - tokens.first < block ? call.tokens - tokens.first : block;
-        quantize_block(path, call, tokens, layer.pooled ? pooled.data() : nullptr, threads);
-        multiply_block(path, call, tokens, threads);
+        quantize_block(kernels, call, tokens, layer.pooled ? pooled.data() : nullptr, threads);
+        multiply_block(kernels, call, tokens, threads);
     }
 }
 
 }  // namespace
 
+void linear(const Kernels& kernels, Call call, int threads) {
+    if (!call.tokens || !call.columns) return;
+    if (call.result == call.out) call.result = nullptr;
+    if (call.tokens * call.layer->rows * call.layer->width < SMALL) threads = 1;
+    if (call.tokens == 1 && !call.layer->pooled) run_one(kernels, call, threads);
+    else run_many(kernels, call, threads);
+}
+
 extern "C" {
 
-// out [tokens, columns] = the layer of x [tokens, width], with its epilogue. `out` may be `residual`. w and b: of a
-// norm that stands before the layer, else null. room, or null: scale, normalized, the norm's result, what the epilogue
-// takes (where gated, both halves), the result.
-EXPORT void cutaway_linear(const Layer* layer, const void* x, void* out, int64_t tokens, const void* residual,
-                           int32_t epilogue, int32_t dtype, const float* w, const float* b, float eps, const Room* room,
+// out [tokens, rows] = the layer of x [tokens, width].
+EXPORT void cutaway_linear(const Layer* layer, const void* x, void* out, int64_t tokens, int32_t dtype,
                            int32_t threads) {
-    int64_t columns = epilogue == GATED_SILU ? layer->rows / 2 : layer->rows;
-    if (!tokens || !columns) return;
-    Call call = {layer, x, out, residual, tokens, columns, Epilogue(epilogue), Dtype(dtype), {w, b, eps},
-                 Room::slot(room, 0), Room::slot(room, 1), Room::slot(room, 2), Room::slot(room, 3),
-                 Room::slot(room, 4), Room::slot(room, 5)};
-    if (call.result == out) call.result = nullptr;
-    if (tokens * layer->rows * layer->width < SMALL) threads = 1;
-    if (tokens == 1 && !layer->pooled) run_one(chosen_path(), call, threads);
-    else run_many(chosen_path(), call, threads);
+    Call call = {};
+    call.layer = layer, call.x = x, call.out = out, call.tokens = tokens, call.columns = layer->rows;
+    call.dtype = Dtype(dtype);
+    linear(chosen_kernels(), call, threads);
 }
 
 // How many threads a call with `threads` really has.
@@ -240,12 +238,12 @@ EXPORT int32_t cutaway_team(int32_t threads) {
 
 // shift [rows] = ZERO_POINT · the sum of each row's codes: the product with a token of ones.
 EXPORT void cutaway_shift(const int8_t* codes, int64_t rows, int64_t width, int32_t* shift, int32_t threads) {
-    const Path& path = chosen_path();
+    const Kernels& kernels = chosen_kernels();
     std::vector<uint8_t> ones(size_t(padded(width)), 1);
     split((rows + GROUP - 1) / GROUP, threads, [&](int64_t from, int64_t to) {
         for (int64_t row = from * GROUP; row < rows && row < to * GROUP; row += GROUP) {
             int32_t count = int32_t(rows - row < GROUP ? rows - row : GROUP), sums[GROUP];
-            path.dots({ones.data(), padded(width), 1, codes + row * width, width, count, sums, nullptr});
+            kernels.dots({ones.data(), padded(width), 1, codes + row * width, width, count, sums, nullptr});
             for (int32_t r = 0; r < count; ++r) shift[row + r] = ZERO_POINT * sums[r];
         }
     });

@@ -1,4 +1,4 @@
-// The path for any processor: plain loops, which the compiler may turn into whatever vectors it has.
+// For any processor: plain loops, which the compiler may turn into whatever vectors it has.
 // It does not know about threads or blocks beyond the one it is given.
 
 #include "isa.h"
@@ -10,9 +10,12 @@
 namespace portable {
 
 #define TARGET
+#define LANES 4
+#define ROWS 4
 #include "vectors.h"
-#include "loops.h"
-#include "steps.h"
+#include "linear.h"
+#include "norm.h"
+#include "attention.h"
 
 bool available() { return true; }
 
@@ -30,9 +33,4 @@ void dots(const Dots& d) {
 
 }  // namespace portable
 
-const Path PORTABLE_PATH = {
-    "portable",         portable::available, portable::dots,     portable::widen,
-    portable::quantize, portable::expand,    portable::gather, portable::finish,   portable::rms_norm,
-    portable::layer_norm, portable::rotate,  portable::silu_mul, portable::attend,
-    portable::attend_open,
-};
+const Kernels PORTABLE = KERNELS_OF(portable, "portable");

@@ -17,9 +17,9 @@ constexpr int64_t CHUNK = 1024;       // bytes between two looks at whether ther
 constexpr int PATIENCE = 20000;       // looks without work before the processor is offered to others
 
 thread_local Team* led = nullptr;
-std::shared_mutex links;  // held by whoever reads what a stretch leads to, alone by whoever changes it
+std::shared_mutex links;  // shared by readers of what a span leads to, alone for a change
 
-// A forked child has the thread that forked and no other: no team to lead, and nobody who would ever give `links` back.
+// A forked child has the thread that forked and no other: no team to lead, and no thread to give `links` back.
 void begin_again() {
     led = nullptr;
     new (&links) std::shared_mutex;
@@ -34,24 +34,24 @@ void read(const char* from, int64_t bytes) {
 
 }  // namespace
 
-void Stretch::follow(Stretch* before, Stretch* after) {
+void WeightSpan::follow(WeightSpan* before, WeightSpan* after) {
     std::unique_lock lock(links);
     if (before->next) before->next->before = nullptr;
     if (after->before) after->before->next = nullptr;
     before->next = after, after->before = before;
 }
 
-void Stretch::forget(Stretch* stretch) {
+void WeightSpan::forget(WeightSpan* span) {
     std::unique_lock lock(links);
-    if (stretch->before) stretch->before->next = nullptr;
-    if (stretch->next) stretch->next->before = nullptr;
-    stretch->before = stretch->next = nullptr;
+    if (span->before) span->before->next = nullptr;
+    if (span->next) span->next->before = nullptr;
+    span->before = span->next = nullptr;
 }
 
 Team* Team::mine() { return led; }
 
-void Team::gather(void (*body)(), int threads) {
-    if (led || threads <= 1 || omp_in_parallel()) return body();
+void Team::gather(void (*body)(const void*), const void* context, int threads) {
+    if (led || threads <= 1 || omp_in_parallel()) return body(context);
     Team* team = nullptr;
 #pragma omp parallel num_threads(threads)
     {
@@ -59,7 +59,7 @@ void Team::gather(void (*body)(), int threads) {
         team = new Team(omp_get_num_threads());  // a barrier follows: all see it
         if (omp_get_thread_num() == 0) {
             led = team;
-            body();
+            body(context);
             led = nullptr;
             team->over_ = true;
             team->turn_.fetch_add(1, std::memory_order_release);
@@ -71,7 +71,7 @@ void Team::gather(void (*body)(), int threads) {
 }
 
 void Team::serve(int index) {
-    Ahead ahead;
+    Prefetched ahead;
     for (uint32_t seen = 0;;) {
         for (int idle = 1; !asked(seen); ++idle) {
             pause();
@@ -81,57 +81,57 @@ void Team::serve(int index) {
         if (over_) return;
         call_(work_, index, size_);
         std::shared_lock lock(links);  // before the leader goes on, who may forget what it has just read
-        const Stretch* next = last_ ? last_->next : nullptr;
+        const WeightSpan* next = last_ ? last_->next : nullptr;
         left_.fetch_sub(1, std::memory_order_release);
         if (next) fetch(index, seen, *next, ahead);
     }
 }
 
-// Until there is work, or the cache is full: of one stretch after another this thread's share, and, one of the threads,
+// Until there is work, or the cache is full: of one span after another this thread's share, and, one of the threads,
 // the later half of the leader's, who comes to its own share with nothing fetched and leaves that half to others.
-void Team::fetch(int index, uint32_t seen, const Stretch& next, Ahead& ahead) const {
-    for (int64_t room = FETCHED - ahead.begin(next); room > 0;) {
-        Ahead::Part& part = ahead.last();
-        int64_t share = part.stretch->count / size_ / CHUNK * CHUNK, all = index == 1 ? share + share / 2 : share;
-        const char* start = part.stretch->bytes;
-        for (; part.done < all && room > 0; part.done += CHUNK, room -= CHUNK) {
+void Team::fetch(int index, uint32_t seen, const WeightSpan& next, Prefetched& ahead) const {
+    for (int64_t left = FETCHED - ahead.begin(next); left > 0;) {
+        Prefetched::Part& part = ahead.last();
+        int64_t share = part.span->count / size_ / CHUNK * CHUNK, all = index == 1 ? share + share / 2 : share;
+        const char* start = part.span->bytes;
+        for (; part.done < all && left > 0; part.done += CHUNK, left -= CHUNK) {
             if (asked(seen)) return;
             read(part.done < share ? start + index * share + part.done : start + 2 * share - part.done - CHUNK, CHUNK);
         }
-        if (part.done < all || !part.stretch->next || !ahead.add(*part.stretch->next)) return;
+        if (part.done < all || !part.span->next || !ahead.add(*part.span->next)) return;
     }
 }
 
-int64_t Team::Ahead::begin(const Stretch& next) {
+int64_t Team::Prefetched::begin(const WeightSpan& next) {
     int used = 0;
-    while (used < count_ && parts_[used].stretch != &next) ++used;
+    while (used < count_ && parts_[used].span != &next) ++used;
     for (int i = used; i < count_; ++i) parts_[i - used] = parts_[i];
     count_ -= used;
     if (!count_) add(next);
-    int linked = 1;  // a stretch that was forgotten meanwhile is no longer linked, and must not be looked at
-    while (linked < count_ && parts_[linked - 1].stretch->next == parts_[linked].stretch) ++linked;
+    int linked = 1;  // a span that was forgotten meanwhile is no longer linked, and must not be looked at
+    while (linked < count_ && parts_[linked - 1].span->next == parts_[linked].span) ++linked;
     count_ = linked;
     int64_t fetched = 0;
     for (int i = 0; i < count_; ++i) fetched += parts_[i].done;
     return fetched;
 }
 
-bool Team::Ahead::add(const Stretch& stretch) {
+bool Team::Prefetched::add(const WeightSpan& span) {
     if (count_ == MOST) return false;
-    parts_[count_++] = {&stretch, 0};
+    parts_[count_++] = {&span, 0};
     return true;
 }
 
 extern "C" {
 
-EXPORT void cutaway_together(void (*body)(), int32_t threads) { Team::gather(body, threads); }
-
 // So many bytes that every pass reads; to be forgotten before they are freed.
-EXPORT Stretch* cutaway_stretch(const char* bytes, int64_t count) { return new Stretch{bytes, count, nullptr, nullptr}; }
+EXPORT WeightSpan* cutaway_span(const char* bytes, int64_t count) {
+    return new WeightSpan{bytes, count, nullptr, nullptr};
+}
 
-EXPORT void cutaway_forget(Stretch* stretch) {
-    Stretch::forget(stretch);
-    delete stretch;
+EXPORT void cutaway_forget(WeightSpan* span) {
+    WeightSpan::forget(span);
+    delete span;
 }
 
 }  // extern "C"

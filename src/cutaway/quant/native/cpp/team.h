@@ -1,5 +1,5 @@
-// A team: the threads of one OpenMP region that stay together over a whole pass, while the first of them runs Python.
-// Between two layers the others fetch what comes next, so that memory does not idle. It does not know what the work is.
+// A team: the threads of one OpenMP region that stay together over many layers. Between two of them they read weights
+// ahead, so that memory does not idle while one thread works alone. It does not know what the work is.
 #pragma once
 
 #include "threads.h"
@@ -10,13 +10,13 @@
 
 // Bytes that are read in every pass, and those that were read after them in the last one. It is an error to free the
 // bytes before `forget`.
-struct Stretch {
+struct WeightSpan {
     const char* bytes;
     int64_t count;
-    Stretch *before, *next;  // only `follow` and `forget` write these, under a lock
+    WeightSpan *before, *next;  // only `follow` and `forget` write these, under a lock
 
-    static void follow(Stretch* before, Stretch* after);  // from now on
-    static void forget(Stretch* stretch);                 // nobody reads it when this returns
+    static void follow(WeightSpan* before, WeightSpan* after);  // from now on
+    static void forget(WeightSpan* span);                 // nobody reads it when this returns
 };
 
 class Team {
@@ -26,14 +26,14 @@ class Team {
     // The team that the calling thread leads, or null.
     static Team* mine();
 
-    // body() runs on the calling thread, which leads; the others of the region serve until it is over.
-    static void gather(void (*body)(), int threads);
+    // body(context) runs on the calling thread, which leads; the others of the region serve until it is over.
+    static void gather(void (*body)(const void* context), const void* context, int threads);
 
     // work(index, size) on every thread, the leader's own part included. reads: what the work reads of what every pass
     // reads, or null.
     template <class Work>
-    void run(const Work& work, Stretch* reads) {
-        if (reads && last_ && last_->next != reads) Stretch::follow(last_, reads);
+    void run(const Work& work, WeightSpan* reads) {
+        if (reads && last_ && last_->next != reads) WeightSpan::follow(last_, reads);
         if (reads) last_ = reads;
         call_ = [](const void* w, int index, int size) { (*(const Work*)w)(index, size); };
         work_ = &work;
@@ -51,15 +51,15 @@ class Team {
     }
 
     // What one thread has fetched and not yet worked on, in the order of the work.
-    class Ahead {
+    class Prefetched {
       public:
         struct Part {
-            const Stretch* stretch;
+            const WeightSpan* span;
             int64_t done;  // bytes, in the order in which `fetch` takes them
         };
 
-        int64_t begin(const Stretch& next);  // the work that comes next; the bytes fetched from there on
-        bool add(const Stretch& stretch);    // false where there are too many
+        int64_t begin(const WeightSpan& next);  // the work that comes next; the bytes fetched from there on
+        bool add(const WeightSpan& span);    // false where there are too many
         Part& last() { return parts_[count_ - 1]; }
 
       private:
@@ -70,20 +70,26 @@ class Team {
 
     void serve(int index);
     bool asked(uint32_t seen) const { return turn_.load(std::memory_order_acquire) != seen; }
-    void fetch(int index, uint32_t seen, const Stretch& next, Ahead& ahead) const;
+    void fetch(int index, uint32_t seen, const WeightSpan& next, Prefetched& ahead) const;
 
     int size_;
     void (*call_)(const void*, int, int) = nullptr;
     const void* work_ = nullptr;
-    Stretch* last_ = nullptr;
+    WeightSpan* last_ = nullptr;
     bool over_ = false;
     alignas(64) std::atomic<uint32_t> turn_{0};
     alignas(64) std::atomic<int> left_{0};
 };
 
+// body() on the calling thread, which leads a team of so many threads meanwhile.
+template <class Body>
+void in_thread_team(int threads, const Body& body) {
+    Team::gather([](const void* context) { (*(const Body*)context)(); }, &body, threads);
+}
+
 // work(index, size) on every thread of the caller's team, or of a region of so many threads; alone where threads is 1.
 template <class Work>
-void on_each(int threads, const Work& work, Stretch* reads = nullptr) {
+void on_each(int threads, const Work& work, WeightSpan* reads = nullptr) {
     if (threads <= 1) return work(0, 1);
     if (Team* team = Team::mine()) return team->run(work, reads);
 #pragma omp parallel num_threads(threads)
@@ -100,10 +106,10 @@ void split(int64_t count, int threads, const Work& work) {
 }
 
 // Things that threads take a portion at a time: their own share from its start, then what others have left of theirs
-// from its end. A thread may be late (its memory is slower, its processor was taken away): nobody waits for it.
-class Portions {
+// from its end. No thread waits for one that is late (its memory is slower, its processor was taken away).
+class WorkStealing {
   public:
-    Portions(int64_t count, int64_t portion) : count_(count), portion_(portion) {}
+    WorkStealing(int64_t count, int64_t portion) : count_(count), portion_(portion) {}
 
     template <class Work>
     void each(int index, int size, const Work& work) {
@@ -114,8 +120,8 @@ class Portions {
             Share own = share(count_, owner, size);
             int64_t portions = (own.to - own.from + portion_ - 1) / portion_;
             while (taken.all.fetch_add(1, std::memory_order_relaxed) < portions) {
-                int64_t place = i ? portions - 1 - taken.last.fetch_add(1, std::memory_order_relaxed) : taken.first++;
-                int64_t from = own.from + place * portion_;
+                int64_t at = i ? portions - 1 - taken.last.fetch_add(1, std::memory_order_relaxed) : taken.first++;
+                int64_t from = own.from + at * portion_;
                 work({from, from + portion_ < own.to ? from + portion_ : own.to});
             }
         }

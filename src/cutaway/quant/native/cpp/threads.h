@@ -13,7 +13,7 @@ struct Share {
 inline Share share(int64_t count, int index, int parts) { return {count * index / parts, count * (index + 1) / parts}; }
 
 // Before another thread may read what was kept (vectors.h: keep): such stores keep no order by themselves.
-inline void settle() {
+inline void store_fence() {
 #if defined(__x86_64__)
     __builtin_ia32_sfence();
 #endif
@@ -37,12 +37,12 @@ class Scratch {
     template <class T>
     T* take(int64_t count) {  // 64-byte aligned; room(count) bytes of what was reserved
         T* place = (T*)(memory_ + used_);
-        used_ += room<T>(count);
+        used_ += bytes<T>(count);
         return place;
     }
 
     template <class T>
-    static size_t room(int64_t count) {
+    static size_t bytes(int64_t count) {
         return (size_t(count) * sizeof(T) + 63) / 64 * 64;
     }
 

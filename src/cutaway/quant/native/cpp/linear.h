@@ -1,5 +1,5 @@
 // The float half of the layer: quantize a row of activations, and finish a group of exact dot products.
-// Included once by each path, inside its namespace, after vectors.h. It does not know threads, nor how dots are made.
+// Included once by each instruction set, inside its namespace, after vectors.h. It does not know threads, nor how dots are made.
 
 constexpr uint32_t SIX = 0x40c00000;       // the bits of 6.0f: from here on |x| is an outlier
 constexpr uint32_t INFINITE = 0x7f800000;  // from here on x is infinity or NaN
@@ -120,51 +120,56 @@ TARGET static void gather(const Layer& layer, const Tokens& tokens, int64_t row,
             columns[c * GROUP + r] = r < rows ? w[r * layer.width + tokens.columns[c]] : 0.0f;
 }
 
-// Always in this order of float operations, so that a row's result does not depend on its batch or on threads.
-INLINE v16 value(const Layer& layer, const Token& token, const Part& part, int64_t at) {
-    const int32_t* dots = part.dots + at * layer.digits * GROUP;
-    i16 shift = load_ints(layer.shift + part.row);
-    v16 product = __builtin_convertvector(load_ints(dots) - shift, v16);
+// LANES of a group's results, from row `lane` on. Always in this order of float operations, so that a row's result does
+// not depend on its batch or on threads.
+INLINE vf value(const Layer& layer, const Token& token, const Part& part, int64_t at, int lane) {
+    const int32_t* dots = part.dots + at * layer.digits * GROUP + lane;
+    int64_t row = part.row + lane;
+    vi shift = load_ints(layer.shift + row);
+    vf product = __builtin_convertvector(load_ints(dots) - shift, vf);
     if (layer.digits == DIGITS) {
-        v16 second = __builtin_convertvector(load_ints(dots + GROUP) - shift, v16);
-        v16 third = __builtin_convertvector(load_ints(dots + 2 * GROUP) - shift, v16);
+        vf second = __builtin_convertvector(load_ints(dots + GROUP) - shift, vf);
+        vf third = __builtin_convertvector(load_ints(dots + 2 * GROUP) - shift, vf);
         product = product + (second + third * 0x1p-8f) * 0x1p-8f;
     }
-    v16 y = product * (token.scale * load(layer.factor + part.row));
+    vf y = product * (token.scale * load_register(layer.factor + row));
     if (token.outliers) {
-        v16 apart = {};
+        vf apart = {};
         for (int32_t j = 0; j < token.outliers; ++j)
-            apart = apart + token.values[j] * load(part.columns + int64_t(token.slots[j]) * GROUP);
-        y = y + apart * load(layer.outlier_factor + part.row);
+            apart = apart + token.values[j] * load_register(part.columns + int64_t(token.slots[j]) * GROUP + lane);
+        y = y + apart * load_register(layer.outlier_factor + row);
     }
-    return layer.bias ? y + load(layer.bias + part.row) : y;
+    return layer.bias ? y + load_register(layer.bias + row) : y;
 }
 
-INLINE v16 load_as(Dtype dtype, const void* p, int64_t at, int64_t count) {
-    if (dtype == FLOAT32) return load((const float*)p + at, count);
+INLINE vf load_as(Dtype dtype, const void* p, int64_t at, int64_t count) {
+    if (dtype == FLOAT32) return load_register((const float*)p + at, count);
     return load_half((const uint16_t*)p + at, count);
 }
 
-INLINE void store_as(Dtype dtype, void* p, int64_t at, v16 v, int64_t count) {
-    if (dtype == FLOAT32) return store((float*)p + at, v, count);
+INLINE void store_as(Dtype dtype, void* p, int64_t at, vf v, int64_t count) {
+    if (dtype == FLOAT32) return store_register((float*)p + at, v, count);
     store_half((uint16_t*)p + at, v, count);
 }
 
-// Scales, outliers, bias and epilogue of one group for all tokens of a block. up: the other half, where gated.
+// Scales, outliers, bias, activation and residual of one group for all tokens of a block. up: the other half, where
+// gated.
 TARGET static void finish(const Call& call, const Tokens& tokens, const Part& part, const Part* up) {
     for (int64_t t = 0; t < tokens.count; ++t) {
         const Token& token = tokens.rows[t];
-        int64_t at = (tokens.first + t) * call.columns + part.row;
-        v16 y = value(*call.layer, token, part, t);
-        if (call.product) keep(call.product + at, y, part.rows);
-        if (up) {
-            v16 other = value(*call.layer, token, *up, t);
-            if (call.other_half) keep(call.other_half + at, other, part.rows);
-            y = silu(y) * other;
+        for (int lane = 0; lane < part.rows; lane += LANES) {
+            int64_t at = (tokens.first + t) * call.columns + part.row + lane, count = part.rows - lane;
+            vf y = value(*call.layer, token, part, t, lane);
+            if (call.product) stream_store(call.product + at, y, count);
+            y = activated(call.activation, y);
+            if (up) {
+                vf other = value(*call.layer, token, *up, t, lane);
+                if (call.other_half) stream_store(call.other_half + at, other, count);
+                y = y * other;
+            }
+            if (call.residual) y = load_as(call.dtype, call.residual, at, count) + y;
+            if (call.result) stream_store(call.result + at, y, count);
+            store_as(call.dtype, call.out, at, y, count);
         }
-        if (call.epilogue == RELU) y = y < 0.0f ? v16{} : y;  // NaN stays
-        if (call.epilogue == RESIDUAL) y = load_as(call.dtype, call.residual, at, part.rows) + y;
-        if (call.result) keep(call.result + at, y, part.rows);
-        store_as(call.dtype, call.out, at, y, part.rows);
     }
 }

@@ -1,0 +1,82 @@
+"""Ops: reductions and series, whose bits depend on the order of additions, and rotations, in plain torch.
+
+The decoder calls them by name, watched or not; a backend may give it others of the same meaning (quant/ops.py). What is
+elementwise stands in decoder.py. It does not know the values' names.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from cutaway.model.attention_mask import AttentionMask
+from cutaway.model.positions import rotate
+
+
+class Ops:
+    """B texts, T tokens, S positions attended to, H heads, G key/value heads (H is a multiple), K head width."""
+
+    activation: ClassVar[Mapping[str, Callable[[Tensor], Tensor]]] = {
+        "relu": F.relu,
+        "gelu": F.gelu,
+        "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+        "silu": F.silu,
+    }
+
+    def mean(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... 1"]:
+        """Of the last axis."""
+        return x.mean(-1, keepdim=True)
+
+    def root_mean_square(self, x: Float[Tensor, "... D"], eps: float) -> Float[Tensor, "... 1"]:
+        """The root of the last axis's mean square + eps."""
+        return (x.square().mean(-1, keepdim=True) + eps).sqrt()
+
+    def rotate(self, x_BTHK: Float[Tensor, "B T H K"], cos_sin: tuple[Tensor, Tensor]) -> Float[Tensor, "B T H K"]:
+        """Each pair of components by its angle (positions.py)."""
+        return rotate(x_BTHK, cos_sin)
+
+    def scores(
+        self, q_BTHK: Float[Tensor, "B T H K"], k_BSGK: Float[Tensor, "B S G K"], mask: AttentionMask
+    ) -> Float[Tensor, "B H T S"]:
+        """q · k / √K, and -inf where a token does not attend."""
+        b, t, h, width = q_BTHK.shape
+        k_BHKS = k_BSGK.repeat_interleave(h // k_BSGK.shape[2], 2).permute(0, 2, 3, 1)
+        visible_BTS = mask.full(t, k_BSGK.shape[1], q_BTHK.device)
+        hidden_BTS = torch.zeros(1, dtype=q_BTHK.dtype, device=q_BTHK.device).masked_fill(~visible_BTS, -torch.inf)
+        hidden_NTS = hidden_BTS[:, None].expand(b, h, t, -1).flatten(0, 1) if len(hidden_BTS) > 1 else hidden_BTS
+        q_NTK, k_NKS = q_BTHK.transpose(1, 2).reshape(b * h, t, width), k_BHKS.reshape(b * h, width, -1)
+        return torch.baddbmm(hidden_NTS, q_NTK, k_NKS, alpha=width**-0.5).unflatten(0, (b, h))
+
+    def softmax(self, scores_BHTS: Float[Tensor, "B H T S"]) -> Float[Tensor, "B H T S"]:
+        """Over S, in float32 or better."""
+        wide = torch.promote_types(scores_BHTS.dtype, torch.float32)
+        return scores_BHTS.softmax(-1, dtype=wide).to(scores_BHTS.dtype)
+
+    def mix(self, pattern_BHTS: Float[Tensor, "B H T S"], v_BSGK: Float[Tensor, "B S G K"]) -> Float[Tensor, "B T H K"]:
+        """Each head's sum of values, weighted by its pattern."""
+        v_BSHK = v_BSGK.repeat_interleave(pattern_BHTS.shape[1] // v_BSGK.shape[2], 2)
+        return (pattern_BHTS @ v_BSHK.transpose(1, 2)).transpose(1, 2)
+
+    def attend(
+        self,
+        q_BTHK: Float[Tensor, "B T H K"],
+        k_BSGK: Float[Tensor, "B S G K"],
+        v_BSGK: Float[Tensor, "B S G K"],
+        mask: AttentionMask,
+    ) -> Float[Tensor, "B T H K"]:
+        """mix(softmax(scores), v), within rounding, by torch's fused kernel, which never holds scores or pattern."""
+        z_BHTK = F.scaled_dot_product_attention(
+            q_BTHK.transpose(1, 2),
+            k_BSGK.transpose(1, 2),
+            v_BSGK.transpose(1, 2),
+            attn_mask=None if mask.visible_BTS is None else mask.visible_BTS[:, None],
+            is_causal=mask.causal,
+            enable_gqa=q_BTHK.shape[2] != k_BSGK.shape[2],
+        )
+        return z_BHTK.transpose(1, 2)
+
+
+torch_ops = Ops()

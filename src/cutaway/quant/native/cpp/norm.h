@@ -1,0 +1,58 @@
+// Rows between the linear layers, in float32: means, norms, activations, rotations.
+// Included once by each instruction set, inside its namespace, after vectors.h. It does not know shapes, strides or
+// threads. Sums are those of 16 lanes on every instruction set.
+
+TARGET static float mean(const float* x, int64_t width) {
+    vf total[PARTS] = {};
+    for (int64_t i = 0; i < width; i += 16)
+        for (int p = 0; p < PARTS; ++p)
+            total[p] = total[p] + load_register(x + i + p * LANES, width - i - p * LANES);
+    return sum(total) / float(width);
+}
+
+// Of x less `center`.
+INLINE float root_mean_square(const float* x, int64_t width, float eps, float center) {
+    vf squares[PARTS] = {};
+    for (int64_t i = 0; i < width; i += 16)
+        for (int p = 0; p < PARTS; ++p) {
+            vf v = load_register(x + i + p * LANES, width - i - p * LANES, center) - center;
+            squares[p] = squares[p] + v * v;
+        }
+    return sqrtf(sum(squares) / float(width) + eps);
+}
+
+TARGET static float root_mean_square(const float* x, int64_t width, float eps) {
+    return root_mean_square(x, width, eps, 0.0f);
+}
+
+// LayerNorm where there is a bias, else RMSNorm.
+TARGET static void norm(const Row& r) {
+    float center = r.b ? mean(r.x, r.width) : 0.0f, scale = root_mean_square(r.x, r.width, r.eps, center);
+    float inverse = 1.0f / scale;
+    if (r.scale) *r.scale = scale;
+    for (int64_t i = 0; i < r.width; i += LANES) {
+        int64_t count = r.width - i;
+        vf normalized = (load_register(r.x + i, count) - center) * inverse;
+        if (r.normalized) stream_store(r.normalized + i, normalized, count);
+        vf out = normalized * load_register(r.w + i, count);
+        store_register(r.out + i, r.b ? out + load_register(r.b + i, count) : out, count);
+    }
+}
+
+TARGET static void activate(Activation activation, const float* x, int64_t width, float* out) {
+    for (int64_t i = 0; i < width; i += LANES)
+        store_register(out + i, activated(activation, load_register(x + i, width - i)), width - i);
+}
+
+// One head: component i of the first half rotates with component i of the second; what is past 2·pairs stays.
+TARGET static void rotate(const float* x, const float* cos, const float* sin, int64_t pairs, int64_t width,
+                          float* out) {
+    for (int64_t i = 0; i < pairs; i += LANES) {
+        int64_t count = pairs - i;
+        vf first = load_register(x + i, count), second = load_register(x + pairs + i, count);
+        vf c = load_register(cos + i, count), s = load_register(sin + i, count);
+        store_register(out + i, first * c - second * s, count);
+        store_register(out + pairs + i, second * c + first * s, count);
+    }
+    for (int64_t i = 2 * pairs; i < width; ++i) out[i] = x[i];
+}

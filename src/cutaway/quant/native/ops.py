@@ -1,0 +1,138 @@
+"""The decoder's ops by the native library: float32 on the CPU, any number of threads, the same bits for any of them.
+
+`usable` says what the library takes; nothing else is checked. It does not know blocks, caches or names of values.
+"""
+
+import ctypes
+
+import torch
+from torch import Tensor, get_num_threads
+
+from cutaway.quant.native.library import LIBRARY
+
+ACTIVATIONS = {"identity": 0, "relu": 1, "silu": 2, "gelu_tanh": 3}
+SCORES, SOFTMAX, MIX = 1, 2, 4  # stages of attention: calls.h
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether the library can take these: float32 on the CPU, and no gradient wanted."""
+    grad = torch.is_grad_enabled()
+    for t in tensors:  # a plain loop: this runs hundreds of times a token
+        if t.dtype is not torch.float32 or not t.is_cpu or (grad and t.requires_grad):
+            return False
+    return LIBRARY is not None
+
+
+def mean(x: Tensor) -> Tensor:
+    """Of the last axis, [..., 1]."""
+    assert LIBRARY is not None
+    x, out = x.contiguous(), x.new_empty((*x.shape[:-1], 1))
+    LIBRARY.cutaway_mean(x.data_ptr(), out.numel(), x.shape[-1], out.data_ptr(), get_num_threads())
+    return out
+
+
+def root_mean_square(x: Tensor, eps: float) -> Tensor:
+    """The root of the last axis's mean square + eps, [..., 1]."""
+    assert LIBRARY is not None
+    x, out = x.contiguous(), x.new_empty((*x.shape[:-1], 1))
+    LIBRARY.cutaway_root_mean_square(x.data_ptr(), out.numel(), x.shape[-1], eps, out.data_ptr(), get_num_threads())
+    return out
+
+
+def activate(name: str, x: Tensor) -> Tensor:
+    """One of ACTIVATIONS, element by element."""
+    assert LIBRARY is not None
+    width = x.shape[-1]
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    rows, out = x.reshape(-1, width), x.new_empty(x.shape)  # a view, also of one half of a packed matrix's outputs
+    LIBRARY.cutaway_activate(
+        ACTIVATIONS[name], rows.data_ptr(), len(rows), width, rows.stride(0), out.data_ptr(), get_num_threads()
+    )
+    return out
+
+
+def rotate(x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
+    """Each head's pairs (first half, second half) by their angles; cos and sin [B or 1, T, 1, pairs]."""
+    assert LIBRARY is not None
+    b, t, h, k = x_BTHK.shape
+    cos, sin = (part.expand(b, -1, -1, -1).contiguous() for part in cos_sin)
+    even = x_BTHK.stride(3) == 1 and (b == 1 or t == 1 or x_BTHK.stride(0) == t * x_BTHK.stride(1))
+    x, out = x_BTHK if even else x_BTHK.contiguous(), x_BTHK.new_empty(b, t, h, k)
+    LIBRARY.cutaway_rotate(
+        x.data_ptr(), cos.data_ptr(), sin.data_ptr(), b * t, h, k, cos.shape[-1],
+        x.stride(1) if t > 1 else x.stride(0), x.stride(2), out.data_ptr(), get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+class _AttentionCall(ctypes.Structure):
+    """calls.h holds the same struct: change both together."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("q", "keys", "values", "mask", "scores", "pattern", "z")),
+        *((name, ctypes.c_int64) for name in ("texts", "groups", "heads", "tokens", "positions", "width", "row")),
+        *((name, ctypes.c_int64) for name in ("q_text", "q_token", "key_text", "key_group", "key_position")),
+        *((name, ctypes.c_int64) for name in ("value_text", "value_group", "value_position", "mask_text", "causal")),
+    )
+
+
+def scores(q_BTHK: Tensor, k_BSGK: Tensor, causal: bool, visible_BTS: Tensor | None = None) -> Tensor:
+    """q · k / √K, and -inf where a token does not attend, [B, H, T, S].
+
+    causal: token t attends to positions up to t. visible: bool [B or 1, T, S], or None.
+    """
+    b, t, h, _ = q_BTHK.shape
+    out = q_BTHK.new_empty(b, h, t, k_BSGK.shape[1])
+    _attention(SCORES, q_BTHK, k_BSGK, None, causal, visible_BTS, scores=out)
+    return out
+
+
+def softmax(scores_BHTS: Tensor) -> Tensor:
+    """Over the last axis; 0 where a score is -inf."""
+    assert LIBRARY is not None
+    x, out, width = scores_BHTS.contiguous(), scores_BHTS.new_empty(scores_BHTS.shape), scores_BHTS.shape[-1]
+    LIBRARY.cutaway_softmax(x.data_ptr(), x.numel() // width, width, out.data_ptr(), get_num_threads())
+    return out
+
+
+def mix(pattern_BHTS: Tensor, v_BSGK: Tensor) -> Tensor:
+    """Each head's sum of values, weighted by its pattern, [B, T, H, K]."""
+    pattern = pattern_BHTS.contiguous()
+    b, h, t, _ = pattern.shape
+    z_BTHK = v_BSGK.new_empty(b, t, h, v_BSGK.shape[-1])
+    _attention(MIX, z_BTHK, None, v_BSGK, False, pattern=pattern, z=z_BTHK)
+    return z_BTHK
+
+
+def attend(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, causal: bool, visible_BTS: Tensor | None = None) -> Tensor:
+    """mix(softmax(scores), v), bit for bit, without ever holding either: z [B, T, H, K]."""
+    z_BTHK = q_BTHK.new_empty(q_BTHK.shape)
+    _attention(SCORES | SOFTMAX | MIX, q_BTHK, k_BSGK, v_BSGK, causal, visible_BTS, z=z_BTHK)
+    return z_BTHK
+
+
+def _attention(
+    stages: int,
+    q_BTHK: Tensor,
+    k_BSGK: Tensor | None,
+    v_BSGK: Tensor | None,
+    causal: bool,
+    visible_BTS: Tensor | None = None,
+    **outs: Tensor,
+) -> None:
+    """outs: scores, pattern and z, contiguous, as far as the stages take or give them."""
+    assert LIBRARY is not None
+    texts, tokens, heads, width = q_BTHK.shape
+    q = q_BTHK if q_BTHK.stride(2) == width and q_BTHK.stride(3) == 1 else q_BTHK.contiguous()
+    sides = [side if side.stride(-1) == 1 else side.contiguous() for side in (k_BSGK, v_BSGK) if side is not None]
+    k, v = sides[0], sides[-1]
+    positions, groups = k.shape[1:3]
+    mask = None if visible_BTS is None else visible_BTS.contiguous()
+    call = _AttentionCall(
+        q.data_ptr(), k.data_ptr(), v.data_ptr(), None if mask is None else mask.data_ptr(),
+        *(outs[name].data_ptr() if name in outs else None for name in ("scores", "pattern", "z")),
+        texts, groups, heads // groups, tokens, positions, width, positions,
+        q.stride(0), q.stride(1), k.stride(0), k.stride(2), k.stride(1), v.stride(0), v.stride(2), v.stride(1),
+        0 if mask is None or len(mask) == 1 else mask.stride(0), causal,
+    )  # fmt: skip
+    LIBRARY.cutaway_attention(ctypes.addressof(call), stages, get_num_threads())

@@ -1,0 +1,66 @@
+"""The decoder's ops by the native library, for float32 on the CPU; everything else is computed by torch.
+
+The same function serves a value that is watched, edited or fused with others, so none of these moves a bit. It does not
+know names of values.
+"""
+
+from functools import partial
+
+from torch import Tensor
+
+from cutaway.model.attention_mask import AttentionMask
+from cutaway.model.decoder import MLP, Attention, Decoder, Norm
+from cutaway.model.ops import Ops
+from cutaway.quant import native
+from cutaway.quant.engine import NativeEngine
+
+
+class NativeOps(Ops):
+    """model/ops.py, natively; no gradients flow here, so what wants one is computed by torch."""
+
+    def mean(self, x: Tensor) -> Tensor:
+        return native.mean(x) if native.usable(x) else super().mean(x)
+
+    def root_mean_square(self, x: Tensor, eps: float) -> Tensor:
+        return native.root_mean_square(x, eps) if native.usable(x) else super().root_mean_square(x, eps)
+
+    def rotate(self, x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
+        if not native.usable(x_BTHK, *cos_sin):
+            return super().rotate(x_BTHK, cos_sin)
+        return native.rotate(x_BTHK, cos_sin)
+
+    def scores(self, q_BTHK: Tensor, k_BSGK: Tensor, mask: AttentionMask) -> Tensor:
+        if not native.usable(q_BTHK, k_BSGK):
+            return super().scores(q_BTHK, k_BSGK, mask)
+        return native.scores(q_BTHK, k_BSGK, mask.causal, mask.visible_BTS)
+
+    def softmax(self, scores_BHTS: Tensor) -> Tensor:
+        return native.softmax(scores_BHTS) if native.usable(scores_BHTS) else super().softmax(scores_BHTS)
+
+    def mix(self, pattern_BHTS: Tensor, v_BSGK: Tensor) -> Tensor:
+        if not native.usable(pattern_BHTS, v_BSGK):
+            return super().mix(pattern_BHTS, v_BSGK)
+        return native.mix(pattern_BHTS, v_BSGK)
+
+    def attend(self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, mask: AttentionMask) -> Tensor:
+        if not native.usable(q_BTHK, k_BSGK, v_BSGK):
+            return super().attend(q_BTHK, k_BSGK, v_BSGK, mask)
+        return native.attend(q_BTHK, k_BSGK, v_BSGK, mask.causal, mask.visible_BTS)
+
+
+def _activate(name: str, x: Tensor) -> Tensor:
+    return native.activate(name, x) if native.usable(x) else Ops.activation[name](x)
+
+
+NativeOps.activation = {**Ops.activation, **{name: partial(_activate, name) for name in ("silu", "gelu_tanh")}}
+native_ops = NativeOps()
+
+
+def use_native(decoder: Decoder) -> None:
+    """Give the decoder the native ops, and the engine for one new token, where the library and the weights allow it."""
+    if not native.available or not decoder.embed.token.weight.is_cpu:
+        return
+    decoder.run_blocks = NativeEngine()
+    for module in decoder.modules():
+        if isinstance(module, Norm | Attention | MLP):
+            module.ops = native_ops
