@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from cutaway.apps.cli.main import VERBS
 from cutaway.weights import default_model, hub
+from cutaway.weights.families import supported
 
 from .conftest import CONTEXT, Result, Run, set_config, weights
 
@@ -127,7 +128,7 @@ def test_an_architecture_that_is_not_supported(cutaway: Run, broken: Path, verb:
     texts = [] if verb in ("model", "models") else ["hi"]
     refused(
         cutaway(verb, *texts, "--model", broken),
-        "model_type='mamba' in config.json; expected one of gpt2, llama, opt; choose a model of one of these families",
+        f"model_type='mamba' in config.json; expected one of {', '.join(supported())}; choose a model of one of these",
     )
 
 
