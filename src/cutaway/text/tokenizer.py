@@ -14,12 +14,10 @@ from tokenizers import Encoding
 
 from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
 from cutaway.text.from_folder import parts_from_folder
-from cutaway.text.from_gguf import parts_from_gguf, tokenizer_files_from_gguf
+from cutaway.text.from_gguf import parts_from_gguf
 from cutaway.text.parts import Parts
 from cutaway.text.pieces import Piece, Tokens
 from cutaway.text.spelling import spelling_of
-
-__all__ = ["Tokenizer", "tokenizer_files_from_gguf"]
 
 Span = tuple[int, int] | None
 

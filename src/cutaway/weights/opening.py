@@ -14,7 +14,6 @@ from cutaway.model.architecture import nbytes
 from cutaway.model.decoder import Decoder
 from cutaway.quant.int8 import check_mode
 from cutaway.quant.linear import Int8Linear
-from cutaway.text.tokenizer import tokenizer_files_from_gguf
 from cutaway.weights import default_model
 from cutaway.weights.checkpoint import Checkpoint, open_checkpoint, read_config
 from cutaway.weights.families import facts_of
@@ -175,7 +174,7 @@ def quantize(
     cpu = torch.device("cpu")
     decoder = load_decoder(checkpoint, dtype=torch.float32, device=cpu, quantize=mode, keep=keep, progress=progress)
     name = default_model.SMOLLM2.name if model is None else str(model)
-    save(decoder, checkpoint, Path(out), tokenizer_files_from_gguf, name=name, progress=progress)
+    save(decoder, checkpoint, Path(out), name=name, progress=progress)
     return Path(out)
 
 

@@ -8,7 +8,6 @@ a checkpoint is quantized.
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from cutaway.ground.errors import BadArgument, BadCheckpoint, NoTokenizer
 from cutaway.model.decoder import Decoder
 from cutaway.quant.linear import Int8Linear
 from cutaway.quant.steps import use_native_steps
+from cutaway.text.from_gguf import tokenizer_files_from_gguf
 from cutaway.weights.checkpoint import Checkpoint, read_json
 from cutaway.weights.default_model import MANIFEST as FETCHED
 from cutaway.weights.default_model import sha256
@@ -41,15 +41,13 @@ def save(
     decoder: Decoder,
     checkpoint: Checkpoint,
     out: Path,
-    write_tokenizer: Callable[[dict[str, Any], Path], tuple[str, ...]],
     *,
     name: str,
     progress: Progress | None = None,
 ) -> None:
     """Write a quantized decoder as the folder `out`, under a temporary name until it is complete.
 
-    write_tokenizer(metadata, folder): writes tokenizer files where the checkpoint is a GGUF, and returns the
-    tokenizer's notes. Raises BadArgument where `out` exists or the decoder is not quantized, OSError from the disk.
+    Raises BadArgument where `out` exists or the decoder is not quantized, OSError from the disk.
     """
     modes = {layer.mode for layer in decoder.modules() if isinstance(layer, Int8Linear)}
     if len(modes) != 1:
@@ -63,7 +61,7 @@ def save(
         tensors = _tensors(decoder)
         specs = {n: (t.dtype, tuple(t.shape)) for n, t in tensors.items()}
         write_safetensors(temporary / WEIGHTS, specs, tensors.__getitem__)
-        notes = [*checkpoint.notes, *_write_small_files(checkpoint, temporary, write_tokenizer)]
+        notes = [*checkpoint.notes, *_write_small_files(checkpoint, temporary)]
         manifest = {
             "layout": LAYOUT,
             "mode": modes.pop(),
@@ -172,9 +170,7 @@ def _fill_rest(
         decoder.unembed.head.weight = decoder.embed.token.weight
 
 
-def _write_small_files(
-    checkpoint: Checkpoint, folder: Path, write_tokenizer: Callable[[dict[str, Any], Path], tuple[str, ...]]
-) -> tuple[str, ...]:
+def _write_small_files(checkpoint: Checkpoint, folder: Path) -> tuple[str, ...]:
     """Write config.json and tokenizer files. Returns the notes of a tokenizer that was made from a GGUF."""
     config = checkpoint.config | {"tie_word_embeddings": checkpoint.facts.tied_head}  # as the tensors decided
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
@@ -182,7 +178,7 @@ def _write_small_files(
         for file in checkpoint.path.parent.glob("LICENSE*"):
             shutil.copyfile(file, folder / file.name)
         try:
-            return write_tokenizer(checkpoint.gguf_metadata, folder)
+            return tokenizer_files_from_gguf(checkpoint.gguf_metadata, folder)
         except NoTokenizer as error:  # ids run without one
             return (f"it was made without a tokenizer: {error}",)
     for pattern in COPIED:
