@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cutaway.text.tokenizer import tokenizer_files_from_gguf
+from cutaway.text.from_gguf import tokenizer_files_from_gguf
 from cutaway.weights.files.gguf import hugging_face_view, open_gguf
 from cutaway.weights.files.safetensors import write_safetensors
 

@@ -1,6 +1,6 @@
 """cutaway runs any decoder language model and shows everything it does.
 
-Public names only; each is imported when it is first used, so that `import cutaway` costs nothing.
+Public names only; each is imported when it is first used, so that `import cutaway` is fast.
 """
 
 from importlib import import_module
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["LM", "Edit", "Generation", "Step", "Tokens", "Trace", "load", "quantize"]
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "load": "cutaway.lm",
     "quantize": "cutaway.weights.opening",
     "LM": "cutaway.lm",
@@ -31,9 +31,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'cutaway' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -16,9 +16,9 @@ from typing import Any, Literal, SupportsIndex
 import torch
 from torch import Tensor
 
-from cutaway.analysis.against import against_transformers
 from cutaway.analysis.certificate import Certificate, certify
 from cutaway.analysis.effect import Effect, effect
+from cutaway.analysis.transformers_parity import against_transformers
 from cutaway.edit.editor import Editor, sites_of
 from cutaway.edit.recipe import Edits, edits_of
 from cutaway.edit.recipe import write as write_recipe
@@ -34,11 +34,12 @@ from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Chain, Tap, untapped
 from cutaway.quant import native
 from cutaway.quant.explain import int8_layers
-from cutaway.sample.generation import Generation, collect, most_new_tokens, new_ids_of, new_text
+from cutaway.sample.generation import Generation, collect, new_ids_of, new_text
 from cutaway.sample.loop import generate
 from cutaway.sample.published import published_settings, sampling_of
 from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
+from cutaway.sample.stopping import most_new_tokens
 from cutaway.text.chat import chat_tokens
 from cutaway.text.padding import fitting, tokens_of_ids
 from cutaway.text.pieces import Tokens

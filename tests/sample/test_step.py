@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from cutaway.ground.errors import BadArgument
-from cutaway.sample.ending import stops
 from cutaway.sample.generation import collect
 from cutaway.sample.loop import generate
 from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
+from cutaway.sample.stopping import holds_stop_string
 from cutaway.text.pieces import Tokens
 from tests.sample.tiny import Scripted, batch, real
 
@@ -152,9 +152,9 @@ def test_stop_strings_are_found_at_the_token_that_completes_them(stop: str, betw
     pieces = [[byte, *between] for byte in stop.encode()]
     before = list(("🙂é filler " * 9).replace(stop, "").encode())
     ids = [*before, *(i for piece in pieces for i in piece)]
-    assert stops(ids, (stop, "other"), bytes_text)
+    assert holds_stop_string(ids, (stop, "other"), bytes_text)
     for cut in range(len(before), len(ids)):
-        assert stops(ids[:cut], (stop,), bytes_text) == (stop in bytes_text(ids[:cut])), cut
+        assert holds_stop_string(ids[:cut], (stop,), bytes_text) == (stop in bytes_text(ids[:cut])), cut
 
 
 def test_only_a_tail_is_decoded() -> None:
@@ -164,5 +164,5 @@ def test_only_a_tail_is_decoded() -> None:
         lengths.append(len(ids))
         return bytes_text(ids)
 
-    assert not stops(list(b"a" * 5000), ("needle",), decode)
+    assert not holds_stop_string(list(b"a" * 5000), ("needle",), decode)
     assert max(lengths) < 40

@@ -1,4 +1,4 @@
-"""A stop string that is, or holds, a special token stops, at the very token where transformers stops."""
+"""A stop string that is, or holds, a special token ends the text at the very token where transformers ends it."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 from transformers.generation.stopping_criteria import StopStringCriteria
 
-from cutaway.sample.ending import stops
+from cutaway.sample.stopping import holds_stop_string
 from cutaway.text.parts import Parts
 from cutaway.text.tokenizer import Tokenizer
 
@@ -32,7 +32,7 @@ def both() -> tuple[Tokenizer, Any]:
 
 
 def first_stop(ids: list[int], stop: str, tokenizer: Tokenizer) -> int | None:
-    return next((n for n in range(1, len(ids) + 1) if stops(ids[:n], (stop,), tokenizer.spelled)), None)
+    return next((n for n in range(1, len(ids) + 1) if holds_stop_string(ids[:n], (stop,), tokenizer.spelled)), None)
 
 
 @given(texts=st.lists(st.sampled_from([*SPECIAL, "the cat", " sat", "t", "\n", " on the mat", "<|im"]), max_size=8))

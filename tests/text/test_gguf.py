@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutaway.ground.errors import NoTokenizer
-from cutaway.text.from_gguf import merges_from_scores, parts_from_gguf
+from cutaway.text.from_gguf import merges_from_scores, parts_from_gguf, tokenizer_files_from_gguf
 from cutaway.text.gguf_splits import SPLITS, split_of
 from cutaway.text.spelling import SPACE
-from cutaway.text.tokenizer import Tokenizer, tokenizer_files_from_gguf
+from cutaway.text.tokenizer import Tokenizer
 
 TEXTS = [
     "the cat  the     12 ab",

@@ -15,8 +15,9 @@ from tokenizers import processors
 
 from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
 from cutaway.text.from_folder import PLAIN_MODEL_TYPES
+from cutaway.text.from_gguf import tokenizer_files_from_gguf
 from cutaway.text.parts import Parts
-from cutaway.text.tokenizer import Tokenizer, tokenizer_files_from_gguf
+from cutaway.text.tokenizer import Tokenizer
 
 OPT_FILES = Path(__file__).parents[2].parent / "shared" / "opt-tokenizer"
 REAL_TEXTS = [

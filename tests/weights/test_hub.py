@@ -351,7 +351,7 @@ def silent() -> tuple[socket.socket | None, int]:
 def test_a_hub_out_of_reach_is_one_sentence_and_soon(
     monkeypatch: pytest.MonkeyPatch, how: Callable[[], tuple[socket.socket | None, int]]
 ) -> None:
-    monkeypatch.setattr("cutaway.weights.hub.PATIENCE", 0.5)
+    monkeypatch.setattr("cutaway.weights.hub.TIMEOUT", 0.5)
     server, port = how()
     point_at(monkeypatch, f"http://127.0.0.1:{port}")
     start = time.perf_counter()

@@ -1,1 +1,1 @@
-"""One question a file."""
+"""One question in each file."""

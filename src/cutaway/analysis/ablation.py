@@ -1,16 +1,16 @@
 """Which heads does the model need here? Each head's z set to zero, or to its mean, and what the answer loses.
 
-Zero takes away everything, the part too that a head adds on every text; the mean over a reference leaves that. Trust
-it for the text and the measure that were chosen: a head whose work others take over shows no loss. Source: Michel et
-al. 2019, "Are Sixteen Heads Really Better than One?" (arXiv 1905.10650). Batched as analysis/patching.py is. This file
-knows values and weights; it does not know text.
+Zero ablation also removes what a head adds on every text; mean ablation over a reference keeps it. Trust it for the
+text and the metric that were chosen: a head that other heads replace shows no loss. Source: Michel et al. 2019, "Are
+Sixteen Heads Really Better than One?" (arXiv 1905.10650). Batched as in analysis/patching.py. This file knows values
+and weights; it does not know text.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cutaway.analysis.patching import AT_ONCE, Metric, Rows, chunks, from_block
+from cutaway.analysis.patching import AT_ONCE, BatchedPatch, Metric, chunks, from_block
 from cutaway.ground.errors import BadArgument
 from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
@@ -23,24 +23,25 @@ def head_importance(
 ) -> Float[Tensor, "L H"]:
     """The metric without each head minus the metric with all: [layers, heads].
 
-    reference: a trace of "blocks.*.attn.z" whose mean over its real positions takes a head's place; None takes zero.
+    reference: a trace of "blocks.*.attn.z" whose mean over its real positions replaces a head's z; None: zero.
     Raises BadArgument for more than one text.
     """
     if len(tokens.ids) != 1 or tokens.padded:
         raise BadArgument(f"{len(tokens.ids)} texts", "one text, not padded", "ask of each text alone")
     base = run(decoder, tokens, ["blocks.*.resid_pre", "logits"])
-    whole = metric(base["logits"][:, -1])
+    unablated = metric(base["logits"][:, -1])
     means = None if reference is None else _means(reference, tokens)
     rows = []
     for layer in range(decoder.config.n_layers):
-        places = [(None, head) for head in range(decoder.config.n_heads)]
-        for some in chunks(places, at_once):
-            rows.append(metric(from_block(decoder, tokens, base, layer, Rows(layer, "heads", some, means), len(some))))
-    return (torch.cat(rows) - whole).reshape(decoder.config.n_layers, decoder.config.n_heads)
+        targets = [(None, head) for head in range(decoder.config.n_heads)]
+        for some in chunks(targets, at_once):
+            tap = BatchedPatch(layer, "heads", some, means)
+            rows.append(metric(from_block(decoder, tokens, base, layer, tap, len(some))))
+    return (torch.cat(rows) - unablated).reshape(decoder.config.n_layers, decoder.config.n_heads)
 
 
 def _means(reference: Trace, tokens: Tokens) -> Trace:
-    """The reference's means as if they were a trace of these tokens: the same at every position."""
+    """The reference's means as a trace of these tokens: the same at every position."""
     real_BT = reference.tokens.mask.bool()
     sites = [site for site in reference if site.endswith("attn.z")]
     length = tokens.ids.shape[1]

@@ -1,10 +1,10 @@
-"""What do 8 bits change? Two traces of the same tokens, full precision and int8, held against each other.
+"""What do 8 bits change? Two traces of the same tokens, in full precision and in int8, compared.
 
-Site by site: the relative error |full - int8| / |full| and the cosine over all real positions, padding left out. At
-the end: the next-token distributions, as KL(full ‖ int8) in nats (0 where they are alike). A large error early is not
-a bad answer late, since norms and the softmax forgive much: judge by the distributions, and use the sites to find the
-place. Outliers are why LLM.int8() multiplies some columns apart (Dettmers et al. 2022, arXiv 2208.07339). This file
-knows values and weights; it does not know text, nor how the two models were loaded.
+Site by site: the relative error |full - int8| / |full| and the cosine over all real positions, without padding. At the
+end: the next-token distributions, as KL(full ‖ int8) in nats. A large error early need not change the answer, since
+norms and the softmax attenuate it: judge by the distributions, and use the sites to locate the error. Outliers are why
+LLM.int8() multiplies some columns in float (Dettmers et al. 2022, arXiv 2208.07339). This file knows values and
+weights; it does not know text, nor how the two models were loaded.
 """
 
 import math
@@ -22,12 +22,12 @@ from cutaway.quant.explain import int8_layers, layer_input, layer_input_sites
 from cutaway.quant.int8 import THRESHOLD
 from cutaway.trace.trace import Trace
 
-AT_ONCE = 64  # positions that are looked at together in float64
+AT_ONCE = 64  # positions compared at a time in float64
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a site's values part. cosine is NaN where one of the two is all zeros."""
+    """The difference of a site's values. cosine is NaN where one of the two is all zeros."""
 
     relative_error: float
     cosine: float
@@ -35,7 +35,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class OutlierLayer:
-    """A layer whose input has outliers: which columns, and at how many of the real positions."""
+    """A layer whose input has outliers: the columns, and `tokens` of the `of` real positions."""
 
     layer: str
     site: str
@@ -48,8 +48,8 @@ class OutlierLayer:
 class NextTokens:
     """Next-token distributions of each text's real positions.
 
-    kl: KL(full ‖ int8) in nats. agree: whether the likeliest token is the same. full, int8: the likeliest tokens after
-    each text, as (id, probability), best first.
+    kl: KL(full ‖ int8) in nats. agree: whether the most probable token is the same. full, int8: the most probable
+    tokens after each text, as (id, probability), best first.
     """
 
     kl: tuple[tuple[float, ...], ...]
@@ -64,30 +64,29 @@ class NextTokens:
 
     @property
     def top1_agreement(self) -> float:
-        """Share of the positions with the same likeliest token."""
+        """Share of the positions with the same most probable token."""
         values = [same for text in self.agree for same in text]
         return sum(values) / len(values)
 
 
 def compared_sites(config: DecoderConfig) -> list[str]:
-    """What the comparison needs: what each block adds and what leaves it, the layers' inputs, the logits."""
-    wanted = {"logits", *layer_input_sites(config).values()}
+    """The sites of the comparison: each block's attn_out, mlp_out and output, the layers' inputs, the logits."""
+    chosen = {"logits", *layer_input_sites(config).values()}
     for layer in range(config.n_layers):
-        wanted |= {f"blocks.{layer}.attn_out", f"blocks.{layer}.mlp_out", block_exit(config, layer)}
-    return [name for name in all_sites(config) if name in wanted]
+        chosen |= {f"blocks.{layer}.attn_out", f"blocks.{layer}.mlp_out", block_exit(config, layer)}
+    return [name for name in all_sites(config) if name in chosen]
 
 
 def compare_sites(full: Trace, int8: Trace) -> dict[str, Difference]:
-    """Every site of the first trace, which the second must hold too: BadArgument where it does not, or where the
-    tokens are others."""
+    """Every site of the first trace. Raises BadArgument where the second lacks one, or has other tokens."""
     _require_same_tokens(full, int8)
     return {site: _difference(site, full, int8) for site in full}
 
 
 def outlier_layers(trace: Trace, decoder: Decoder) -> list[OutlierLayer]:
-    """The 8-bit layers of the decoder whose input holds |x| ≥ 6 at a real position.
+    """The decoder's 8-bit layers whose input has an |x| ≥ 6 at a real position.
 
-    The trace must hold `layer_input_sites` of these layers; raises BadArgument where it does not.
+    Raises BadArgument where the trace does not hold `layer_input_sites` of these layers.
     """
     sites, real_BT = layer_input_sites(decoder.config), trace.tokens.mask.bool()
     found = []
@@ -101,33 +100,39 @@ def outlier_layers(trace: Trace, decoder: Decoder) -> list[OutlierLayer]:
 
 
 def next_tokens(full: Trace, int8: Trace, top: int = 5) -> NextTokens:
-    """What it does to the next token, at every real position. Both traces must hold "logits"."""
+    """The next-token distributions at every real position. Both traces must hold "logits"."""
     _require_same_tokens(full, int8)
-    kl, agree, likeliest = [], [], []
+    kl, agree, ends = [], [], []
     for row, mask_T in enumerate(full.tokens.mask.bool()):
         pair = full["logits"][row][mask_T], int8["logits"][row][mask_T]
         chunks = list(zip(*(logits_PV.split(AT_ONCE) for logits_PV in pair), strict=True))
         kl.append(tuple(x for a, b in chunks for x in kl_divergence(a, b).tolist()))
         agree.append(tuple(same for a, b in chunks for same in (a.argmax(-1) == b.argmax(-1)).tolist()))
-        likeliest.append([_likeliest(logits_PV[-1], top) for logits_PV in pair])
-    return NextTokens(tuple(kl), tuple(agree), *(tuple(side) for side in zip(*likeliest, strict=True)))
+        ends.append([most_probable(logits_PV[-1], top) for logits_PV in pair])
+    return NextTokens(tuple(kl), tuple(agree), *(tuple(side) for side in zip(*ends, strict=True)))
 
 
 def kl_divergence(full_PV: Float[Tensor, "P V"], int8_PV: Float[Tensor, "P V"]) -> Float[Tensor, "P"]:
-    """KL(full ‖ int8) of the distributions that two rows of logits stand for, in nats, in float64."""
+    """KL(full ‖ int8) of the softmax of both rows of logits, in nats, in float64."""
     log_full_PV, log_int8_PV = full_PV.double().log_softmax(-1), int8_PV.double().log_softmax(-1)
     return (log_full_PV.exp() * (log_full_PV - log_int8_PV)).sum(-1)
 
 
+def most_probable(logits_V: Float[Tensor, "V"], count: int) -> tuple[tuple[int, float], ...]:
+    """The most probable tokens as (id, probability), best first."""
+    top = logits_V.double().softmax(-1).topk(min(count, len(logits_V)))
+    return tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+
+
 def _difference(site: str, full: Trace, int8: Trace) -> Difference:
-    """In float64, a few positions at a time."""
+    """In float64, some positions at a time."""
     rows = zip(_positions(site, full).split(AT_ONCE), _positions(site, int8).split(AT_ONCE), strict=True)
     masked = site.endswith("attn.scores")
     sums = torch.stack([_sums(a, b.to(a.device), masked) for a, b in rows]).sum(0)
-    apart, full_square, int8_square, both = sums.tolist()
+    square, full_square, int8_square, dot = sums.tolist()
     size = math.sqrt(full_square) * math.sqrt(int8_square)
-    error = math.sqrt(apart / full_square) if full_square else math.inf if apart else 0.0
-    return Difference(error, both / size if size else math.nan)
+    error = math.sqrt(square / full_square) if full_square else math.inf if square else 0.0
+    return Difference(error, dot / size if size else math.nan)
 
 
 def _positions(site: str, trace: Trace) -> Tensor:
@@ -142,11 +147,6 @@ def _sums(full: Tensor, int8: Tensor, masked: bool) -> Float[Tensor, "4"]:
     if masked:
         a, b = a[~full.isneginf()], b[~full.isneginf()]
     return torch.stack([((a - b) ** 2).sum(), (a**2).sum(), (b**2).sum(), (a * b).sum()])
-
-
-def _likeliest(logits_V: Tensor, count: int) -> tuple[tuple[int, float], ...]:
-    top = logits_V.double().softmax(-1).topk(min(count, len(logits_V)))
-    return tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
 
 
 def _require_same_tokens(full: Trace, int8: Trace) -> None:

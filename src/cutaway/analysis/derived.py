@@ -1,11 +1,10 @@
-"""What follows from recorded values: a head's own output, a neuron's, the stream taken apart, the last norm folded in.
+"""What follows from recorded values: a head's or a neuron's output, the residual stream decomposed, the final norm.
 
 Each is a function of a trace and the weights, exact up to rounding, with its formula; none is a site, so none changes
-the pass. The stream is a sum of what each part wrote only where the norm stands before the branch (all families but
-opt-350m); elsewhere the question has no answer and is refused. In 8 bits a part is computed with the weights that the
-codes stand for, and the layer itself rounded its input too: parts then sum to the recorded value within that rounding.
-Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; names as in TransformerLens's
-ActivationCache. This file knows values and weights; it does not know text.
+the pass. The residual stream is a sum of the components' outputs only in pre-norm models (all families but opt-350m);
+others are refused. In 8 bits the dequantized weights are used, while the layer also quantized its input: outputs then
+sum to the recorded value within that rounding. Source: Elhage et al. 2021, "A Mathematical Framework for Transformer
+Circuits"; names as in TransformerLens's ActivationCache. This file knows values and weights; it does not know text.
 """
 
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from cutaway.trace.trace import Trace
 
 
 def matrix(decoder: Decoder, name: str) -> Float[Tensor, "N K"]:
-    """A weight by the name that formulas give it ("blocks.3.W_O", "W_U"); in 8 bits what its codes stand for."""
+    """A weight by its name in formulas ("blocks.3.W_O", "W_U"); dequantized in 8 bits."""
     layer, start, end = matrices(decoder.config)[name]
     return decoder.get_submodule(layer).weight[start:end].detach()  # pyright: ignore[reportIndexIssue,reportReturnType]
 
@@ -44,52 +43,52 @@ def neuron_outputs(trace: Trace, decoder: Decoder, layer: int, neurons: Sequence
 
 
 def accumulated(trace: Trace) -> tuple[list[str], Float[Tensor, "L B T D"]]:
-    """The residual stream on its way: what enters the first block, then what leaves each, with their sites."""
+    """The residual stream before the first block and after each block, with the names of its sites."""
     names = stream_sites(trace.config)
     return names, torch.stack([trace[name] for name in names])
 
 
 def decomposed(trace: Trace) -> tuple[list[str], Float[Tensor, "L B T D"]]:
-    """What was written into the stream, part by part: embedding, positions, each attn_out and mlp_out.
+    """The components' outputs: embedding, positions, each attn_out and mlp_out, with the names of their sites.
 
-    Their sum is what leaves the last block. Raises BadArgument for a model whose norm follows the sum.
+    They sum to the residual stream after the last block. Raises BadArgument for a post-norm model.
     """
-    names = part_sites(trace.config)
+    names = component_sites(trace.config)
     return names, torch.stack([trace[name] for name in names])
 
 
-def part_sites(config: DecoderConfig) -> list[str]:
-    """The sites whose values sum to what leaves the last block. Raises as `decomposed`."""
+def component_sites(config: DecoderConfig) -> list[str]:
+    """The sites that sum to the residual stream after the last block. Raises as `decomposed`."""
     if config.post_norm:
         expected = "one whose blocks add to it"
         raise BadArgument("a model that norms its residual stream after every sum", expected, "use another model")
     names = ["embed.projected" if config.projected else "embed.token"]
     names += ["embed.position"] if config.rope is None else []
-    return names + [f"blocks.{i}.{part}" for i in range(config.n_layers) for part in ("attn_out", "mlp_out")]
+    return names + [f"blocks.{i}.{name}" for i in range(config.n_layers) for name in ("attn_out", "mlp_out")]
 
 
-def through_final_norm(
-    part_XBTD: Float[Tensor, "*X B T D"], trace: Trace, decoder: Decoder
+def apply_final_norm(
+    output_XBTD: Float[Tensor, "*X B T D"], trace: Trace, decoder: Decoder
 ) -> Float[Tensor, "*X B T D"]:
-    """A part of the last stream as the unembedding meets it: centered where the norm centers, over the recorded
-    scale, times the gain. With its scale given the norm is linear, so parts of a sum stay parts of one (the bias is
-    apart: `final_bias`). A model without a last norm passes it as it is.
+    """A component's output through the final norm, without its bias (`final_bias`): centered in LayerNorm, divided by
+    the recorded scale, times the gain. With a fixed scale the norm is linear: a sum's terms stay its terms. Unchanged
+    where the model has no final norm.
     """
     norm = decoder.unembed.ln_final
     if norm is None:
-        return part_XBTD
-    centered = part_XBTD - part_XBTD.mean(-1, keepdim=True) if norm.centered else part_XBTD
+        return output_XBTD
+    centered = output_XBTD - output_XBTD.mean(-1, keepdim=True) if norm.centered else output_XBTD
     return centered / trace["ln_final.scale"] * norm.weight
 
 
 def final_bias(decoder: Decoder) -> Float[Tensor, "D"] | None:
-    """The last norm's bias, which belongs to no part."""
+    """The final norm's bias, which belongs to no component."""
     norm = decoder.unembed.ln_final
     return None if norm is None or norm.bias is None else norm.bias.detach()
 
 
 def unembedding(decoder: Decoder, tokens: Sequence[int]) -> Float[Tensor, "N D"]:
-    """The direction in the stream that each token's logit reads, project_out folded in. Raises BadArgument."""
+    """Each token's unembedding vector, project_out folded in. Raises BadArgument for an id outside the vocabulary."""
     v = sizes(decoder.config)["V"]
     for token in tokens:
         if not 0 <= token < v:

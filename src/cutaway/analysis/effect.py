@@ -1,8 +1,8 @@
 """What did an edit do? The next-token distributions after each text, without the edits and with them.
 
-KL(before ‖ after) in nats says how far the two are apart over the whole vocabulary, the likeliest tokens say where.
-Trust it as what it is: the effect at one place, the text's end; an edit may change what follows and not this. This
-file knows logits; it does not know text, nor which edits there were.
+KL(before ‖ after) in nats measures the difference over the whole vocabulary, the most probable tokens locate it. Trust
+it for one position, the text's end; an edit may change what follows and not this. This file knows logits; it does not
+know text, nor the edits.
 """
 
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from cutaway.analysis.compare import kl_divergence
+from cutaway.analysis.compare import kl_divergence, most_probable
 
-Likeliest = tuple[tuple[int, float], ...]  # (id, probability), best first
+NextTokens = tuple[tuple[int, float], ...]  # (id, probability), best first
 
 
 @dataclass(frozen=True)
 class Effect:
-    """Of each text: KL(before ‖ after) in nats, and the likeliest next tokens of both."""
+    """Of each text: KL(before ‖ after) in nats, and the most probable next tokens of both."""
 
     kl: tuple[float, ...]
-    before: tuple[Likeliest, ...]
-    after: tuple[Likeliest, ...]
+    before: tuple[NextTokens, ...]
+    after: tuple[NextTokens, ...]
 
     def as_data(self) -> dict[str, Any]:
         """The effect as JSON."""
@@ -32,9 +32,4 @@ class Effect:
 def effect(before_BV: Float[Tensor, "B V"], after_BV: Float[Tensor, "B V"], top: int = 5) -> Effect:
     """From the logits after each text's last token."""
     kl = tuple(kl_divergence(before_BV, after_BV).tolist())
-    return Effect(kl, _likeliest(before_BV, top), _likeliest(after_BV, top))
-
-
-def _likeliest(logits_BV: Tensor, count: int) -> tuple[Likeliest, ...]:
-    top = logits_BV.double().softmax(-1).topk(min(count, logits_BV.shape[-1]))
-    return tuple(tuple(zip(*row, strict=True)) for row in zip(top.indices.tolist(), top.values.tolist(), strict=True))
+    return Effect(kl, *(tuple(most_probable(logits_V, top) for logits_V in both) for both in (before_BV, after_BV)))

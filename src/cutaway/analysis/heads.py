@@ -1,10 +1,10 @@
-"""What does each head look at? Scores of every head's pattern: previous token, same token, induction, first, entropy.
+"""What does each head attend to? Scores of every head's pattern: previous token, same token, induction, first, entropy.
 
-On a text of random tokens said twice a head can be nothing but what its pattern does: one that looks one place back
-scores 1 as a previous-token head, one that finds the token after the last time this one stood scores 1 as an induction
-head. Trust the scores as statements about patterns, not about what the head writes; on a real text they mix what the
-text offers with what the head does. Source: Olsson et al. 2022, "In-context Learning and Induction Heads" (arXiv
-2209.11895); the scores are TransformerLens's. This file knows patterns; it does not know text.
+On random tokens repeated once, only the pattern matters: a head that attends to the previous position scores 1 as a
+previous-token head, one that attends to the token after the current token's first occurrence scores 1 as an induction
+head. Trust the scores as statements about patterns, not about the head's output; on a real text they also depend on the
+text. Source: Olsson et al. 2022, "In-context Learning and Induction Heads" (arXiv 2209.11895); the scores are
+TransformerLens's. This file knows patterns; it does not know text.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Scores = Float[Tensor, "L H"]
 
 @dataclass(frozen=True)
 class HeadScores:
-    """Scores of every head, [layers, heads], by name. `names` says what each is."""
+    """Scores of every head, [layers, heads], by the names that score_heads explains."""
 
     by_name: dict[str, Scores]
 
@@ -37,12 +37,12 @@ class HeadScores:
 
 
 def pattern_sites(config: DecoderConfig) -> list[str]:
-    """What a trace must hold."""
+    """The sites that a trace must hold."""
     return [f"blocks.{layer}.attn.pattern" for layer in range(config.n_layers)]
 
 
 def repeated_tokens(config: DecoderConfig, length: int = 50, texts: int = 4, seed: int = 0) -> Tokens:
-    """Random tokens said twice, [texts, 2 · length]; no BOS. Raises BadArgument where the context is too short."""
+    """Random tokens repeated once, [texts, 2 · length]; no BOS. Raises BadArgument where the context is too short."""
     if not 2 <= length <= config.n_positions // 2:
         expected = f"2 to {config.n_positions // 2}, half the model's context"
         raise BadArgument(f"length={length}", expected, "pass a length in between")
@@ -52,11 +52,11 @@ def repeated_tokens(config: DecoderConfig, length: int = 50, texts: int = 4, see
 
 
 def score_heads(trace: Trace) -> HeadScores:
-    """Previous, duplicate, first, self and entropy on any text; induction too where the text says its tokens twice.
+    """Previous, duplicate, first, self and entropy on any text; induction too where the text is one sequence twice.
 
-    previous, self, first: mean weight on the place before, on itself, on the first place. duplicate: on earlier places
-    of the same token. induction: on the place after an earlier one of the same token, of the second time. entropy: of
-    each row, in nats. Means over the real positions from the second on, all texts together.
+    previous, self, first: mean weight on the previous position, the position itself, the first position. duplicate: on
+    earlier positions of the same token. induction: see induction_scores. entropy: of each row, in nats. Means over the
+    real positions from the second on, over all texts.
     """
     ids_BT, mask_BT = trace.tokens.ids, trace.tokens.mask.bool()
     scores = {
@@ -73,7 +73,7 @@ def score_heads(trace: Trace) -> HeadScores:
 
 
 def induction_scores(trace: Trace, length: int) -> Scores:
-    """Mean weight from each place of the second time on the place after the same token's first: T looks at T-(n-1)."""
+    """Mean weight, in the second half, on the position after the token's first occurrence: T attends to T-(n-1)."""
 
     def score(pattern_BHTS: Tensor) -> Tensor:
         return pattern_BHTS.diagonal(-(length - 1), dim1=-2, dim2=-1)[..., 1:].mean((0, 2))
@@ -82,26 +82,26 @@ def induction_scores(trace: Trace, length: int) -> Scores:
 
 
 def _mean(trace: Trace, of: Callable[[Tensor], Tensor], mask_BT: Tensor) -> Scores:
-    """Over the real positions that have one before them, of [B, H, T] made of each block's pattern."""
+    """The mean over the real positions from each text's second on; of: a pattern → [B, H, T]."""
     second_BT = mask_BT & (mask_BT.cumsum(-1) > 1)
     rows = [of(trace[site]).transpose(1, 2)[second_BT].mean(0) for site in pattern_sites(trace.config)]
     return torch.stack(rows)
 
 
 def _diagonal(pattern_BHTS: Tensor, back: int) -> Float[Tensor, "B H T"]:
-    """Weight on the place so many back; 0 where there is none."""
-    there = pattern_BHTS.diagonal(-back, dim1=-2, dim2=-1)
-    return torch.cat((there.new_zeros(*there.shape[:-1], back), there), -1)
+    """Weight on the position `back` earlier; 0 where there is none."""
+    weight = pattern_BHTS.diagonal(-back, dim1=-2, dim2=-1)
+    return torch.cat((weight.new_zeros(*weight.shape[:-1], back), weight), -1)
 
 
 def _first(pattern_BHTS: Tensor, mask_BT: Tensor) -> Float[Tensor, "B H T"]:
-    """Weight on each text's first real place."""
+    """Weight on each text's first real position."""
     first_B = mask_BT.int().argmax(-1)
     return pattern_BHTS[torch.arange(len(first_B), device=first_B.device), :, :, first_B]
 
 
 def _on_same(pattern_BHTS: Tensor, ids_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B H T"]:
-    """Weight on earlier places that hold the same token."""
+    """Weight on earlier positions of the same token."""
     same_BTS = (ids_BT[:, :, None] == ids_BT[:, None]).tril(-1)
     return (pattern_BHTS * same_BTS[:, None]).sum(-1)
 

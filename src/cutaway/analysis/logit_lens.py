@@ -1,10 +1,10 @@
 """The logit lens: what would the model say next if it stopped after this block?
 
-Each residual stream is read with the model's own last norm and unembedding (nostalgebraist 2020, "interpreting GPT:
-the logit lens"). Trust it for the late blocks; early ones speak a language that the unembedding was not trained to
-read, and a tuned lens (Belrose et al. 2023, arXiv 2303.08112) can find more there: its probes, one affine map a block,
-bring the stream to the last block's language first; they can be loaded. The last row is the model's own answer. This
-file knows values and weights; it does not know text.
+The residual stream after each block goes through the model's own final norm and unembedding (nostalgebraist 2020,
+"interpreting GPT: the logit lens"). Trust it for the late blocks: the unembedding was not trained on early streams. A
+tuned lens (Belrose et al. 2023, arXiv 2303.08112) maps each stream to the last block's basis first, by one affine probe
+for each block; its probes can be loaded. The last row is the model's own answer. This file knows values and weights; it
+does not know text.
 """
 
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ from cutaway.weights.files import open_file
 
 
 def stream_sites(config: DecoderConfig) -> list[str]:
-    """The residual stream on its way: what enters the first block, then what leaves each."""
+    """The residual stream before the first block and after each block."""
     return ["blocks.0.resid_pre", *(block_exit(config, layer) for layer in range(config.n_layers))]
 
 
-Probes = Sequence[tuple[Float[Tensor, "D D"], Float[Tensor, "D"]]]  # weight and bias, of what enters each block
+Probes = Sequence[tuple[Float[Tensor, "D D"], Float[Tensor, "D"]]]  # weight and bias, for each block's input
 
 
 def logit_lens(
     trace: Trace, decoder: Decoder, at_B: Int[Tensor, "B"], probes: Probes | None = None
 ) -> Float[Tensor, "L B V"]:
-    """Logits read after the embedding and after each block, at one position of each text: [layers + 1, B, V].
+    """Logits after the embedding and after each block, at one position of each text: [layers + 1, B, V].
 
-    probes: of a tuned lens; each adds weight @ stream + bias to the stream that enters its block. The trace must hold
-    `stream_sites`; raises BadArgument where it does not.
+    probes: of a tuned lens; each adds weight @ stream + bias to its block's input stream. Raises BadArgument where the
+    trace does not hold `stream_sites`.
     """
     rows_B = torch.arange(len(at_B), device=at_B.device)
     with torch.inference_mode():

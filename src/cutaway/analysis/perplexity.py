@@ -1,10 +1,10 @@
 """Perplexity: how surprised is the model by a text? exp of the mean negative log likelihood of its tokens.
 
-Only comparable under one protocol, which the result carries. Segments one after another (stride = window): the first
-token of each has nothing before it and is not scored, and the last segment may be shorter. Sliding (stride < window):
-every window after the first scores only its last `stride` tokens, so that each has at least window - stride tokens
-before it; this is transformers' "perplexity of fixed-length models". Published figures for OPT on WikiText-2 are of
-2048-token segments. This file knows ids and weights; it does not know text, nor whether a BOS stands among the ids.
+Comparable under one protocol only, which the result states. Disjoint windows (stride = window): the first token of each
+has no context and is not scored; the last window may be shorter. Sliding windows (stride < window): every window after
+the first scores only its last `stride` tokens, which have at least window - stride tokens of context; this is
+transformers' "perplexity of fixed-length models". Published figures for OPT on WikiText-2 use disjoint windows of 2048
+tokens. This file knows ids and weights; it does not know text, nor whether a BOS is among the ids.
 """
 
 import math
@@ -24,7 +24,7 @@ from cutaway.text.pieces import Tokens
 from cutaway.trace.pass_recorder import Recorder
 from cutaway.weights.progress import Progress
 
-AT_ONCE = 128  # positions unembedded together: a vocabulary is wide
+AT_ONCE = 128  # positions unembedded at a time: all logits of a window would take much memory
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Perplexity:
 
 @dataclass(frozen=True)
 class Span:
-    """One pass: the tokens [start, end) are read, and those from `scored` on are scored."""
+    """One pass: it reads the tokens [start, end) and scores those from index `scored` on."""
 
     start: int
     scored: int
@@ -52,7 +52,7 @@ class Span:
 def perplexity(
     decoder: Decoder, ids: Int[Tensor, "T"], *, window: int, stride: int, progress: Progress | None = None
 ) -> Perplexity:
-    """The perplexity of a long run of ids, read in windows of `window` tokens that begin every `stride` tokens.
+    """The perplexity of a long sequence of ids, read in windows of `window` tokens that begin every `stride` tokens.
 
     Raises BadArgument for a window beyond the context or a stride beyond the window, BadText for fewer than 2 tokens.
     """
@@ -68,11 +68,11 @@ def perplexity(
 
 
 def spans(count: int, window: int, stride: int) -> Iterator[Span]:
-    """The passes over `count` tokens. A last segment of one token has nothing to score and is left out."""
+    """The passes over `count` tokens. A last window of one token has none to score and is left out."""
     scored_to = 0
     for start in range(0, count, stride):
         end = min(start + window, count)
-        first = max(scored_to, start + 1)  # a window's first token has nothing before it
+        first = max(scored_to, start + 1)  # a window's first token has no context
         if first < end:
             yield Span(start, first, end)
         scored_to = end
@@ -81,27 +81,23 @@ def spans(count: int, window: int, stride: int) -> Iterator[Span]:
 
 
 def window_losses(decoder: Decoder, ids: Int[Tensor, "T"], scored: int) -> list[float]:
-    """Negative log likelihoods, in nats, of the tokens from place `scored` (1 or later) on, each given all before it.
-
-    The logits are made a few positions at a time: all of them would be window x vocabulary numbers.
-    """
+    """Negative log likelihoods, in nats, of the tokens from index `scored` (1 or later) on, given all before."""
     last_block = block_exit(decoder.config, decoder.config.n_layers - 1)
     recorder = Recorder([last_block])
     with torch.inference_mode():
-        # unembeds one place only; the rest follows from what left the last block
+        # unembeds one position only; the others are unembedded from the last block's output
         decoder(Tokens.from_ids(ids), tap=recorder, last=torch.zeros(1, dtype=torch.long, device=ids.device))
         stream_TD = recorder.parts[last_block][0][0]
-        logits = _logits(decoder, stream_TD, scored)
-        at = scored
+        start = scored
         losses = []
-        for logits_PV in logits:
-            losses += _losses(logits_PV, ids[at : at + len(logits_PV)]).tolist()
-            at += len(logits_PV)
+        for logits_PV in _logits(decoder, stream_TD, scored):
+            losses += _losses(logits_PV, ids[start : start + len(logits_PV)]).tolist()
+            start += len(logits_PV)
         return losses
 
 
 def _logits(decoder: Decoder, stream_TD: Tensor, scored: int) -> Iterator[Tensor]:
-    """Logits that speak of the tokens from place `scored` on, some positions at a time."""
+    """Logits that predict the tokens from index `scored` on, some positions at a time."""
     if _pools(decoder):
         yield decoder.unembed(stream_TD[None], untapped)[0, scored - 1 : -1]
         return
@@ -115,7 +111,7 @@ def _losses(logits_PV: Tensor, next_P: Tensor) -> Float[Tensor, "P"]:
 
 
 def _pools(decoder: Decoder) -> bool:
-    """Whether the head's result depends on which positions it meets together: then it meets all of a window's."""
+    """Whether the head's result depends on the other positions of a call: then it gets all of a window's at once."""
     return any(layer.mode == "int8-pooled" for layer in int8_layers(decoder).values())
 
 

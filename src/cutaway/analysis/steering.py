@@ -1,10 +1,10 @@
-"""Which way does the stream lean? A direction from pairs of texts, to be added while the model writes.
+"""Can a direction steer the text? A steering vector from pairs of texts, to be added during generation.
 
-The direction is the mean, over pairs, of the stream at the last token of one text minus that of the other; added at a
-strength it pushes what is written from the second kind toward the first. Trust it as a nudge: a strength that is too
-small does nothing, one too large breaks the language, and one pair carries its own topic along with what was meant.
-Sources: Turner et al. 2023, "Activation Addition" (arXiv 2308.10248); Rimsky et al. 2023, "Contrastive Activation
-Addition" (arXiv 2312.06681). This file knows values and tokens; it does not know text.
+The direction is the mean, over pairs, of the residual stream at the last token of one text minus that of the other;
+added with a strength it steers the new text from the second kind toward the first. Trust it as a tendency: too small a
+strength does nothing, too large a one breaks the language, and a single pair also carries its own topic. Sources:
+Turner et al. 2023, "Activation Addition" (arXiv 2308.10248); Rimsky et al. 2023, "Contrastive Activation Addition"
+(arXiv 2312.06681). This file knows values and tokens; it does not know text.
 """
 
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from cutaway.trace.run import run
 def direction(decoder: Decoder, toward: Tokens, away: Tokens, site: str) -> Float[Tensor, "D"]:
     """Mean of the site at the last tokens of `toward`'s texts minus that of `away`'s, pair by pair.
 
-    Raises BadArgument where there are not as many of both, or the site has no vector a position.
+    Raises BadArgument where their numbers differ, or the site is not one vector for each position.
     """
     if len(toward.ids) != len(away.ids):
         found = f"{len(toward.ids)} texts toward and {len(away.ids)} away"

@@ -1,1 +1,1 @@
-"""Words, not work: the facts of a model, the names of its values, the letters of shapes, the errors."""
+"""Definitions without computation: a model's facts, the names of its values, the letters of shapes, the errors."""

@@ -13,7 +13,7 @@ RopeKind = Literal["default", "linear", "llama3", "yarn"]
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """Rotary positions: pairs of the first `dims` components of a head turn by position x frequency.
+    """Rotary positions: pairs of the first `dims` components of a head are rotated by position x frequency.
 
     kind "default" is Su et al. 2021 (arXiv 2104.09864); "linear" divides every frequency by `factor` (Chen et al.
     2023, arXiv 2306.15595); "llama3" divides only the slow ones (Llama 3.1); "yarn" blends the two and scales the
@@ -25,12 +25,12 @@ class RopeConfig:
     kind: RopeKind = "default"
     factor: float = 1.0
     original_context: int = 0
-    low_freq_factor: float = 1.0  # llama3: waves longer than original_context / this are slowed by the whole factor
-    high_freq_factor: float = 4.0  # llama3: waves shorter than original_context / this keep their speed
-    beta_fast: float = 32.0  # yarn: pairs that turn more often than this over the context keep their speed
-    beta_slow: float = 1.0  # yarn: pairs that turn less often than this are slowed by the whole factor
-    truncate: bool = True  # yarn: round the borders of the blend to whole pairs
-    attention_factor: float = 1.0  # yarn: both rotated q and rotated k are multiplied by this
+    low_freq_factor: float = 1.0  # llama3: frequencies with waves longer than original_context / this: / factor
+    high_freq_factor: float = 4.0  # llama3: frequencies with waves shorter than original_context / this: unchanged
+    beta_fast: float = 32.0  # yarn: pairs with more rotations than this over the context are unchanged
+    beta_slow: float = 1.0  # yarn: pairs with fewer rotations than this have their frequency divided by factor
+    truncate: bool = True  # yarn: round the ends of the ramp between the two to pair indices
+    attention_factor: float = 1.0  # yarn: multiplies both rotated q and rotated k
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class DecoderConfig:
     n_kv_heads: int  # G; equal to n_heads unless heads share keys and values
     d_head: int  # K
     d_mlp: int  # F
-    n_positions: int  # the context: the most tokens the model was made for
+    n_positions: int  # the context length, in tokens
     d_embed: int  # E; differs from D only where the model projects in and out (opt-350m)
 
     norm: Norm
     norm_eps: float
     activation: Activation
-    post_norm: bool = False  # the norm follows the sum (opt-350m) instead of preceding the branch
+    post_norm: bool = False  # norms after each residual sum (opt-350m) instead of before attention and MLP
     final_norm: bool = True
     rope: RopeConfig | None = None  # None: learned positions, added to the embedding
     position_offset: int = 0  # rows of the position table before position 0 (OPT: 2)
@@ -62,7 +62,7 @@ class DecoderConfig:
 
     @property
     def projected(self) -> bool:
-        """Whether project_in and project_out stand between the embedding width E and the model width D."""
+        """Whether project_in and project_out map between the embedding width E and the model width D."""
         return self.d_embed != self.d_model
 
     @property

@@ -1,17 +1,16 @@
 """Every error a user can cause, each as one sentence: what was found, what was expected, what to do.
 
-This file holds words only: it does not know how an error is shown, nor which exit code it becomes.
-Each class has a page in docs/errors.
+It does not know how an error is shown, nor its exit code. Each class has a page in docs/errors.
 """
 
 
 class CutawayError(Exception):
-    """Base of all errors that a user can cause and mend.
+    """Base of all errors that a user can cause and fix.
 
     Args:
-        found: what was met, with its name and value ("top_p=0").
-        expected: what would have been right ("a number above 0 and at most 1").
-        do: the next step, as an imperative ("pass for example --top-p 0.9").
+        found: the wrong input, with its name and value ("top_p=0").
+        expected: a valid input ("a number above 0 and at most 1").
+        do: what to do, as an imperative ("pass for example --top-p 0.9").
     """
 
     def __init__(self, found: str, expected: str, do: str) -> None:
@@ -28,7 +27,7 @@ class BadText(CutawayError, ValueError):
 
 
 class ModelNotFound(CutawayError, FileNotFoundError):
-    """A model name that is no file, no folder, and no model of the hub (or the hub is out of reach)."""
+    """A model name that is no file, no folder, and no model of the hub (or the hub cannot be reached)."""
 
     def __str__(self) -> str:  # FileNotFoundError would print its arguments as a tuple
         return str(self.args[0])
@@ -47,8 +46,8 @@ class NoTokenizer(CutawayError):
 
 
 class DownloadFailed(CutawayError):
-    """A file that could not be fetched, or that is not the file it should be."""
+    """A file that could not be fetched, or whose hash is wrong."""
 
 
 class NotFinite(CutawayError, ArithmeticError):
-    """NaN or infinity where a number was needed: logits that name no next token."""
+    """NaN or infinity where a number was needed: logits without a next token."""

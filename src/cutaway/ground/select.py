@@ -1,6 +1,6 @@
 """Choosing sites by pattern: "blocks.*.attn.pattern", "blocks.3-7.resid_post", a list of them, or a predicate.
 
-It knows the names that a model has; it does not know their values.
+It knows a model's site names, not their values.
 """
 
 import difflib
@@ -17,7 +17,7 @@ Selection = str | Sequence[str] | Callable[[str], bool]
 def select(config: DecoderConfig, sites: Selection) -> list[str]:
     """Names of the chosen sites, in the order of the forward pass.
 
-    `*` stands for any run of characters, `3-7` for the blocks 3 to 7. TransformerLens's `hook_` is dropped.
+    `*` matches any characters, `3-7` the blocks 3 to 7. TransformerLens's `hook_` is dropped.
     Raises BadArgument where a pattern matches nothing, with the nearest names.
     """
     names = list(all_sites(config))
@@ -35,7 +35,7 @@ def select(config: DecoderConfig, sites: Selection) -> list[str]:
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """The names most like this one, for a message."""
+    """The most similar names, for a message."""
     close = difflib.get_close_matches(clean_name(name), names, n=3, cutoff=0.3) or list(names[:3])
     return ", ".join(close)
 

@@ -1,8 +1,8 @@
-"""The letters of shapes, and the types that carry them in public signatures.
+"""The letters of shapes, and the types of public signatures.
 
 B texts, T positions, S positions attended to, D model width, H heads, G key/value heads, K head width,
 F MLP width, V vocabulary, E embedding width. A variable of the model ends in its shape: resid_BTD.
-This file knows no model and no value: it only names axes. Annotations are checked in the tests, by beartype.
+It knows no model and no value. Annotations are checked in the tests, by beartype.
 """
 
 from typing import Protocol, runtime_checkable
@@ -27,7 +27,7 @@ AXES = {
 
 @runtime_checkable
 class TokenBatch(Protocol):
-    """What the decoder reads: numbers only, no text.
+    """The decoder's input: numbers only, no text.
 
     ids, mask and positions are integer tensors [B, T]; mask is 1 on real tokens and 0 on padding; positions
     count the real tokens of a row from 0 and are -1 on padding. `padded` says whether any mask is 0.
@@ -44,7 +44,7 @@ class TokenBatch(Protocol):
 
 
 def sizes(config: DecoderConfig) -> dict[str, int]:
-    """The sizes of the axes that a model fixes, by letter."""
+    """The sizes of the model's axes, by letter."""
     return {
         "D": config.d_model, "H": config.n_heads, "G": config.n_kv_heads, "K": config.d_head,
         "F": config.d_mlp, "V": config.vocab_size, "E": config.d_embed,

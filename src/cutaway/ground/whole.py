@@ -1,7 +1,7 @@
-"""Numbers as callers hold them: a whole number is what Python itself counts with, numpy's and torch's among them.
+"""Numbers as arguments: whole numbers of Python, numpy and torch, and real numbers.
 
-It does not know what a number is for: the caller gives its name and its limits. True is no number here, "3" and 1.0 are
-no whole ones.
+It does not know what a number is for: the caller gives its name and its limits. True is no number here; "3" and 1.0 are
+no whole numbers.
 """
 
 import math
@@ -17,9 +17,9 @@ from cutaway.ground.errors import BadArgument
 
 
 def whole(value: Any) -> int | None:
-    """The whole number that a value is to Python's own `operator.index`; None where it is none."""
+    """A value as an int, by Python's `operator.index`; None where it is no whole number."""
     if isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
-        return None  # numpy 2.0's True is an index still
+        return None  # operator.index takes numpy 2.0's True
     try:
         return index(value)
     except (TypeError, RuntimeError):  # no whole number, or a tensor on meta, which has no value
@@ -27,14 +27,14 @@ def whole(value: Any) -> int | None:
 
 
 def number(value: Any) -> float:
-    """The real number that a value is, a tensor without axes too; NaN, which fits no range, where it is none."""
+    """A value, or a tensor without axes, as a float; NaN, which fits no range, where it is no real number."""
     if isinstance(value, Tensor) and value.ndim == 0 and value.dtype is not torch.bool and not value.is_meta:
         return number(value.item())
     return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
 
 
 def require_whole(name: str, value: Any, least: int, do: str) -> int:
-    """The whole number that a value is. Raises BadArgument where it is none, or below the least."""
+    """A value as an int. Raises BadArgument where it is no whole number, or below `least`."""
     found = whole(value)
     if found is None or found < least:
         raise BadArgument(f"{name}={value!r}", f"a whole number, {least} or above", do)
@@ -42,7 +42,7 @@ def require_whole(name: str, value: Any, least: int, do: str) -> int:
 
 
 def indexes(name: str, chosen: Any, *, signed: bool = False, distinct: bool = True) -> int | tuple[int, ...] | None:
-    """One index, several as a tuple, or None for all. signed: below 0 counts from the end. distinct: none twice.
+    """One index, several as a tuple, or None for all. signed: negative ones count from the end. distinct: none twice.
 
     Raises BadArgument for anything else.
     """

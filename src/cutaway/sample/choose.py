@@ -1,7 +1,7 @@
 """The choice: probabilities in, one token id a text out: the highest, or a draw.
 
-It does not know where the probabilities come from. In the picture of a draw, tokens lie side by side on the line from
-0 to 1, each as wide as its probability, the most probable first and equal ones by id; u is the point that falls on it.
+It does not know where the probabilities come from. A draw is an inverse transform: the tokens divide [0, 1) into
+intervals as wide as their probabilities, the most probable first and equal ones by id; u falls into one of them.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ def draw(probs_BV: Float[Tensor, "B V"], u_B: Float[Tensor, "B"]) -> Int[Tensor,
 
 
 def interval(probs_V: Float[Tensor, "V"], token: int) -> tuple[float, float]:
-    """Where a token lies on the line of the draw: [start, end). The last token's end takes in the rounding: 1."""
+    """The token's interval of cumulative probability, [start, end). The last token's ends at 1, rounding included."""
     probs_V = probs_V.double()
     ids_V = torch.arange(len(probs_V), device=probs_V.device)
     first_V = (probs_V > probs_V[token]) | ((probs_V == probs_V[token]) & (ids_V < token))
@@ -38,10 +38,10 @@ def interval(probs_V: Float[Tensor, "V"], token: int) -> tuple[float, float]:
 
 
 def dice(seed: int, batch: int) -> Iterator[Float[Tensor, "B"]]:
-    """Numbers u in [0, 1), float64, on the CPU: one a text, step after step.
+    """Uniform numbers u in [0, 1), float64 on the CPU: [B] for each step.
 
-    Row b has a generator of its own, seeded from (seed, b): what a row draws depends neither on the other rows of
-    its batch nor on when they end. The two are hashed together, so that neighbouring seeds share nothing.
+    Row b has its own generator, seeded with a hash of (seed, b): its draws depend neither on the other rows of the
+    batch nor on when they end, and neighbouring seeds are unrelated.
     """
     own = [torch.Generator().manual_seed(_seed_of(seed, row)) for row in range(batch)]
     while True:
@@ -53,20 +53,20 @@ def _seed_of(seed: int, row: int) -> int:
 
 
 def _fall(probs_V: Tensor, u: float) -> Tensor:
-    """Most draws fall on a token near the top, so the best few are tried before everything is sorted."""
+    """The id into whose interval u falls. Most draws fall near the top, so the top k are tried before a full sort."""
     for count in (64, 1024):
         if count < len(probs_V):
-            probs_N, ids_N = _line(probs_V, probs_V.topk(count).indices)
-            place = int((probs_N.cumsum(0) <= u).sum())
-            # Of the tokens that tie with the last of these, some may be missing: none of them is taken here.
-            if place < count and probs_N[place] > probs_N[-1]:
-                return ids_N[place]
-    probs_N, ids_N = _line(probs_V, probs_V.nonzero()[:, 0])
-    place = int((probs_N.cumsum(0) <= u).sum())
-    return ids_N[min(place, len(ids_N) - 1)]
+            probs_N, ids_N = _by_probability(probs_V, probs_V.topk(count).indices)
+            index = int((probs_N.cumsum(0) <= u).sum())
+            # topk may cut through a tie at its end: a token of that probability is not taken here.
+            if index < count and probs_N[index] > probs_N[-1]:
+                return ids_N[index]
+    probs_N, ids_N = _by_probability(probs_V, probs_V.nonzero()[:, 0])
+    index = int((probs_N.cumsum(0) <= u).sum())
+    return ids_N[min(index, len(ids_N) - 1)]
 
 
-def _line(probs_V: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor]:
+def _by_probability(probs_V: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor]:
     """These tokens in the order of the draw: their probabilities in float64, and their ids."""
     ids_N = ids_N.sort().values
     probs_N, order_N = probs_V[ids_N].double().sort(descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""Generation: what came of a run: the prompt, the steps, the text.
+"""Generation: the result of `generate`: the prompt, the steps, the text.
 
 It only holds results: it does not run the loop, and does not know what a trace is.
 """
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cutaway.sample.ending import Reason
 from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
+from cutaway.sample.stopping import Reason
 from cutaway.text.pieces import Tokens
 from cutaway.text.stream import StreamDecoder
 
@@ -18,10 +18,10 @@ from cutaway.text.stream import StreamDecoder
 class Generation:
     """The result of `generate`.
 
-    prompt [B, T]. steps: one a token, the longest text's number of them. new_ids: of each text, eos and stop string
-    with it, without the padding after its end. text: the new text alone, a string for one text and a list for a list.
-    ended: why each text is over, None where the run was stopped from outside. prompt_text: as text is. trace: what
-    was recorded in the same pass, if anything was.
+    prompt [B, T]. steps: one for each token of the longest text. new_ids: of each text, with its eos or stop string,
+    without the padding after its end. text: the new text alone, a string for one text and a list for a list. ended: why
+    each text is finished, None where the caller stopped the run. prompt_text: of the same type as text. trace: the
+    values recorded in the same pass, if any.
     """
 
     prompt: Tokens
@@ -34,17 +34,14 @@ class Generation:
 
     @property
     def settings(self) -> Sampling | None:
-        """The settings with the seed that was used, so that the run can be repeated; None for a run without a step."""
+        """The settings with the seed used, so that the run can be repeated; None for a run without a step."""
         return self.steps[0].settings if self.steps else None
 
     def __repr__(self) -> str:
         return f"<Generation {self.text!r}, ended {self.ended}; print it for prompt and text>"
 
     def __str__(self) -> str:
-        """Prompt and new text as one, where the prompt's text is known; texts are separated by an empty line.
-
-        Without a tokenizer there is no text: the new ids are shown.
-        """
+        """Prompt, where its text is known, and new text (ids without a tokenizer); an empty line between texts."""
         texts = [self.text] if isinstance(self.text, str) else self.text
         if self.steps and not any(step.text for step in self.steps):
             texts = [f"ids {' '.join(map(str, ids))}" for ids in self.new_ids]
@@ -62,7 +59,7 @@ def collect(
     single: bool = False,
     trace: Any = None,
 ) -> Generation:
-    """A Generation of the steps of one run, its text that of the steps. single: of the only row, no list."""
+    """The Generation of one run's steps. single: its text is a string, not a list of one."""
     new_ids = new_ids_of(steps, len(prompt.ids))
     ended = steps[-1].ended if steps else (None,) * len(prompt.ids)
     texts = ["".join(step.text[row] for step in steps if step.text) for row in range(len(prompt.ids))]
@@ -70,13 +67,13 @@ def collect(
 
 
 def new_ids_of(steps: Sequence[Step], batch: int) -> tuple[tuple[int, ...], ...]:
-    """The ids that each text of a batch got, without the padding after its end."""
+    """The new ids of each text of a batch, without the padding after its end."""
     rows = [(step.ids.tolist(), step.was_over.tolist()) for step in steps]
     return tuple(tuple(ids[row] for ids, over in rows if not over[row]) for row in range(batch))
 
 
 def new_text(step: Step, decoders: Sequence[StreamDecoder]) -> tuple[str, ...]:
-    """What each text gained at this step: nothing where it was over, the held-back rest where it ends."""
+    """What each text gained at this step: nothing where it was over, the decoder's held-back rest where it ends."""
     gained = []
     for decoder, token, over, ended in zip(
         decoders, step.ids.tolist(), step.was_over.tolist(), step.ended, strict=False
@@ -84,8 +81,3 @@ def new_text(step: Step, decoders: Sequence[StreamDecoder]) -> tuple[str, ...]:
         text = "" if over else decoder.push(token)
         gained.append(text + decoder.flush() if ended and not over else text)
     return tuple(gained)
-
-
-def most_new_tokens(tokens: Tokens, settings: Sampling, n_positions: int) -> int:
-    """The most tokens that may be chosen for any of the texts."""
-    return max(min(settings.new_tokens(n), max(n_positions - n, 1)) for n in tokens.lengths.tolist())

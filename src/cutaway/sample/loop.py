@@ -1,6 +1,6 @@
-"""The loop: prefill once, then one token a step, each step handed out as it happens.
+"""The loop: prefill once, then decode one token a step; each step is yielded at once.
 
-It prints nothing, streams nothing and knows no tokenizer: callers look at the steps. It does not know who taps.
+It prints nothing, streams nothing and knows no tokenizer: callers read the steps. It does not know what its tap does.
 """
 
 import math
@@ -16,10 +16,10 @@ from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Tap, untapped
 from cutaway.sample.choose import dice, draw, greedy
-from cutaway.sample.ending import Decode, Endings
 from cutaway.sample.filters import stages
 from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
+from cutaway.sample.stopping import Decode, StoppingCriteria, most_new_tokens
 from cutaway.text.pieces import Tokens
 
 LAST_SITES = ("ln_final.scale", "ln_final.normalized", "ln_final.out", "logits")
@@ -38,93 +38,96 @@ def generate(
     show: Callable[[int], str] | None = None,
     use_cache: bool = True,
 ) -> Generator[Step, None, None]:
-    """Steps of a batch of texts, until each is over: at an eos id, a stop string, its length or the context's end.
+    """Steps of a batch of texts, until each is finished: by an eos id, a stop string, its length or the context's end.
 
-    tokens [B, T], padded on either side. pad_id: what a text that is over carries while others go on. decode: new
-    ids → text, for stop strings. cache: an empty one to use; None makes one of the size needed. use_cache=False reads
-    the whole text again at each step: slow, and the reference of the cached way. The seed of the draws, where none
-    was given, is in every step's settings. Closing the generator (or Ctrl-C) leaves nothing behind.
+    tokens [B, T], padded on either side. pad_id: the id of finished texts while others go on. decode: new ids → text,
+    for stop strings. cache: an empty one to use; None makes one of the size needed. use_cache=False reads the whole
+    text again at each step: slow, the reference of the cached way. Every step's settings hold the seed of the draws,
+    given or not. Closing the generator (or Ctrl-C) leaves no state behind.
 
     Raises, before the first step, BadText for a prompt that is empty or longer than the context, and BadArgument for
     a max_length that the prompt fills or stop strings without decode; while running, NotFinite for logits that name
     no token. Source of the meaning of every argument: transformers 5.23, GenerationMixin.generate.
     """
-    endings = Endings(tokens, settings, decoder.config.n_positions, eos_ids, decode)
+    n_positions = decoder.config.n_positions
+    stopping = StoppingCriteria(tokens, settings, n_positions, eos_ids, decode)
     if use_cache and cache is None:
         batch, width = tokens.ids.shape
-        cache = Cache(decoder.config.n_layers, batch, width + endings.most - 1)  # the last token is not read
-    return _steps(decoder, tokens, settings.seeded(), endings, pad_id, tap, cache if use_cache else None, show)
+        capacity = width + most_new_tokens(tokens, settings, n_positions) - 1  # the last token is not read
+        cache = Cache(decoder.config.n_layers, batch, capacity)
+    return _steps(decoder, tokens, settings.seeded(), stopping, pad_id, tap, cache if use_cache else None, show)
 
 
 def _steps(
     decoder: Decoder,
     seen: Tokens,
     settings: Sampling,
-    endings: Endings,
+    stopping: StoppingCriteria,
     pad_id: int,
     tap: Tap,
     cache: Cache | None,
     show: Callable[[int], str] | None,
 ) -> Generator[Step, None, None]:
-    rolls = dice(settings.seed or 0, len(endings.over))
-    read, remembers = seen, cache is None or settings.repetition_penalty != 1  # else nobody reads the text so far
+    draws = dice(settings.seed or 0, len(stopping.finished))
+    read, needs_text = seen, cache is None or settings.repetition_penalty != 1
     for index in count():
-        with torch.inference_mode():  # not around the yield: what the caller does with a step is the caller's
-            logits_BV = _read(decoder, read, cache, tap)
-            was_over_B = torch.tensor(endings.over, device=logits_BV.device)
-            u_B = next(rolls) if settings.do_sample else None
-            ids_B = _choose(logits_BV, settings, seen, u_B, index, endings.over)
-            if any(endings.over):
+        with torch.inference_mode():  # not around the yield, where the caller's code runs
+            logits_BV = _last_logits(decoder, read, cache, tap)
+            was_over_B = torch.tensor(stopping.finished, device=logits_BV.device)
+            u_B = next(draws) if settings.do_sample else None
+            ids_B = _choose(logits_BV, settings, seen, u_B, index, stopping.finished)
+            if any(stopping.finished):
                 ids_B = torch.where(was_over_B, pad_id, ids_B)
-            endings.add(ids_B.tolist())
+            stopping.add(ids_B.tolist())
             penalized = (seen.ids, seen.mask) if settings.repetition_penalty != 1 else (None, None)
-            ended = tuple(endings.reasons)
-            column = _column(ids_B, endings.positions())
-            seen = _beside(seen, column) if remembers else seen
+            ended = tuple(stopping.reasons)
+            column = _column(ids_B, stopping.positions())
+            seen = _appended(seen, column) if needs_text else seen
             read = column if cache is not None else seen
         yield Step(index, logits_BV, settings, ids_B, u_B, ended, was_over_B, *penalized, show)
-        if all(endings.over):
+        if all(stopping.finished):
             return
 
 
-def _read(decoder: Decoder, tokens: Tokens, cache: Cache | None, tap: Tap) -> Tensor:
-    """Logits [B, V] of each text's last token; of the others too, where someone watches the end of the pass."""
+def _last_logits(decoder: Decoder, tokens: Tokens, cache: Cache | None, tap: Tap) -> Tensor:
+    """Logits [B, V] of each text's last token; the others' are computed too where the tap wants the unembedding."""
     if tokens.ids.shape[1] == 1:
         return decoder(tokens, cache, tap)[:, 0]
     if not tap.wants(*LAST_SITES):
         return decoder(tokens, cache, tap, tokens.last)[:, 0]
     rows_B = torch.arange(len(tokens.last), device=tokens.ids.device)
-    return decoder(tokens, cache, tap)[rows_B, tokens.last]  # a copy: a step does not hold on to all T
+    return decoder(tokens, cache, tap)[rows_B, tokens.last]  # a copy: a step must not keep all T in memory
 
 
 def _choose(
-    logits_BV: Tensor, settings: Sampling, seen: Tokens, u_B: Tensor | None, index: int, over: list[bool]
+    logits_BV: Tensor, settings: Sampling, seen: Tokens, u_B: Tensor | None, index: int, finished: list[bool]
 ) -> Tensor:
     """Ids [B]: filter, then draw or take the highest."""
-    _require_numbers(logits_BV, f"in the logits of step {index}", over, "look for the first such value with a trace")
+    do = "look for the first such value with a trace"
+    _require_numbers(logits_BV, f"in the logits of step {index}", finished, do)
     filtered_BV = stages(logits_BV, settings, seen.ids, seen.mask)[-1][1]
     if filtered_BV is not logits_BV:
         where = f"in the logits of step {index} after {settings}"
-        _require_numbers(filtered_BV, where, over, "use a temperature and a repetition_penalty nearer to 1")
+        _require_numbers(filtered_BV, where, finished, "use a temperature and a repetition_penalty nearer to 1")
     return greedy(filtered_BV) if u_B is None else draw(filtered_BV.softmax(-1), u_B)
 
 
-def _require_numbers(logits_BV: Tensor, where: str, over: list[bool], do: str) -> None:
-    """The highest logit of a text is a number, unless there is NaN, +inf, or nothing but -inf."""
+def _require_numbers(logits_BV: Tensor, where: str, finished: list[bool], do: str) -> None:
+    """Raises NotFinite for a row with NaN, +inf or nothing but -inf: its highest logit is no number."""
     for row, highest in enumerate(logits_BV.amax(-1).tolist()):
-        if not math.isfinite(highest) and not over[row]:
+        if not math.isfinite(highest) and not finished[row]:
             found = "nothing but -inf" if highest == -math.inf else "NaN" if math.isnan(highest) else "+inf"
             raise NotFinite(f"{found} {where}, text {row}", "numbers, at least one above -inf", do)
 
 
 def _column(ids_B: Tensor, positions: list[int]) -> Tokens:
-    """The newest token of each text, as tokens [B, 1]. A text that is over has a real token too: nobody reads it."""
+    """The newest token of each text [B, 1]. A finished text's pad token is unmasked: no other text reads it."""
     ids_B1 = ids_B[:, None]
     positions_B1 = torch.tensor(positions, device=ids_B.device)[:, None]
     return Tokens(ids_B1, torch.ones_like(ids_B1), positions_B1)
 
 
-def _beside(seen: Tokens, column: Tokens) -> Tokens:
+def _appended(seen: Tokens, column: Tokens) -> Tokens:
     ids, mask, positions = (
         torch.cat([getattr(seen, name), getattr(column, name)], dim=1) for name in ("ids", "mask", "positions")
     )

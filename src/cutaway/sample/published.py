@@ -1,6 +1,6 @@
-"""A model's generation_config.json in our settings: obeyed as transformers obeys it, where the caller says nothing.
+"""A model's generation_config.json as our defaults, with transformers' meaning.
 
-Its lengths are not taken over: an answer has 50 new tokens unless the caller says otherwise. It does not know files.
+Its lengths are not used: an answer has 50 new tokens unless the caller says otherwise. It does not know files.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ NOT_DONE: dict[str, Any] = {
 
 
 def published_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The settings that generation_config.json gives, and sentences on what it says and is not done."""
+    """The settings that generation_config.json gives, and a note for each of its values that is ignored."""
     settings: dict[str, Any] = {}
     notes = []
     for name in OBEYED:
@@ -37,15 +37,15 @@ def published_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[
     ignored = {name: config.get(name) for name, neutral in NOT_DONE.items() if config.get(name) not in (None, neutral)}
     ignored = {name: value for name, value in ignored.items() if value not in ([], {}, 0, False)}
     if ignored:
-        said = ", ".join(f"{name}={value!r}" for name, value in ignored.items())
-        notes.append(f"generation_config.json also says {said}, which cutaway does not do")
+        listed = ", ".join(f"{name}={value!r}" for name, value in ignored.items())
+        notes.append(f"generation_config.json also says {listed}, which cutaway does not do")
     return settings, notes
 
 
-def sampling_of(asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> Sampling:
-    """The settings asked for, and a model's own where nothing was. Raises BadArgument for an unknown name."""
+def sampling_of(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Sampling:
+    """The given settings, and the model's defaults for the rest. Raises BadArgument for an unknown name."""
     names = list(Sampling.__dataclass_fields__)
-    for name in asked:
+    for name in given:
         if name not in names:
-            raise BadArgument(f"the argument {name}={asked[name]!r}", f"one of {', '.join(names)}", "leave it out")
-    return Sampling(**{**defaults, **asked})
+            raise BadArgument(f"the argument {name}={given[name]!r}", f"one of {', '.join(names)}", "leave it out")
+    return Sampling(**{**defaults, **given})

@@ -1,6 +1,6 @@
-"""Sampling: what a user asks of generation, checked once, in transformers' own words.
+"""Sampling: the settings of generation, checked once, under transformers' names.
 
-It holds wishes as data: it knows no logits and no model, and does not choose a token.
+It knows no logits and no model, and does not choose a token.
 """
 
 import math
@@ -16,21 +16,21 @@ from cutaway.ground.whole import number, require_whole
 NEW_TOKENS = 50  # where neither length is given; transformers' 20 cuts most answers off
 
 
-@no_type_check  # it checks its values itself, in sentences: the tests' beartype would come before them
+@no_type_check  # its own checks raise BadArgument: the tests' beartype would come before them
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen and when a text is over. Names and meanings are transformers' (5.23).
+    """How the next token is chosen and when a text is finished. Names and meanings are transformers' (5.23).
 
     max_new_tokens: tokens added to each text; 50 if max_length is not given either.
-    max_length: tokens of prompt and answer together; max_new_tokens wins where both are given. A text's own tokens
-        count, not its padding (transformers counts padding too), so a text is as long in a batch as alone.
-    do_sample: draw from the probabilities; else take the highest logit, and temperature, top_k, top_p, min_p rest.
+    max_length: tokens of prompt and answer; max_new_tokens wins where both are given. Padding does not count
+        (in transformers it does), so a text has the same length in a batch as by itself.
+    do_sample: draw from the probabilities; else take the highest logit, without temperature, top_k, top_p and min_p.
     temperature: divides the logits. top_k: keep the k highest; 0 or None keeps all; 50 as in transformers.
     top_p: keep the fewest tokens whose probabilities sum to top_p or more; 1 keeps all.
     min_p: keep tokens at least min_p times as probable as the first; None keeps all.
     repetition_penalty: above 1, tokens already in the text lose; below 1, they gain. Works without do_sample too.
     seed: of the draws. None takes a fresh one from torch's global generator, so torch.manual_seed governs it.
-    stop_strings: a text is over when its new tokens, as text, hold one of these. The text keeps it.
+    stop_strings: a text is finished when its new text holds one of these, which it ends with.
 
     Raises BadArgument for a value that no run could use.
     """
@@ -59,7 +59,7 @@ class Sampling:
             raise BadArgument(found, "texts of at least one character", do)
 
     def new_tokens(self, prompt_length: int) -> int:
-        """The most tokens that may follow a prompt of so many. Raises BadArgument where max_length leaves none."""
+        """The most tokens that may follow a prompt of this length. Raises BadArgument where max_length leaves none."""
         if self.max_new_tokens is not None:
             return self.max_new_tokens
         if self.max_length is None:
@@ -71,7 +71,7 @@ class Sampling:
         return self.max_length - prompt_length
 
     def seeded(self) -> "Sampling":
-        """The same with a seed: its own, or where a draw needs one and has none, a fresh one. So any run repeats."""
+        """The same settings, with a fresh seed where a draw needs one and none is given: any run can be repeated."""
         if self.seed is not None or not self.do_sample:
             return self
         return replace(self, seed=int(torch.randint(2**31, (), device="cpu")))
@@ -82,18 +82,18 @@ class Sampling:
         return data | {"stop_strings": list(self.stop_strings)}
 
     def __str__(self) -> str:
-        """What chooses the token, in the order of work: "temperature=0.7, top_k=50, seed=0"; or "greedy"."""
+        """What chooses the token, in the order of application: "temperature=0.7, top_k=50, seed=0"; or "greedy"."""
         penalty = [f"repetition_penalty={self.repetition_penalty}"] if self.repetition_penalty != 1 else []
         if not self.do_sample:
             return ", ".join(["greedy", *penalty])
-        asked = {
+        active = {
             "temperature": self.temperature != 1,
             "top_k": bool(self.top_k),
             "top_p": self.top_p < 1,
             "min_p": self.min_p is not None,
             "seed": self.seed is not None,
         }
-        return ", ".join([*penalty, *(f"{name}={getattr(self, name)}" for name, on in asked.items() if on)])
+        return ", ".join([*penalty, *(f"{name}={getattr(self, name)}" for name, on in active.items() if on)])
 
     def _check_lengths(self) -> None:
         long = "pass for example {name}=50"
@@ -105,7 +105,7 @@ class Sampling:
         }
         for name, (least, do) in rules.items():
             value = getattr(self, name)
-            if value is not None:  # kept as Python's own, so that it can be written as JSON
+            if value is not None:  # stored as Python's own int, which JSON takes
                 object.__setattr__(self, name, require_whole(name, value, least, do.format(name=name)))
 
     def _check_numbers(self) -> None:

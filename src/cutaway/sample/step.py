@@ -1,7 +1,7 @@
-"""Step: everything that chose one token of each text, kept so that it can be looked at again.
+"""Step: everything that chose one token of each text, stored for inspection.
 
-It keeps the logits once and recomputes each filter when asked. It does not know the decoder that gave them, nor a
-tokenizer: `show` gives a token's text.
+It stores the logits and recomputes each filter on demand. It does not know the decoder, nor a tokenizer: `show` gives
+a token's text.
 """
 
 import math
@@ -15,23 +15,22 @@ from torch import Tensor
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.whole import whole
 from cutaway.sample.choose import interval
-from cutaway.sample.ending import Reason
 from cutaway.sample.filters import REMOVED, stages
 from cutaway.sample.settings import Sampling
+from cutaway.sample.stopping import Reason
 from cutaway.sample.table import Candidate, table
 
-CUTTING = ("top_k", "top_p", "min_p")  # filters that remove; the others only move logits
+CUTTING = ("top_k", "top_p", "min_p")  # filters that remove tokens; the others rescale logits
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
     """One token of each text of a batch: the logits, the settings, the draw, the choice.
 
-    index: 0 for the first new token. logits [B, V] as the model gave them. ids [B] chosen; a text that was over before
-    carries padding. u [B]: the draw, None where the highest logit was taken. ended: why each text is over, as of this
-    step. was_over [B]: texts that had ended before it. seen_ids and seen_mask [B, S]: what the repetition penalty
-    reads, kept only where there is one. show: a token's text. text: what each text gained that can be shown, where
-    whoever streams filled it in.
+    index: 0 for the first new token. logits [B, V] as the model gave them. ids [B] chosen; padding for a text that was
+    finished before. u [B]: the draw, None where the highest logit was taken. ended: why each text is finished, as of
+    this step. was_over [B]: texts that were finished before it. seen_ids and seen_mask [B, S]: what the repetition
+    penalty reads, None without one. show: a token's text. text: the new text of each, where a tokenizer streams it.
     """
 
     index: int
@@ -47,21 +46,21 @@ class Step:
     text: tuple[str, ...] = ()
 
     def stages(self) -> list[tuple[str, Float[Tensor, "B V"]]]:
-        """Logits after each filter that is on, in order, as (name, logits); the first is the model's own in float32."""
+        """Logits after each active filter, in order, as (name, logits); the first is the model's own in float32."""
         return stages(self.logits, self.settings, self.seen_ids, self.seen_mask)
 
     @property
     def probs(self) -> Float[Tensor, "B V"]:
-        """What the draw used: softmax of the filtered logits, float32."""
+        """The probabilities of the draw: softmax of the filtered logits, float32."""
         return self.stages()[-1][1].softmax(-1)
 
     def top(self, k: SupportsIndex = 10, row: SupportsIndex = 0) -> list[Candidate]:
-        """The k first tokens of a text in the order of the draw, and behind them the chosen one if it is not there.
+        """The k most probable tokens of a text in the order of the draw, then the chosen one if it is not among them.
 
-        Removed tokens stand behind those that stayed, in the same order. Raises BadArgument for k below 1 or a text
-        that is not in the batch.
+        Removed tokens follow those that stayed, in the same order. Raises BadArgument for k below 1 or a row that is
+        not in the batch.
         """
-        k, row = _check_place(k, row, len(self.ended))
+        k, row = _checked(k, row, len(self.ended))
         done = self._row_stages(row)
         chosen = int(self.ids[row])
         scaled_V = next(logits for name, logits in reversed(done) if name not in CUTTING)
@@ -73,28 +72,25 @@ class Step:
         return [self._candidate(token, rank, done, probs, chosen) for token, rank in ranks.items()]
 
     def interval(self, row: SupportsIndex = 0) -> tuple[float, float]:
-        """Where the chosen token of a text lies on the line of the draw, [start, end): see choose.py."""
-        _, row = _check_place(1, row, len(self.ended))
+        """The chosen token's interval of cumulative probability, [start, end): see choose.py."""
+        _, row = _checked(1, row, len(self.ended))
         return interval(self._row_stages(row)[-1][1].softmax(-1), int(self.ids[row]))
 
     def table(self, k: SupportsIndex = 10, row: SupportsIndex = 0) -> str:
-        """The choice as plain text, at most 80 columns: the k first tokens, what removed which, and the draw."""
-        k, row = _check_place(k, row, len(self.ended))
+        """The choice as plain text, at most 80 columns: the top k tokens, what removed which, and the draw."""
+        k, row = _checked(k, row, len(self.ended))
         title = f"step {self.index}, text {row}"
         if bool(self.was_over[row]):
             return f"{title}: over before ({self.ended[row]}); it carries padding"
         return table(f"{title}: {self.settings}", self.top(k, row), self._choice(row))
 
     def as_data(self, k: SupportsIndex = 10) -> dict[str, object]:
-        """The step as JSON-able data: for each text the choice, the draw and the k first candidates.
-
-        A logit of -inf becomes None, as JSON has no infinity.
-        """
+        """The step as JSON: for each text the choice, the draw and the top k candidates. A logit of -inf is None."""
         texts = [self._text_data(k, row) for row in range(len(self.ended))]
         return {"index": self.index, "settings": self.settings.as_data(), "texts": texts}
 
     def text_of(self, token: int) -> str | None:
-        """A token's text, None where nothing shows it."""
+        """A token's text, None without a tokenizer."""
         return None if self.show is None else self.show(token)
 
     def _choice(self, row: int) -> str:
@@ -133,14 +129,14 @@ class Step:
 
 
 def _first(scaled_V: Tensor, k: int) -> list[int]:
-    """The k first ids by logit, equal ones by id; sorts only those that may be among them."""
+    """The k highest ids by logit, equal ones by id; sorts only those that may be among them."""
     least = scaled_V.topk(min(k, len(scaled_V))).values[-1]
     ids_N = (scaled_V >= least).nonzero()[:, 0]
     return ids_N[scaled_V[ids_N].sort(descending=True, stable=True).indices][:k].tolist()
 
 
 def _rank(scaled_V: Tensor, token: int) -> int:
-    """How many tokens stand before this one in the same order."""
+    """How many tokens precede this one in the same order."""
     higher, equal = scaled_V > scaled_V[token], scaled_V == scaled_V[token]
     return int(higher.sum()) + int(equal[:token].sum())
 
@@ -149,7 +145,7 @@ def _candidate_data(candidate: Candidate) -> dict[str, object]:
     return {name: None if value == -math.inf else value for name, value in vars(candidate).items()}
 
 
-def _check_place(k: Any, row: Any, batch: int) -> tuple[int, int]:
+def _checked(k: Any, row: Any, batch: int) -> tuple[int, int]:
     candidates, text = whole(k), whole(row)
     if candidates is None or candidates < 1:
         raise BadArgument(f"k={k!r}", "at least 1 candidate", "pass for example k=10")

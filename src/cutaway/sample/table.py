@@ -1,12 +1,13 @@
-"""The table of a step: the tokens that could have been next, and their rendering as plain text of at most 80 columns.
+"""The table of a step: candidates for the next token, as plain text of at most 80 columns.
 
-It computes no logit and no probability: it is told. It does not know what a step is.
+It computes no logit and no probability, and does not know what a step is.
 """
 
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from textwrap import wrap
+
+from cutaway.text.table import fit
 
 WIDTH = 80
 HEAD = f"  {'id':>7}  {'text':<18} {'logit':>8} {'model':>8} {'scaled':>8} {'final':>8}  removed"
@@ -14,11 +15,11 @@ HEAD = f"  {'id':>7}  {'text':<18} {'logit':>8} {'model':>8} {'scaled':>8} {'fin
 
 @dataclass(frozen=True)
 class Candidate:
-    """One token that could have been next.
+    """A candidate for the next token.
 
-    rank: 0 for the first in the order of the draw, the removed ones behind. logit: the model's own. prob_model: its
-    softmax. prob_scaled: after repetition penalty and temperature. removed_by: the filter that took it out, "logits"
-    where the model gave -inf, None if it stayed. prob: after every filter, what the draw used.
+    rank: in the order of the draw, from 0, removed tokens last. logit: the model's own. prob_model: its softmax.
+    prob_scaled: after repetition penalty and temperature. removed_by: the filter that removed it, "logits" where the
+    model gave -inf, None if it stayed. prob: after every filter, as drawn from.
     """
 
     id: int
@@ -33,33 +34,18 @@ class Candidate:
 
 
 def table(title: str, candidates: list[Candidate], ending: str) -> str:
-    """Title, one line a candidate (the chosen one marked with >), and the sentence that ends it."""
+    """Title, one line for each candidate (the chosen one marked with >), and the closing sentence."""
     return "\n".join([*wrap(title, WIDTH), HEAD, *_rows(candidates), *wrap(ending, WIDTH)])
 
 
 def _rows(candidates: list[Candidate]) -> Iterator[str]:
-    for place, candidate in enumerate(candidates):
-        if candidate.rank != place:
+    for index, candidate in enumerate(candidates):
+        if candidate.rank != index:
             yield f"  {'...':>7}"
         yield _line(candidate)
 
 
 def _line(c: Candidate) -> str:
-    text = _fit("" if c.text is None else repr(c.text), 18)
+    text = fit("" if c.text is None else repr(c.text), 18)
     numbers = f"{c.logit:>8.3f} {c.prob_model:>8.4f} {c.prob_scaled:>8.4f} {c.prob:>8.4f}"
     return f"{'>' if c.chosen else ' '} {c.id:>7}  {text} {numbers}  {c.removed_by or ''}".rstrip()
-
-
-def _fit(text: str, width: int) -> str:
-    """The text in exactly so many columns: cut with an ellipsis, or filled. Wide characters take two."""
-    if sum(map(_columns, text)) > width:
-        while sum(map(_columns, text)) >= width:
-            text = text[:-1]
-        text += "…"
-    return text + " " * (width - sum(map(_columns, text)))
-
-
-def _columns(char: str) -> int:
-    if unicodedata.combining(char):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

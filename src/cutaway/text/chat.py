@@ -1,7 +1,6 @@
 """Messages to one prompt, by the model's own chat template.
 
-It does not know the model that answers. A template is code from a stranger: it runs in Jinja's sandbox, as transformers
-runs it.
+It does not know the model that answers. A template is untrusted code: it runs in Jinja's sandbox, as in transformers.
 """
 
 import json
@@ -31,8 +30,8 @@ def chat_prompt(tokenizer: Tokenizer, messages: list[dict[str, Any]]) -> str:
 
     try:
         template = _compiled(tokenizer.chat_template)
-        known = {**tokenizer.names, "messages": messages, "tools": None, "documents": None}
-        return template.render(**known, add_generation_prompt=True)
+        variables = {**tokenizer.names, "messages": messages, "tools": None, "documents": None}
+        return template.render(**variables, add_generation_prompt=True)
     except TemplateSyntaxError as error:
         found = f"a chat template that is no Jinja (line {error.lineno}: {error.message})"
         raise NoTokenizer(found, "one that can be run", "fetch the model's tokenizer files again") from error
@@ -42,8 +41,8 @@ def chat_prompt(tokenizer: Tokenizer, messages: list[dict[str, Any]]) -> str:
 
 
 def chat_tokens(tokenizer: Tokenizer, messages: list[dict[str, Any]], context: int | None = None) -> Tokens:
-    """The ids of that prompt [1, T], as transformers' apply_chat_template gives them: the template writes BOS itself,
-    so none is put before. Raises as chat_prompt, and BadText for more than `context` tokens."""
+    """The ids of that prompt [1, T], as transformers' apply_chat_template gives them: BOS comes from the template
+    alone. Raises as chat_prompt, and BadText for more than `context` tokens."""
     return tokenizer.tokenize(chat_prompt(tokenizer, messages), add_special_tokens=False, context=context)
 
 
@@ -56,7 +55,7 @@ def _compiled(source: str) -> Any:
     from jinja2.utils import Namespace
 
     class Generation(Extension):
-        """{% generation %}…{% endgeneration %} marks the assistant's words for training: here only its body counts."""
+        """{% generation %}…{% endgeneration %} marks the assistant's words for training: only its body is rendered."""
 
         tags = {"generation"}  # noqa: RUF012 (Jinja's own interface)
 

@@ -1,6 +1,6 @@
-"""A tokenizer from a model's local folder, as transformers' AutoTokenizer builds it, and never by the network.
+"""A tokenizer from a model's local folder, as transformers' AutoTokenizer builds it, without the network.
 
-It does not know GGUF files, nor a text. AutoTokenizer is the way in; where the files alone provably give the same ids
+It does not know GGUF files, nor a text. AutoTokenizer is the general case; where the files provably give the same ids
 (or the right ones: tokenizer.model, vocab.json with merges.txt), they are read without importing transformers (3 s).
 """
 
@@ -16,19 +16,19 @@ from cutaway.text import from_merges, from_sentencepiece
 from cutaway.text.folder_settings import read_json, read_settings, unreadable
 from cutaway.text.parts import NAMES, Parts
 
-# Any of these may hold a vocabulary; vocab.json goes with merges.txt.
+# Any of these may hold a vocabulary; vocab.json comes with merges.txt.
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-# transformers alone reads these: some with a package of their own.
+# Read by transformers only, some with a further package.
 OTHER_VOCABULARIES = ("spiece.model", "vocab.txt", "tiktoken.model", "tekken.json")
-NEEDED = {  # file → the module that has to be there, and what to install
+NEEDED = {  # file → the module that transformers imports for it, and what to install
     "tokenizer.model": ("sentencepiece", "sentencepiece protobuf"),
     "spiece.model": ("sentencepiece", "sentencepiece protobuf"),
     "tiktoken.model": ("tiktoken", "tiktoken"),
     "tekken.json": ("mistral_common", "mistral-common"),
 }
 
-# What makes tokenizer.json alone enough: a class that takes it as it is, a model type for which AutoTokenizer obeys
-# that class, and a config of nothing that changes ids. A test holds these to transformers.
+# tokenizer.json alone is enough with: a class that uses it unchanged, a model type for which AutoTokenizer obeys that
+# class, and a config without a key that changes ids. A test holds these to transformers.
 PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 PLAIN_MODEL_TYPES = ("llama", "gpt2", "opt", "gpt_neox")
 PLAIN_KEYS = {
@@ -36,33 +36,33 @@ PLAIN_KEYS = {
     "tokenizer_class",
     "backend",
     "chat_template",
-    "clean_up_tokenization_spaces",  # at decoding, which never cleans up here
+    "clean_up_tokenization_spaces",  # for decoding, which never cleans up here
     "model_max_length",
     "model_input_names",
     "padding_side",  # an argument of tokenize here
 }
 OTHER_FILES = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "additional_chat_templates")
 OWN = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}  # SentencePiece's names
-MOST_PLAIN = 100_000  # transformers may mend the splitting rule of larger vocabularies
+MOST_PLAIN = 100_000  # transformers may correct the pre-tokenizer of larger vocabularies
 
 
 def parts_from_folder(folder: Path, model_type: str | None = None) -> Parts:
-    """The tokenizer of a local folder. Raises NoTokenizer naming the files looked for, or what was wrong in them."""
-    there = _vocabularies(folder)
-    for name in there:
+    """The tokenizer of a local folder. Raises NoTokenizer, which names the missing files or the error in them."""
+    files = _vocabularies(folder)
+    for name in files:
         _check_no_pointer(folder / name)
-    if "tokenizer.json" in there:
+    if "tokenizer.json" in files:
         return _plain(folder) or _by_transformers(folder)
     settings = read_settings(folder)
-    if settings.said.get("auto_map"):
-        raise _own_code(folder, settings.said["auto_map"])
-    if not there:
+    if settings.config.get("auto_map"):
+        raise _own_code(folder, settings.config["auto_map"])
+    if not files:
         expected = f"one of {', '.join(VOCABULARIES)} (with merges.txt)"
         raise NoTokenizer(f"no tokenizer in {folder}", expected, "put the model's tokenizer files there")
-    if "tokenizer.model" in there and not _is_tiktoken(folder / "tokenizer.model"):
+    if "tokenizer.model" in files and not _is_tiktoken(folder / "tokenizer.model"):
         if settings.tokenizer_class in from_sentencepiece.CLASSES:
             return from_sentencepiece.parts_from_sentencepiece(folder)
-    elif "vocab.json" in there and (folder / "merges.txt").is_file():
+    elif "vocab.json" in files and (folder / "merges.txt").is_file():
         parts = from_merges.parts_from_merges(folder, model_type)
         if parts is not None:
             return parts
@@ -70,7 +70,7 @@ def parts_from_folder(folder: Path, model_type: str | None = None) -> Parts:
 
 
 def _plain(folder: Path) -> Parts | None:
-    """tokenizer.json read directly, or None where transformers might do more than read it."""
+    """tokenizer.json read directly; None where transformers might do more than read it."""
     if not (folder / "tokenizer.json").is_file() or any((folder / name).exists() for name in OTHER_FILES):
         return None
     settings, model = read_json(folder / "tokenizer_config.json"), read_json(folder / "config.json")
@@ -95,13 +95,13 @@ def _plain(folder: Path) -> Parts | None:
 
 def _by_transformers(folder: Path) -> Parts:
     _check_packages(folder)
-    from transformers import AutoTokenizer  # 3 s: only where it is needed
+    from transformers import AutoTokenizer  # here: it takes 3 s to import
 
     try:
-        # trust_remote_code=False: code in a model folder is never run, and never asked about on the terminal
+        # trust_remote_code=False: code in a model folder is never run, and the terminal never asks about it
         named = _instead_of_empty(folder)
         loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **named)
-    except Exception as error:  # transformers and tokenizers raise anything here, down to bare Exception
+    except Exception as error:  # transformers and tokenizers raise any class here, bare Exception too
         raise _refused(folder, error) from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Backend):
@@ -115,7 +115,7 @@ def _by_transformers(folder: Path) -> Parts:
 
 
 def _is_plain_special(token: Any) -> bool:
-    """Whether adding this special token again, as transformers does with those that have a role, changes nothing."""
+    """Whether this special token is unchanged when it is added again, as transformers adds those with a role."""
     return token.special and not (token.normalized or token.lstrip or token.rstrip or token.single_word)
 
 
@@ -132,14 +132,14 @@ def _vocabularies(folder: Path) -> list[str]:
 
 def _instead_of_empty(folder: Path) -> dict[str, str | None]:
     """The model's own tokens for roles that tokenizer_config.json fills with "", which transformers cannot read."""
-    said, path = read_json(folder / "tokenizer_config.json"), folder / "tokenizer.json"
-    empty = [role for role in NAMES if said.get(role) == ""]
-    known = _read(path).get_vocab() if empty and path.is_file() else {}
-    return {role: token if (token := OWN.get(role)) in known else None for role in empty}
+    config, path = read_json(folder / "tokenizer_config.json"), folder / "tokenizer.json"
+    empty = [role for role in NAMES if config.get(role) == ""]
+    vocab = _read(path).get_vocab() if empty and path.is_file() else {}
+    return {role: token if (token := OWN.get(role)) in vocab else None for role in empty}
 
 
 def _least_size(folder: Path) -> int:
-    """Tokens that a vocabulary from these files has at the least."""
+    """The least number of tokens that a vocabulary from these files has."""
     if not (folder / "tokenizer.json").is_file():
         if (folder / "vocab.json").is_file():
             return max(len(read_json(folder / "vocab.json")), 1)
@@ -149,11 +149,11 @@ def _least_size(folder: Path) -> int:
 
 
 def _check_packages(folder: Path) -> None:
-    """Raises NoTokenizer where transformers would need a package that is not installed, and would not say so."""
-    there = _vocabularies(folder)
-    if "tokenizer.json" in there:
+    """Raises NoTokenizer where transformers needs a package that is not installed: its own error does not name it."""
+    files = _vocabularies(folder)
+    if "tokenizer.json" in files:
         return
-    for name in there:
+    for name in files:
         module, packages = NEEDED.get(name, ("", ""))
         if name == "tokenizer.model" and _is_tiktoken(folder / name):
             module, packages = NEEDED["tiktoken.model"]
@@ -163,7 +163,7 @@ def _check_packages(folder: Path) -> None:
 
 
 def _refused(folder: Path, error: Exception) -> NoTokenizer:
-    """What transformers could not load, as one sentence: code of the model's own, files that do not suffice, or why."""
+    """The error for what transformers cannot load: code of the model's own, missing files, or its own message."""
     auto_map = read_json(folder / "tokenizer_config.json").get("auto_map")
     if auto_map:
         return _own_code(folder, auto_map)
@@ -194,6 +194,6 @@ def _check_no_pointer(path: Path) -> None:
 
 
 def _is_tiktoken(path: Path) -> bool:
-    """Whether tokenizer.model is in tiktoken's form, as Meta's Llama 3 files are: a token in base 64 and its rank."""
+    """Whether tokenizer.model is in tiktoken's format, as Meta's Llama 3: lines of a token in base 64 and its rank."""
     with path.open("rb") as file:
         return re.fullmatch(rb"[A-Za-z0-9+/=]+ \d+\s*", file.readline(200)) is not None

@@ -18,7 +18,7 @@ from cutaway.text.gguf_splits import split_of
 from cutaway.text.parts import Parts, add_ends
 from cutaway.text.spelling import SPACE
 
-# Kinds of llama.cpp's that are not built here, as they are called elsewhere
+# llama.cpp's kinds of vocabularies that are not built here, and their usual names
 OTHERS = {"bert": "WordPiece", "t5": "SentencePiece unigram", "rwkv": "RWKV", "plamo2": "PLaMo-2"}
 TEMPLATE = "tokenizer.chat_template"
 
@@ -37,12 +37,12 @@ def parts_from_gguf(metadata: dict[str, Any]) -> Parts:
         raise
     except Exception as error:  # tokenizers raises bare Exception on merges that do not fit the vocabulary
         raise _broken(str(error)) from error
-    ids, passed_over = role_ids(metadata)
+    ids, ignored = role_ids(metadata)
     names = {role: tokens_of(metadata)[id_] for role, id_ in ids.items()}
     _add_special_tokens(backend, metadata, names)
     _add_template(backend, metadata, names)
     template, chosen = _chat_template(metadata)
-    return Parts(backend, names, template, (*notes, *passed_over, *chosen))
+    return Parts(backend, names, template, (*notes, *ignored, *chosen))
 
 
 def _check_kind(kind: Any, metadata: dict[str, Any]) -> None:
@@ -56,7 +56,7 @@ def _check_kind(kind: Any, metadata: dict[str, Any]) -> None:
 
 
 def _chat_template(metadata: dict[str, Any]) -> tuple[str | None, list[str]]:
-    """The plain template, which is the default of several; a named one only where it stands alone."""
+    """The plain template, which is the default of several; a named one only where it is the only one. And notes."""
     plain = metadata.get(TEMPLATE)
     named = {key.removeprefix(f"{TEMPLATE}."): text for key, text in metadata.items() if key.startswith(f"{TEMPLATE}.")}
     if plain or not named:
@@ -71,9 +71,9 @@ def _chat_template(metadata: dict[str, Any]) -> tuple[str | None, list[str]]:
 def tokenizer_files_from_gguf(metadata: dict[str, Any], folder: Path) -> tuple[str, ...]:
     """Write tokenizer.json and tokenizer_config.json, from which transformers builds the same tokenizer.
 
-    The class named in the config is the one that takes tokenizer.json as it is; BOS and EOS are in its template,
-    so no add_bos_token is written: transformers would rebuild the template from it. Returns the tokenizer's notes;
-    raises as parts_from_gguf.
+    The class named in the config uses tokenizer.json unchanged. BOS and EOS are in its template; add_bos_token is not
+    written, since transformers would rebuild the template from it. Returns the tokenizer's notes; raises as
+    parts_from_gguf.
     """
     parts = parts_from_gguf(metadata)
     architecture = metadata.get("general.architecture")
@@ -93,7 +93,7 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], folder: Path) -> tuple[s
 
 
 def _byte_level(metadata: dict[str, Any]) -> tuple[Backend, list[str]]:
-    """GPT-2's kind: the file gives the merges in order."""
+    """GPT-2's kind: the file lists the merges in order."""
     split, notes = split_of(metadata)
     if "tokenizer.ggml.merges" not in metadata:
         raise _broken("byte-level tokens without tokenizer.ggml.merges")
@@ -109,18 +109,18 @@ def _byte_level(metadata: dict[str, Any]) -> tuple[Backend, list[str]]:
 
 def _merges(metadata: dict[str, Any]) -> list[tuple[str, str]]:
     pairs = (merge.partition(" ") for merge in metadata["tokenizer.ggml.merges"])
-    merges, known = [(left, right) for left, _, right in pairs], set(tokens_of(metadata))
+    merges, tokens = [(left, right) for left, _, right in pairs], set(tokens_of(metadata))
     for left, right in merges:  # the tokenizers library panics at some that do not fit
-        if not {left, right, left + right} <= known:
+        if not {left, right, left + right} <= tokens:
             raise _broken(f"the merge {left!r} {right!r} of what are no tokens")
     return merges
 
 
 def _sentencepiece(metadata: dict[str, Any]) -> tuple[Backend, list[str]]:
-    """Llama 2's kind: unknown characters become bytes. The file gives scores, from which the merges follow; merges
-    beside them are those of the model's tokenizer.json, made from the scores before a converter could lose them."""
+    """Llama 2's kind: unknown characters become bytes. The merges follow from the file's scores; where the file lists
+    merges too, they are those of the model's tokenizer.json, and converters cannot have lost their order."""
     architecture = str(metadata.get("general.architecture"))
-    if architecture.startswith("gemma"):  # its scores are not the order of its merges, and its spaces are spelled twice
+    if architecture.startswith("gemma"):  # its scores are not the order of its merges, and spaces have two spellings
         found = f"a SentencePiece vocabulary of {architecture} in a GGUF file"
         raise NoTokenizer(found, "Llama 2's rules", "use the model's folder from the hub instead")
     tokens, unknown = tokens_of(metadata), role_ids(metadata)[0].get("unk_token", 0)
@@ -130,12 +130,12 @@ def _sentencepiece(metadata: dict[str, Any]) -> tuple[Backend, list[str]]:
     backend = Backend(model)
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     spaces = normalizers.Replace(" ", SPACE)
-    # SentencePiece's own rule, as in Llama 2's tokenizer.json: a space is put before the text, whatever it starts with.
-    normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if prefix else spaces
-    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.normalizer = normalizer
+    # SentencePiece's own rule, as in Llama 2's tokenizer.json: a space is prepended, whatever the text starts with.
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if prefix else spaces
     strip = [decoders.Strip(" ", 1, 0)] if prefix else []
-    backend.decoder = decoders.Sequence([*steps, *strip])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
     if metadata.get("tokenizer.ggml.remove_extra_whitespaces"):
         notes = [*notes, "the GGUF file says remove_extra_whitespaces, which is read for unigram vocabularies only"]
     return backend, notes
@@ -158,7 +158,7 @@ BUILDERS: dict[str, Builder] = {"gpt2": _byte_level, "llama": _sentencepiece}
 
 
 def merges_from_scores(tokens: list[str], scores: Any, types: list[int]) -> list[tuple[str, str]]:
-    """The merges that SentencePiece would make, best score first: every way to cut a token into two tokens."""
+    """The merges that SentencePiece would make, best score first: every split of a token into two tokens."""
     normal = {token for token, kind in zip(tokens, types, strict=True) if kind in (NORMAL, USER_DEFINED)}
     found: list[tuple[float, int, int, str, str]] = []
     for token, score in zip(tokens, scores, strict=True):
@@ -174,19 +174,18 @@ def _vocabulary(metadata: dict[str, Any]) -> dict[str, int]:
 
 
 def _add_special_tokens(backend: Backend, metadata: dict[str, Any], names: dict[str, str]) -> None:
-    """Control tokens and tokens with a role are special; user-defined ones are only never cut."""
+    """Control tokens and tokens with a role are special; user-defined ones are not, but are never split."""
     tokens = tokens_of(metadata)
     ending = {tokens[id_] for id_ in end_ids(metadata)}
     typed = list(zip(tokens, types_of(metadata), strict=True))
     special = [token for token, kind in typed if kind == CONTROL or token in ending or token in names.values()]
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
-    known = set(special)
-    whole = [token for token, kind in typed if kind == USER_DEFINED and token not in known]
-    backend.add_tokens([AddedToken(token, normalized=False, special=False) for token in whole])
+    unsplit = [token for token, kind in typed if kind == USER_DEFINED and token not in set(special)]
+    backend.add_tokens([AddedToken(token, normalized=False, special=False) for token in unsplit])
 
 
 def _add_template(backend: Backend, metadata: dict[str, Any], names: dict[str, str]) -> None:
-    """BOS before and EOS after a text, where the file says so or its kind implies it (as llama.cpp does)."""
+    """BOS before and EOS after a text, as the file says or, as in llama.cpp, its kind implies."""
     implied = metadata["tokenizer.ggml.model"] == "llama" or split_of(metadata)[0].bos
     bos = metadata.get("tokenizer.ggml.add_bos_token", implied)
     add_ends(backend, names, bos=bos, eos=metadata.get("tokenizer.ggml.add_eos_token", False))

@@ -1,7 +1,7 @@
-"""A tokenizer from `tokenizer.model` and the small files beside it, by the rules that SentencePiece itself follows.
+"""A tokenizer from `tokenizer.model` and the small files beside it, by SentencePiece's own rules.
 
 It does not read the bytes of the file (sentencepiece_file.py does), nor a tokenizer.json. Ids of a plain text are
-SentencePiece's own; BOS, EOS and added tokens follow transformers' LlamaTokenizer as models were trained with it.
+SentencePiece's; BOS, EOS and added tokens are those of transformers' LlamaTokenizer, as models were trained with it.
 """
 
 import re
@@ -18,12 +18,12 @@ from cutaway.text.parts import NAMES, Parts, add_ends
 from cutaway.text.sentencepiece_file import Kind, Method, SentencePieces, read_sentencepiece
 from cutaway.text.spelling import SPACE
 
-# The classes whose ids are those of the file. Others shift them (XGLM) or have rules of their own (Gemma).
+# The classes whose ids are the file's. Others shift them (XGLM) or have their own rules (Gemma).
 CLASSES = (None, "LlamaTokenizer", "LLaMATokenizer", "PreTrainedTokenizer", "TokenizersBackend")
 
 
 def parts_from_sentencepiece(folder: Path) -> Parts:
-    """The tokenizer of a folder's tokenizer.model. Raises NoTokenizer for a file that is none or is cut in two, and
+    """The tokenizer of a folder's tokenizer.model. Raises NoTokenizer for a file that is none or is truncated, and
     for what no backend computes (word models, spaces as suffixes)."""
     try:
         model = read_sentencepiece((folder / "tokenizer.model").read_bytes())
@@ -47,9 +47,9 @@ def parts_from_sentencepiece(folder: Path) -> Parts:
 
 
 def _renamed(model: SentencePieces, settings: Settings) -> tuple[SentencePieces, Settings]:
-    """Pieces under the names that the added tokens give their ids: a placeholder of the file that got a meaning."""
-    known = set(model.pieces)
-    new = {i: t.content for i, t in settings.added.items() if i < len(model.pieces) and t.content not in known}
+    """The model with the placeholder pieces renamed to which the added tokens give another name."""
+    old = set(model.pieces)
+    new = {i: t.content for i, t in settings.added.items() if i < len(model.pieces) and t.content not in old}
     pieces = [new.get(i, piece) for i, piece in enumerate(model.pieces)]
     kinds = [Kind.CONTROL if i in new else kind for i, kind in enumerate(model.kinds)]
     special = {token.content for token in (*settings.names.values(), *settings.special)}
@@ -58,24 +58,24 @@ def _renamed(model: SentencePieces, settings: Settings) -> tuple[SentencePieces,
 
 
 def _as_written(token: AddedToken, special: bool) -> AddedToken:
-    """The token, looked for in the text as it was written: what is between two of them is normalized by itself."""
+    """The token, matched in the text before normalization: each span between two of them is normalized by itself."""
     flags = {"lstrip": token.lstrip, "rstrip": token.rstrip, "single_word": token.single_word}
     return AddedToken(token.content, special=special or token.special, normalized=False, **flags)
 
 
 def _backend(model: SentencePieces, settings: Settings) -> Backend:
     backend = Backend(_unigram(model) if model.method is Method.UNIGRAM else _bpe(model, settings))
-    prefix = model.add_dummy_prefix and settings.said.get("add_prefix_space") is not False
-    # Without "legacy", only the start of a text gets a space, not each stretch between special tokens
-    each = settings.said.get("legacy") is not False or not model.escape_whitespaces
+    prefix = model.add_dummy_prefix and settings.config.get("add_prefix_space") is not False
+    # Without "legacy", only the start of a text gets a space, not each span between special tokens
+    each = settings.config.get("legacy") is not False or not model.escape_whitespaces
     backend.normalizer = normalizers.Sequence(_normalizers(model, prefix and each))
     cuts: list[pre_tokenizers.PreTokenizer] = []
     if prefix and not each:
         cuts.append(pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="first", split=False))
-    if whole := [piece for piece, kind in zip(model.pieces, model.kinds, strict=True) if kind is Kind.USER_DEFINED]:
-        pattern = "|".join(re.escape(piece) for piece in sorted(whole, key=len, reverse=True))
+    if unsplit := [piece for piece, kind in zip(model.pieces, model.kinds, strict=True) if kind is Kind.USER_DEFINED]:
+        pattern = "|".join(re.escape(piece) for piece in sorted(unsplit, key=len, reverse=True))
         cuts.append(pre_tokenizers.Split(Regex(pattern), behavior="isolated"))
-    if model.method is Method.UNIGRAM and model.byte_fallback:  # a text that spells <0x41> is no byte
+    if model.method is Method.UNIGRAM and model.byte_fallback:  # the characters <0x41> in a text are no byte token
         cuts.append(pre_tokenizers.Split(Regex("<(?=0x[0-9A-F]{2}>)"), behavior="merged_with_previous"))
     if cuts:
         backend.pre_tokenizer = pre_tokenizers.Sequence(cuts)
@@ -93,7 +93,7 @@ def _unigram(model: SentencePieces) -> models.Model:
 
 def _bpe(model: SentencePieces, settings: Settings) -> models.Model:
     vocab = {piece: i for i, piece in enumerate(model.pieces)}
-    # An added token stands under the very id that the files give it, were there a gap before it
+    # An added token keeps the id that the files give it, even after a gap
     vocab |= {t.content: i for i, t in settings.added.items() if i >= len(model.pieces) and t.content not in vocab}
     merged = [int(kind) if kind is Kind.NORMAL else int(Kind.CONTROL) for kind in model.kinds]
     unknown = model.roles.get("unk_token")
@@ -103,13 +103,13 @@ def _bpe(model: SentencePieces, settings: Settings) -> models.Model:
         unk_token=None if unknown is None else model.pieces[unknown],
         fuse_unk=True,
         byte_fallback=model.byte_fallback,
-        # User-defined pieces are never merged from others: between the cuts they are taken whole
+        # User-defined pieces are never merged from others: they are isolated, then looked up
         ignore_merges=Kind.USER_DEFINED in model.kinds,
     )
 
 
 def _normalizers(model: SentencePieces, prefix: bool) -> list[normalizers.Normalizer]:
-    """In SentencePiece's order (normalizer.cc): the rules, extra spaces (spaces alone), the added one, escaping."""
+    """In SentencePiece's order (normalizer.cc): the rules, extra spaces (only U+0020), the prepended one, escaping."""
     steps: list[normalizers.Normalizer] = []
     if model.charsmap:
         steps.append(normalizers.Precompiled(model.charsmap))
@@ -126,15 +126,14 @@ def _normalizers(model: SentencePieces, prefix: bool) -> list[normalizers.Normal
 def _add_special_tokens(
     backend: Backend, model: SentencePieces, settings: Settings, names: list[str], folder: Path
 ) -> None:
-    """Control pieces, roles and added tokens, the ones with an id first: they are never cut, and have no space put
-    before them."""
+    """Add control pieces, roles and added tokens, those with an id first: never split, no space prepended."""
     control = [piece for piece, kind in zip(model.pieces, model.kinds, strict=True) if kind is Kind.CONTROL]
     of_files = [_as_written(token, True) for token in (*settings.names.values(), *settings.special)]
     own = [AddedToken(token, special=True, normalized=False) for token in dict.fromkeys([*names, *control])]
-    said = {token.content for token in settings.added.values()} | {token.content for token in of_files}
-    add_tokens(backend, [token for token in own if token.content not in said])
-    add_tokens(backend, [token for _, token in sorted(settings.added.items())])
     by_id = {token.content for token in settings.added.values()}
+    in_files = by_id | {token.content for token in of_files}
+    add_tokens(backend, [token for token in own if token.content not in in_files])
+    add_tokens(backend, [token for _, token in sorted(settings.added.items())])
     add_tokens(backend, [token for token in of_files if token.content not in by_id])
     for id_, token in settings.added.items():
         if backend.token_to_id(token.content) != id_:
@@ -143,7 +142,7 @@ def _add_special_tokens(
 
 
 def _add_template(backend: Backend, names: dict[str, str], settings: Settings) -> tuple[str, ...]:
-    """BOS before a text and EOS after it as the files say; where they say nothing, BOS alone. Returns the notes."""
+    """BOS before a text and EOS after it, as the files say; by default BOS only. Returns the notes."""
     add_ends(backend, names, bos=settings.add_bos is not False, eos=bool(settings.add_eos))
     if settings.add_bos is None and "bos_token" in names:
         bos = names["bos_token"]

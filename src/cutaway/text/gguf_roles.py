@@ -1,6 +1,6 @@
-"""Which ids of a GGUF vocabulary have a role: those that begin, end, pad a text, by key and by their spelling.
+"""Roles of ids in a GGUF vocabulary: BOS, EOS, padding, by metadata key and by their spelling.
 
-It does not know how a text is cut into tokens (from_gguf.py). Keys and rules: llama.cpp's llama-vocab.cpp.
+It does not know how a text is split into tokens (from_gguf.py). Keys and rules: llama.cpp's llama-vocab.cpp.
 """
 
 from typing import Any
@@ -16,18 +16,18 @@ ROLES = {
     "sep_token": "seperator_token_id",
     "mask_token": "mask_token_id",
 }
-ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")  # of a text, a turn, a message
-TEMPLATE_NAMES = "tokenizer.chat_templates"  # a list of them, each under tokenizer.chat_template.NAME
-# What SentencePiece files mean where they leave a key out
+ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")  # of a text, a chat turn, a message
+TEMPLATE_NAMES = "tokenizer.chat_templates"  # a list of names, each under tokenizer.chat_template.NAME
+# Defaults of SentencePiece files
 SENTENCEPIECE = {"unk_token": (0, "<unk>"), "bos_token": (1, "<s>"), "eos_token": (2, "</s>")}
-# Tokens that end a turn or a text whatever the keys say: many files name only one of a model's several ends.
+# Tokens that end a chat turn or a text whatever the keys say: many files name only one of several.
 SPELLED_ENDS = frozenset(
     "<|eot_id|> <|eom_id|> <|im_end|> <|end|> <end_of_turn> <|endoftext|> <|end_of_text|> <EOT> _<EOT> "
     "<｜end▁of▁sentence｜> <end_of_utterance>".split()
 )
 
 
-# Keys with one value → its type; keys with one value a token, or a merge → the type of each
+# Keys with one value → its type; keys with one value per token or merge → the type of each
 ONE: dict[str, type] = {
     **dict.fromkeys([*ROLES.values(), *ENDS], int),
     **dict.fromkeys(("add_bos_token", "add_eos_token", "add_space_prefix", "remove_extra_whitespaces"), bool),
@@ -37,7 +37,7 @@ MANY: dict[str, tuple[type, ...]] = {"tokens": (str,), "merges": (str,), "token_
 
 
 def unsound(metadata: dict[str, Any]) -> str | None:
-    """The first value of `tokenizer.*` of a wrong type or length, as the file says it; None where all are sound."""
+    """The first value of `tokenizer.*` of a wrong type or length, as text; None where all are sound."""
     for key, kind in ONE.items():
         value = metadata.get(f"tokenizer.ggml.{key}")
         if value is not None and type(value) is not kind:
@@ -54,25 +54,25 @@ def unsound(metadata: dict[str, Any]) -> str | None:
 
 
 def tokens_of(metadata: dict[str, Any]) -> list[str]:
-    """The vocabulary in the order of its ids; a token without a spelling gets one, as in llama.cpp."""
+    """The vocabulary in the order of its ids; an empty token gets a spelling, as in llama.cpp."""
     tokens = metadata.get("tokenizer.ggml.tokens") or []
     return [token or f"[EMPTY_{id_}]" for id_, token in enumerate(tokens)]
 
 
 def types_of(metadata: dict[str, Any]) -> list[int]:
-    """Each token's type; all are normal where the file has none."""
+    """Each token's type; all normal where the file has none."""
     types = metadata.get("tokenizer.ggml.token_type")
     return [NORMAL] * len(tokens_of(metadata)) if types is None else [int(kind) for kind in types]
 
 
 def role_ids(metadata: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
-    """Role → id, and what should be known: ids that no token has are passed over."""
+    """Role → id, and notes: ids that no token has are ignored."""
     tokens = tokens_of(metadata)
-    said = {role: metadata.get(f"tokenizer.ggml.{key}") for role, key in ROLES.items()}
-    ids = {role: int(id_) for role, id_ in said.items() if id_ is not None}
+    stated = {role: metadata.get(f"tokenizer.ggml.{key}") for role, key in ROLES.items()}
+    ids = {role: int(id_) for role, id_ in stated.items() if id_ is not None}
     if metadata.get("tokenizer.ggml.model") == "llama":
-        usual = {role: id_ for role, (id_, spelling) in SENTENCEPIECE.items() if tokens[id_ : id_ + 1] == [spelling]}
-        ids = usual | ids
+        defaults = {role: id_ for role, (id_, spelling) in SENTENCEPIECE.items() if tokens[id_ : id_ + 1] == [spelling]}
+        ids = defaults | ids
     beyond = {role: id_ for role, id_ in ids.items() if tokens and not 0 <= id_ < len(tokens)}
     listed = ", ".join(f"{ROLES[role]}={id_}" for role, id_ in beyond.items())
     note = f"the GGUF file says {listed}, which its vocabulary of {len(tokens)} tokens does not have: passed over"
@@ -80,7 +80,7 @@ def role_ids(metadata: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
 
 
 def end_ids(metadata: dict[str, Any]) -> list[int]:
-    """Ids that end a text, in order: those that a key names, and those that are ends by their spelling."""
+    """Ids that end a text, in order: those named by a key, and those whose spelling is in SPELLED_ENDS."""
     tokens, types = tokens_of(metadata), types_of(metadata)
     keyed = {metadata.get(f"tokenizer.ggml.{key}") for key in ENDS} | {role_ids(metadata)[0].get("eos_token")}
     ids = {int(id_) for id_ in keyed if id_ is not None and (not tokens or 0 <= int(id_) < len(tokens))}

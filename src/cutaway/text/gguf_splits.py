@@ -1,4 +1,4 @@
-"""How a byte-level vocabulary's texts are cut before the merges, by the name that a GGUF file has for the rule.
+"""Pre-tokenizers of byte-level vocabularies, by their names in GGUF files.
 
 It does not know tokens nor merges. The names (tokenizer.ggml.pre) and what each implies are llama.cpp's
 (llama-vocab.cpp); the patterns are those of the models' own tokenizer.json.
@@ -15,8 +15,8 @@ from cutaway.text.gguf_roles import tokens_of
 
 @dataclass(frozen=True)
 class Split:
-    """patterns: each isolates its matches, in turn. then_gpt2: GPT-2's pattern last. whole_words: a word that is a
-    token is taken whole, even where its merges would not reach it. bos: a text begins with BOS unless the file says
+    """patterns: each isolates its matches, one after another. then_gpt2: GPT-2's pattern last. whole_words: a word that
+    is in the vocabulary is one token, even where no merges lead to it. bos: a text begins with BOS unless the file says
     otherwise. composed: characters are composed first (Unicode NFC)."""
 
     patterns: tuple[str, ...]
@@ -26,14 +26,14 @@ class Split:
     composed: bool = False
 
     def pre_tokenizer(self) -> pre_tokenizers.PreTokenizer:
-        """The rule for the tokenizers library."""
+        """The tokenizers library's pre-tokenizer."""
         cuts = [_cut(pattern) for pattern in self.patterns]
         last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=self.then_gpt2)
         return pre_tokenizers.Sequence([*cuts, last]) if cuts else last
 
 
 def _cut(pattern: str) -> pre_tokenizers.PreTokenizer:
-    if pattern == DIGIT:  # the class that those tokenizer.json have: it knows a newer Unicode than the pattern
+    if pattern == DIGIT:  # the class in those tokenizer.json files: its Unicode is newer than the pattern's
         return pre_tokenizers.Digits(individual_digits=True)
     return pre_tokenizers.Split(Regex(pattern), behavior="isolated")
 
@@ -80,7 +80,7 @@ GPT2_SIZE, GPT2_LAST = 50_257, "<|endoftext|>"
 
 
 def split_of(metadata: dict[str, Any]) -> tuple[Split, list[str]]:
-    """The rule of this file, and what should be known of the choice. Raises NoTokenizer for a name not known here."""
+    """The pre-tokenizer of this file, and notes. Raises NoTokenizer for an unknown name."""
     pre = metadata.get("tokenizer.ggml.pre", "default")
     if pre in SPLITS:
         return SPLITS[pre], []
@@ -96,7 +96,7 @@ def split_of(metadata: dict[str, Any]) -> tuple[Split, list[str]]:
 
 
 def _recognised(tokens: list[str]) -> str | None:
-    """The name of the rule, where a vocabulary is one that was published under a single rule."""
+    """The pre-tokenizer's name, where the vocabulary was only published with one."""
     if set(tokens) >= LLAMA3_TOKENS:
         return "llama-bpe"
     if tokens[QWEN2_FIRST : QWEN2_FIRST + 3] == QWEN2_TOKENS:

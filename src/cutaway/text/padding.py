@@ -1,6 +1,6 @@
-"""Ids on their way into a model: the mask of those that come padded without one, and whether each has a row.
+"""Ids checked for a model: the mask of padded ids without one, and whether the embedding has a row for each id.
 
-It does not know the texts that the ids came from, nor what the model makes of them.
+It does not know the texts that the ids came from, nor the model.
 """
 
 import warnings
@@ -14,10 +14,10 @@ from cutaway.text.pieces import Tokens
 
 
 def tokens_of_ids(ids: Tensor, pad_id: int | None, bos_id: int | None, eos_ids: frozenset[int]) -> Tokens:
-    """Tokens of ids [T] or [B, T] without a mask. Where rows of a batch begin or end with the pad token, and that is
-    no end of text, it is taken for padding, and a warning says so. Raises as Tokens.from_ids.
+    """Tokens of ids [T] or [B, T] without a mask. Pad tokens at the ends of rows are taken for padding, with a warning,
+    unless the pad token also ends texts. Raises as Tokens.from_ids.
 
-    A pad token that also begins texts (Qwen's) is padding only where two stand together at an end of some row.
+    A pad token that also begins texts (Qwen's) is padding only where some row begins or ends with two of them.
     transformers' generate infers the mask likewise, but masks a pad token inside a text too.
     """
     tokens = Tokens.from_ids(ids)
@@ -27,7 +27,7 @@ def tokens_of_ids(ids: Tensor, pad_id: int | None, bos_id: int | None, eos_ids: 
     mask_BT = (real_BT.cumsum(-1) > 0) & (real_BT.flip(-1).cumsum(-1).flip(-1) > 0)
     if pad_id == bos_id and int((~mask_BT).sum(-1).max()) < 2:
         return tokens
-    if bool(mask_BT.all()) or not bool(mask_BT.any(-1).all()):  # a row of nothing but padding is a text of that token
+    if bool(mask_BT.all()) or not bool(mask_BT.any(-1).all()):  # a row of pad tokens only is a text of that token
         return tokens
     count = int((~mask_BT).sum())
     warnings.warn(
@@ -39,10 +39,10 @@ def tokens_of_ids(ids: Tensor, pad_id: int | None, bos_id: int | None, eos_ids: 
 
 
 def fitting(tokens: Tokens, vocab_size: int, context: int) -> Tokens:
-    """The tokens as a model of so many rows and positions takes them.
+    """The tokens, checked against the rows of the embedding and the context.
 
-    What stands on padding is read by nothing: a pad token without a row there becomes the last one. Raises BadArgument
-    for another id without a row, BadText for a text longer than the context.
+    No real token reads padding: a pad id beyond the embedding becomes its last row. Raises BadArgument for another id
+    without a row, BadText for a text longer than the context.
     """
     real = tokens.ids[tokens.mask.bool()]
     lowest, highest = int(real.min()), int(real.max())

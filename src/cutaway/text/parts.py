@@ -1,6 +1,6 @@
-"""Parts: what every source of a tokenizer (a folder, a GGUF file) has to bring, and nothing more.
+"""Parts: what every source of a tokenizer (a folder, a GGUF file) provides.
 
-It does not know where they come from, nor what is done with them.
+It does not know the source, nor the tokenizer that is made of them.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")  # the special toke
 @dataclass(frozen=True)
 class Parts:
     """backend: the vocabulary and its rules. names: role → token, of the roles that the model has (see NAMES).
-    chat_template: how messages become one prompt, as Jinja. notes: sentences for the user on what was assumed."""
+    chat_template: in Jinja. notes: sentences for the user on what was assumed."""
 
     backend: Backend
     names: dict[str, str] = field(default_factory=dict)
@@ -23,7 +23,7 @@ class Parts:
 
 
 def add_ends(backend: Backend, names: dict[str, str], *, bos: bool, eos: bool) -> None:
-    """Have the backend put BOS before and EOS after each text, where it should and the model has them."""
+    """Have the backend put BOS before and EOS after each text, where asked for and the model has them."""
     before = [names["bos_token"]] if bos and "bos_token" in names else []
     after = [names["eos_token"]] if eos and "eos_token" in names else []
     ids = [(token, backend.token_to_id(token)) for token in dict.fromkeys([*before, *after])]

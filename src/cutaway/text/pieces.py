@@ -1,6 +1,6 @@
-"""Tokens: what a text becomes before it is numbers, and the numbers: ids, mask, positions.
+"""Tokens: the pieces of a batch of texts, and their numbers: ids, mask, positions.
 
-It does not know the tokenizer that cut the text, nor the model that reads it.
+It does not know the tokenizer that split the text, nor the model that reads it.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +18,9 @@ from cutaway.text.table import draw, visible
 class Piece:
     """One token of one text.
 
-    text: what the piece looks like to a reader (half a character is U+FFFD); bytes: what it stands for, possibly half
-    a character; span: where it stands in the text, in characters [start, end), or None where it does not (a BOS
-    that was added, padding). A piece inside a character of several bytes has the span of that character.
+    text: for a reader (an incomplete character is U+FFFD); bytes: exactly, possibly an incomplete character; span: in
+    characters of the text, [start, end), or None where it is not in the text (an added BOS, padding). A piece inside a
+    character of several bytes has the span of that character.
     """
 
     id: int
@@ -32,7 +32,7 @@ class Piece:
 
     @property
     def visible(self) -> str:
-        """The piece with nothing hidden: ␣ for a space, ↵ for a newline, <E2> for a byte of half a character."""
+        """The piece with invisible characters shown: ␣ for a space, ↵ for a newline, <E2> for a single byte."""
         return visible(self.bytes) if self.bytes else f"<id {self.id}>"
 
     def as_data(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Tokens:
     """A batch of token sequences.
 
     ids [B, T]; mask [B, T], 1 on real tokens and 0 on padding; positions [B, T] count the real tokens of a row
-    from 0 and are -1 on padding. pieces: one tuple a text, or None where the ids came without a text.
+    from 0 and are -1 on padding. pieces: one tuple for each text, or None where the ids came without a text.
     """
 
     ids: Tensor
@@ -63,8 +63,8 @@ class Tokens:
     ) -> "Tokens":
         """Tokens of ids [T] or [B, T], a tensor, an array or lists, and a mask of the same shape (all ones if None).
 
-        Raises BadArgument where the shapes do not fit, ids are not integers from 0 up, or the ones of a row of the
-        mask are not one run (padding may stand on the left and on the right, never inside a text).
+        Raises BadArgument where the shapes differ, ids are not integers from 0 up, or a row's ones in the mask are not
+        contiguous (padding may be on the left and on the right, never inside a text).
         """
         ids_BT = _integers(ids)
         mask_BT = torch.ones_like(ids_BT) if mask is None else _checked_mask(mask, ids_BT)
@@ -72,7 +72,7 @@ class Tokens:
 
     @cached_property
     def padded(self) -> bool:
-        """Whether any place is padding. Known once, so that a decoding step asks the device nothing."""
+        """Whether any position is padding. Cached, so that a decode step does not synchronize with the device."""
         return not bool(self.mask.all())
 
     @cached_property
@@ -83,8 +83,8 @@ class Tokens:
     @cached_property
     def last(self) -> Tensor:
         """Index along T of each text's last real token, [B]."""
-        steps_T = torch.arange(self.mask.shape[1], device=self.mask.device)
-        return (self.mask * steps_T).argmax(-1)
+        index_T = torch.arange(self.mask.shape[1], device=self.mask.device)
+        return (self.mask * index_T).argmax(-1)
 
     def to(self, device: torch.device | str) -> "Tokens":
         """The same tokens with their tensors on another device."""
@@ -98,7 +98,7 @@ class Tokens:
         return {**numbers, "pieces": pieces}
 
     def table(self, width: int = 80) -> str:
-        """Piece, id, mask and position of each token, one block a text, no line over `width` columns.
+        """Piece, id, mask and position of each token, one block for each text, no line over `width` columns.
 
         Raises BadArgument for a width under 24.
         """
@@ -111,8 +111,8 @@ class Tokens:
         return f"<Tokens {list(self.ids.shape)}; print them for pieces, ids, mask and positions>"
 
     def _block(self, row: int, width: int) -> str:
-        n_real, n_places = int(self.lengths[row]), self.ids.shape[1]
-        padding = f" + {n_places - n_real} padding" if n_real < n_places else ""
+        n_real, n_padding = int(self.lengths[row]), self.ids.shape[1] - int(self.lengths[row])
+        padding = f" + {n_padding} padding" if n_padding else ""
         marks = "; ⟨⟩ special" if self.pieces and any(p.special for p in self.pieces[row]) else ""
         count = f"{n_real} token{'s' * (n_real != 1)}"
         title = f"text {row + 1} of {len(self.ids)}: {count}{padding}{marks}"
@@ -132,7 +132,7 @@ class Tokens:
 
 
 def positions_of(mask_BT: Tensor) -> Tensor:
-    """Positions that follow the mask: the count of real tokens before each, and -1 on padding (as OPT counts)."""
+    """Positions from the mask: the number of real tokens before each, and -1 on padding (as in OPT)."""
     return mask_BT.cumsum(-1) * mask_BT - 1
 
 
@@ -147,7 +147,7 @@ def _integers(ids: Any) -> Tensor:
     if ids_BT.ndim != 2 or not whole or ids_BT.numel() == 0:
         found = f"ids of shape {list(ids_BT.shape)} and type {ids_BT.dtype}"
         raise BadArgument(found, "integers of shape [T] or [B, T], at least one", do)
-    ids_BT = ids_BT.long()  # torch has no smallest of the unsigned kinds
+    ids_BT = ids_BT.long()  # torch has no min() of the unsigned dtypes
     if int(ids_BT.min()) < 0:
         raise BadArgument(f"the id {int(ids_BT.min())}", "ids from 0 up", do)
     return ids_BT
@@ -159,9 +159,9 @@ def _checked_mask(mask: Any, ids_BT: Tensor) -> Tensor:
     if mask_BT.shape != ids_BT.shape:
         found = f"a mask of shape {list(mask_BT.shape)} for ids of shape {list(ids_BT.shape)}"
         raise BadArgument(found, "one number for each id", "pass a mask of the ids' shape, or none")
-    for row, places in enumerate(mask_BT.tolist()):
-        ones = [place for place, one in enumerate(places) if one]
-        if not ones or ones[-1] - ones[0] + 1 != len(ones) or any(one not in (0, 1) for one in places):
+    for row, values in enumerate(mask_BT.tolist()):
+        ones = [index for index, value in enumerate(values) if value]
+        if not ones or ones[-1] - ones[0] + 1 != len(ones) or any(value not in (0, 1) for value in values):
             found = f"row {row} of a mask with {len(ones)} ones" + (", not in one run" if ones else "")
             expected = "one run of ones a text, and 0 on the padding beside it"
             raise BadArgument(found, expected, "put the padding on the left or the right of the text")

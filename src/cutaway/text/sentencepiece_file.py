@@ -1,6 +1,6 @@
-"""Reads a SentencePiece model file (`tokenizer.model`): its pieces, and what it says of training and normalizing.
+"""Reads a SentencePiece model file (`tokenizer.model`): its pieces, and its settings of training and normalizing.
 
-It does not know how a text is cut by them, nor the other files of a folder. The format is the protocol buffer
+It does not know how a text is split by them, nor the other files of a folder. The format is the protocol buffer
 sentencepiece_model.proto of SentencePiece; fields that change no id are skipped.
 """
 
@@ -24,7 +24,7 @@ class Kind(IntEnum):
 
 
 class Method(IntEnum):
-    """How the pieces were found, hence how a text is cut (TrainerSpec.ModelType)."""
+    """How the pieces were found, hence how a text is split (TrainerSpec.ModelType)."""
 
     UNIGRAM = 1
     BPE = 2
@@ -34,8 +34,8 @@ class Method(IntEnum):
 
 @dataclass(frozen=True)
 class SentencePieces:
-    """pieces, scores and kinds by id. bos, eos, unk, pad: ids, None where the model has none. charsmap: the compiled
-    normalization rules, empty for none. The rest are the file's own settings, under their own names."""
+    """pieces, scores and kinds by id. roles: role → id. charsmap: the compiled normalization rules, empty for none. The
+    rest are the file's own settings, under their own names."""
 
     pieces: list[str]
     scores: list[float]
@@ -59,7 +59,7 @@ def read_sentencepiece(data: bytes) -> SentencePieces:
             pieces.append(_piece(value))
         elif number in specs:
             specs[number] |= dict(_fields(_bytes(value)))
-    if not pieces or not all(specs.values()):  # the settings follow the pieces, so a file cut in two lacks them
+    if not pieces or not all(specs.values()):  # the settings follow the pieces, so a truncated file lacks them
         raise ValueError("a SentencePiece model that ends too early")
     if len({piece for piece, _, _ in pieces}) != len(pieces):
         raise ValueError("a piece under two ids")

@@ -1,7 +1,7 @@
 """How a vocabulary spells text in its tokens: GPT-2's byte alphabet, SentencePiece's spaces, or its decoder's own way.
 
-It does not know a text, nor where the vocabulary came from. What a token stands for follows the vocabulary's own
-decoder, so that joined bytes and decoded ids never disagree.
+It does not know a text, nor where the vocabulary came from. A token's bytes follow the vocabulary's own decoder, so
+that the bytes of all tokens and the decoded ids never disagree.
 """
 
 import json
@@ -30,7 +30,7 @@ def byte_alphabet() -> dict[str, int]:
 _ALPHABET = byte_alphabet()
 
 
-# Steps of a decoder that look at one token, and at most at whether it is the first or the last
+# Decoders that read one token at a time, and at most whether it is the first or the last
 BY_TOKEN = {"none", "Replace", "Strip", "WordPiece", "BPEDecoder", "Metaspace"}
 Kind = Literal["bytes", "pieces", "words", "whole"]
 
@@ -41,7 +41,7 @@ class Spelling:
 
     "bytes": GPT-2's alphabet. "pieces": SentencePiece's, each token by itself. "words": by a decoder for which a token
     depends at most on being the first or the last (WordPiece, Metaspace, a suffix, none). "whole": by any other.
-    byte_fallback: <0xE2> is a byte. strips: leading spaces that decoding drops, because encoding put them there.
+    byte_fallback: <0xE2> is a byte. strips: leading spaces that decoding drops, since encoding added them.
     join: the text of tokens, by the vocabulary's decoder.
     """
 
@@ -51,10 +51,10 @@ class Spelling:
     join: Callable[[Sequence[str]], str] = field(default="".join, compare=False)
 
     def bytes_of(self, token: str) -> bytes:
-        """What a token stands for inside a text, possibly half a character."""
+        """A token's bytes inside a text, possibly an incomplete character."""
         if self.kind == "bytes":
-            known = all(character in _ALPHABET for character in token)
-            return bytes(_ALPHABET[character] for character in token) if known else token.encode()
+            spelled = all(character in _ALPHABET for character in token)
+            return bytes(_ALPHABET[character] for character in token) if spelled else token.encode()
         if self.is_byte(token):
             return bytes.fromhex(token[3:5])
         if self.kind == "pieces":
@@ -66,11 +66,11 @@ class Spelling:
         return self.byte_fallback and _BYTE.fullmatch(token) is not None
 
     def _between(self, token: str) -> str:
-        """What a decoder makes of a token between two others, its spaces too; by itself where these two change."""
-        alone, pair, three = (self.join(tokens) for tokens in (["x"], ["x", "x"], ["x", token, "x"]))
-        after = pair.removeprefix(alone)
-        if three.startswith(alone) and three.endswith(after) and len(three) >= len(alone) + len(after):
-            return three[len(alone) : len(three) - len(after)]
+        """The decoded token between two others, with its spaces; by itself where it changes the other two."""
+        first, pair, three = (self.join(tokens) for tokens in (["x"], ["x", "x"], ["x", token, "x"]))
+        after = pair.removeprefix(first)
+        if three.startswith(first) and three.endswith(after) and len(three) >= len(first) + len(after):
+            return three[len(first) : len(three) - len(after)]
         return self.join([token])
 
 
@@ -96,5 +96,5 @@ def spelling_of(backend: Backend) -> Spelling:
 
 
 def _join(backend: Backend, tokens: Sequence[str]) -> str:
-    """As tokenizers decodes: without a decoder, tokens stand side by side with a space between them."""
+    """As tokenizers decodes: without a decoder, tokens are separated by spaces."""
     return backend.decoder.decode(list(tokens)) if backend.decoder else " ".join(tokens)

@@ -1,4 +1,4 @@
-"""StreamDecoder: ids one by one to text, never half a character, never a character that could still change.
+"""StreamDecoder: ids one by one to text, never an incomplete character, never one that could still change.
 
 It does not know which model writes the ids, nor when it stops.
 """
@@ -12,10 +12,10 @@ from cutaway.text.tokenizer import Tokenizer
 
 
 class StreamDecoder:
-    """Joined, what `push` and the final `flush` return is what `Tokenizer.decode` makes of all ids at once.
+    """The concatenated results of `push` and the final `flush` equal `Tokenizer.decode` of all ids at once.
 
-    after: ids of the text that this one goes on from. A space between the two is then told, where decoding the new ids
-    alone would take it for the one that SentencePiece puts before a text.
+    after: ids of the text before these. A space between the two is then kept, which decoding the new ids by themselves
+    would take for the one that SentencePiece puts before a text.
     """
 
     def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> None:
@@ -25,7 +25,7 @@ class StreamDecoder:
         self._text: _Stream = STREAMS[tokenizer.spelling.kind](tokenizer.spelling, before[-1:])
 
     def push(self, id: int) -> str:
-        """The new text that this id settles: empty for special tokens and for half a character."""
+        """The new text that this id completes: empty for special tokens and for an incomplete character."""
         token = self._tokenizer.token(id)
         return "" if token is None or id in self._skipped else self._text.push(token)
 
@@ -57,7 +57,7 @@ class _Bytes:
 
 
 class _Pieces:
-    """SentencePiece's vocabularies: each piece by itself, a run of byte-fallback tokens as a whole."""
+    """SentencePiece's vocabularies: each piece by itself, a run of byte-fallback tokens as one."""
 
     def __init__(self, spelling: Spelling, before: list[str]) -> None:
         self._spelling, self._to_strip = spelling, 0 if before else spelling.strips
@@ -66,7 +66,7 @@ class _Pieces:
     def push(self, token: str) -> str:
         data = self._spelling.bytes_of(token)
         if self._spelling.is_byte(token):
-            self._run += data  # held back: one wrong byte later on would spoil the whole run
+            self._run += data  # held back: one invalid byte makes every byte of the run U+FFFD
             return ""
         return self._stripped(self._end_run() + data.decode())
 
@@ -74,7 +74,7 @@ class _Pieces:
         return self._stripped(self._end_run())
 
     def _end_run(self) -> str:
-        """A run of byte-fallback tokens is text only as a whole; else each byte is one U+FFFD, as in tokenizers."""
+        """The text of a run of byte-fallback tokens; each byte is one U+FFFD where one is invalid, as in tokenizers."""
         run, self._run = self._run, b""
         try:
             return run.decode()
@@ -92,7 +92,7 @@ class _Pieces:
 
 
 class _Words:
-    """Vocabularies whose decoder asks for the first token or the last: what a token adds to the one before it."""
+    """Vocabularies whose decoder depends on the first or last token: what a token adds to the one before it."""
 
     def __init__(self, spelling: Spelling, before: list[str]) -> None:
         self._join, self._before = spelling.join, before
@@ -108,7 +108,7 @@ class _Words:
 
 
 class _Whole:
-    """Vocabularies whose decoder may change any of its text later: all of it comes at the end."""
+    """Vocabularies whose decoder may change earlier text: all of it comes at the end."""
 
     def __init__(self, spelling: Spelling, before: list[str]) -> None:
         self._join, self._before = spelling.join, before
@@ -121,9 +121,9 @@ class _Whole:
     def flush(self) -> str:
         if not self._tokens:
             return ""
-        known = self._join(self._before) if self._before else ""
+        before = self._join(self._before) if self._before else ""
         text = self._join([*self._before, *self._tokens])
-        return text.removeprefix(known) if text.startswith(known) else self._join(self._tokens)
+        return text.removeprefix(before) if text.startswith(before) else self._join(self._tokens)
 
 
 STREAMS: dict[str, type[_Stream]] = {"bytes": _Bytes, "pieces": _Pieces, "words": _Words, "whole": _Whole}

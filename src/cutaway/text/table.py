@@ -1,6 +1,6 @@
 """A table of short cells drawn in plain characters, wrapped to a width; and bytes made visible.
 
-It does not know what the cells are: pieces.py hands it strings.
+It does not know what the cells mean.
 """
 
 import codecs
@@ -15,7 +15,7 @@ NARROWEST = 24
 
 
 def visible(data: bytes) -> str:
-    """Bytes as one reads them: ␣ ↵ ⇥ ␍, <E2> for a byte that is no character, <U+200B> for what has no shape."""
+    """Bytes as readable text: ␣ ↵ ⇥ ␍, <E2> for a byte that is no character, <U+200B> for an invisible character."""
     return "".join(_sign(character) for character in data.decode("utf-8", "cutaway.hex"))
 
 
@@ -25,33 +25,33 @@ def columns_of(text: str) -> int:
 
 
 def draw(title: str, rows: Mapping[str, Sequence[str]], width: int) -> str:
-    """The title, then one line a row, each cell under the one above it; what does not fit goes on below.
+    """The title, then one line for each row, in aligned columns; columns that do not fit are wrapped below.
 
     Raises BadArgument for a width under 24, where no cell would fit beside its row's name.
     """
     if width < NARROWEST:
         raise BadArgument(f"a table {width} columns wide", f"at least {NARROWEST}", "make the width larger")
     label_width = max(columns_of(name) for name in rows)
-    room = width - label_width
-    cells = [[_cut(cell, room - 3) for cell in column] for column in zip(*rows.values(), strict=True)]
-    bands = ["\n".join(_band(list(rows), band, label_width)) for band in _bands(cells, room)]
+    free = width - label_width
+    cells = [[_cut(cell, free - 3) for cell in column] for column in zip(*rows.values(), strict=True)]
+    bands = ["\n".join(_band(list(rows), band, label_width)) for band in _bands(cells, free)]
     return "\n\n".join([_cut(title, width) + "\n" + bands[0], *bands[1:]])
 
 
 def _band(names: list[str], columns: list[list[str]], label_width: int) -> Iterator[str]:
     widths = [max(columns_of(cell) for cell in column) for column in columns]
-    for place, name in enumerate(names):
-        cells = (_padded(column[place], width) for column, width in zip(columns, widths, strict=True))
-        yield (_padded(name, label_width) + "".join(f" │ {cell}" for cell in cells)).rstrip()
+    for row, name in enumerate(names):
+        cells = (fit(column[row], width) for column, width in zip(columns, widths, strict=True))
+        yield (fit(name, label_width) + "".join(f" │ {cell}" for cell in cells)).rstrip()
 
 
-def _bands(columns: list[list[str]], room: int) -> Iterator[list[list[str]]]:
-    """Columns in runs that fit in `room`, each column with the three characters before it."""
+def _bands(columns: list[list[str]], free: int) -> Iterator[list[list[str]]]:
+    """Columns in runs that fit in `free` characters, each column with the three characters before it."""
     band: list[list[str]] = []
     used = 0
     for column in columns:
         need = 3 + max(columns_of(cell) for cell in column)
-        if band and used + need > room:
+        if band and used + need > free:
             yield band
             band, used = [], 0
         band.append(column)
@@ -62,16 +62,18 @@ def _bands(columns: list[list[str]], room: int) -> Iterator[list[list[str]]]:
 def _cut(text: str, width: int) -> str:
     if columns_of(text) <= width:
         return text
-    kept, used = "", 1
+    start, used = "", 1
     for character in text:
         used += _columns(character)
         if used > width:
             break
-        kept += character
-    return kept + "…"
+        start += character
+    return start + "…"
 
 
-def _padded(text: str, width: int) -> str:
+def fit(text: str, width: int) -> str:
+    """The text in exactly `width` columns: cut with an ellipsis, or filled with spaces. Wide characters take two."""
+    text = _cut(text, width)
     return text + " " * (width - columns_of(text))
 
 

@@ -14,23 +14,23 @@ from tokenizers import Encoding
 
 from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
 from cutaway.text.from_folder import parts_from_folder
-from cutaway.text.from_gguf import parts_from_gguf, tokenizer_files_from_gguf
+from cutaway.text.from_gguf import parts_from_gguf
 from cutaway.text.parts import Parts
 from cutaway.text.pieces import Piece, Tokens
 from cutaway.text.spelling import spelling_of
-
-__all__ = ["Tokenizer", "tokenizer_files_from_gguf"]
 
 Span = tuple[int, int] | None
 
 
 class Tokenizer:
-    """A vocabulary with its rules. Ids and texts are those of transformers' tokenizer of the same model."""
+    """A vocabulary with its rules. Ids and texts are those of transformers' tokenizer of the same model.
+
+    notes: sentences for the user on what was assumed.
+    """
 
     def __init__(self, parts: Parts) -> None:
-        """notes: sentences for the user on what was assumed where no file says it."""
         self.backend = parts.backend
-        self.backend.no_truncation()  # a text is refused when it is too long, never cut in silence
+        self.backend.no_truncation()  # a text that is too long is refused, never cut in silence
         self.backend.no_padding()
         self.names = parts.names
         self.chat_template = parts.chat_template
@@ -41,7 +41,7 @@ class Tokenizer:
     def from_folder(cls, path: Path, model_type: str | None = None) -> "Tokenizer":
         """The tokenizer of a model's local folder, without a network call. Raises NoTokenizer.
 
-        model_type: what the folder is known as, where its config.json does not say.
+        model_type: used where its config.json names none.
         """
         return cls(parts_from_folder(Path(path), model_type))
 
@@ -67,7 +67,7 @@ class Tokenizer:
 
     @property
     def pad_id(self) -> int | None:
-        """Id of the token that fills places after or before a text, where the model has one."""
+        """Id of the token that pads a text on either side, where the model has one."""
         return self._id_of("pad_token")
 
     @cached_property
@@ -85,9 +85,9 @@ class Tokenizer:
     ) -> Tokens:
         """Ids, mask and positions [B, T] of one text or several, with their pieces.
 
-        Shorter texts are padded to the longest, with the pad token (EOS, or id 0, where the model has none: the mask
-        tells). Warns of a second BOS where the text begins with one already. Raises BadText for an empty text and for
-        one of more than `context` tokens, BadArgument for what is no text or no side.
+        Shorter texts are padded to the longest with the pad token, or with EOS, or with id 0. Warns of a second BOS
+        where the text begins with one already. Raises BadText for an empty text and for one of more than `context`
+        tokens, BadArgument for a text that is no str or an unknown side.
         """
         if padding_side not in ("right", "left"):
             raise BadArgument(f"padding_side={padding_side!r}", "right or left", "pass one of the two")
@@ -98,23 +98,23 @@ class Tokenizer:
         return self._padded(rows, padding_side)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """The text of ids, as transformers decodes without cleaning up. Half a character becomes U+FFFD."""
+        """The text of ids, as transformers decodes without cleaning up. An incomplete character becomes U+FFFD."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
     def spelled(self, ids: Iterable[int]) -> str:
-        """The text of ids with special tokens as they are written: what stop strings are looked for in."""
+        """The text of ids, special tokens included: stop strings are searched in it."""
         return self.decode(ids, skip_special_tokens=False)
 
     def pieces(self, ids: Iterable[int]) -> tuple[Piece, ...]:
-        """Pieces of ids that come without a text: their spans are None."""
+        """Pieces of ids without a text: their spans are None."""
         return tuple(self._piece(int(i), None) for i in ids)
 
     def token(self, id: int) -> str | None:
-        """The token as the vocabulary spells it, or None where it has no such id."""
+        """The token as the vocabulary spells it; None where it has no such id."""
         return self.backend.id_to_token(_checked_id(id))
 
     def token_bytes(self, id: int) -> bytes:
-        """What a token stands for, possibly half a character; empty for an id that only the model has."""
+        """A token's bytes, possibly an incomplete character; empty for an id that only the model has."""
         return self.spelling.bytes_of(self.token(id) or "")
 
     def _id_of(self, role: str) -> int | None:
@@ -151,8 +151,8 @@ class Tokenizer:
             )
 
     def _spans(self, text: str, encoding: Encoding) -> list[Span]:
-        """Where each piece stands. By its bytes where they spell the text (the offsets of some vocabularies leave
-        out leading spaces), else by the tokenizer's offsets (the text was normalized)."""
+        """Each piece's span: by its bytes where they spell the text (the offsets of some vocabularies leave out
+        leading spaces), else by the tokenizer's offsets (the text was normalized)."""
         added = encoding.special_tokens_mask
         offsets: list[Span] = [None if a else o for a, o in zip(added, encoding.offsets, strict=True)]
         parts = [b"" if a else self.token_bytes(i) for a, i in zip(added, encoding.ids, strict=True)]
@@ -188,9 +188,9 @@ def _checked(texts: str | Sequence[str]) -> list[str]:
         raise BadArgument(f"{kind} for a text", "a str or a list of str", "pass the text itself")
     if not listed:
         raise BadArgument("no texts", "at least one", "pass a text")
-    for place, text in enumerate(listed):
+    for number, text in enumerate(listed, 1):
         if not text:
-            which = "an empty text" if len(listed) == 1 else f"an empty text (number {place + 1} of {len(listed)})"
+            which = "an empty text" if len(listed) == 1 else f"an empty text (number {number} of {len(listed)})"
             raise BadText(which, "at least one character", "write a few words")
         try:
             text.encode()

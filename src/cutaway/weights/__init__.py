@@ -1,1 +1,1 @@
-"""The tributary: a name becomes files, files become a loaded Decoder."""
+"""Loading: a name becomes files, files become a Decoder."""

@@ -1,4 +1,4 @@
-"""Checkpoint: what a model's files say, with nothing read yet but names and sizes.
+"""Checkpoint: a model's config, facts and tensors; of the tensors only names and shapes are read.
 
 It does not know the decoder, nor what a tensor becomes.
 """
@@ -22,7 +22,7 @@ from cutaway.weights.match import decided_head
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a model's files say: its config.json, our facts of it, and its tensors by checkpoint name."""
+    """A model's config.json, our facts of it, and its tensors by checkpoint name."""
 
     path: Path
     config: dict[str, Any]
@@ -30,14 +30,14 @@ class Checkpoint:
     facts: DecoderConfig
     tensors: dict[str, LazyTensor]
     gguf_metadata: dict[str, Any] | None = None  # the tokenizer's arrays, where the file is a GGUF
-    notes: list[str] = field(default_factory=list)  # what was decided while opening, a sentence each
+    notes: list[str] = field(default_factory=list)  # decisions made while opening, a sentence each
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled, it is its path and notes: the files are opened again where it arrives."""
+        """A pickle holds path and notes; unpickling opens the files again."""
         return _open_again, (self.path.resolve(), self.notes)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Checkpoint":
-        return replace(self, notes=list(self.notes))  # the rest is never written to
+        return replace(self, notes=list(self.notes))  # the rest is immutable
 
     @property
     def source(self) -> str:
@@ -46,14 +46,13 @@ class Checkpoint:
 
     @property
     def stored(self) -> str | None:
-        """What a GGUF file says of how most of its weights are stored, as llama.cpp names it (Q4_K_M); else None."""
+        """The storage type of most of a GGUF's weights, by llama.cpp's name (Q4_K_M); else None."""
         number = (self.gguf_metadata or {}).get("general.file_type")
         if number is None:
             return None
         from gguf import LlamaFileType  # here: it takes 0.1 s to import
 
-        known = {kind.value: kind.name.removeprefix("MOSTLY_") for kind in LlamaFileType}
-        return known.get(number)
+        return {kind.value: kind.name.removeprefix("MOSTLY_") for kind in LlamaFileType}.get(number)
 
     @property
     def family(self) -> Family:
@@ -68,17 +67,17 @@ class Checkpoint:
 
     @property
     def eos_ids(self) -> frozenset[int]:
-        """Ids that end a text: those of generation_config.json if it names some, else config.json's."""
-        said = self._id("eos_token_id")
-        ids = said if isinstance(said, list) else [] if said is None else [said]
+        """Ids that end a text: generation_config.json's, else config.json's."""
+        value = self._id("eos_token_id")
+        ids = value if isinstance(value, list) else [] if value is None else [value]
         if any(type(id_) is not int for id_ in ids):
-            found = f"eos_token_id={said!r} in generation_config.json or {self.source}"
+            found = f"eos_token_id={value!r} in generation_config.json or {self.source}"
             raise BadCheckpoint(found, "an id or a list of ids", "use the model's own files")
         return frozenset(ids)
 
     @property
     def pad_id(self) -> int | None:
-        """The id that fills rows of ids, where generation_config.json or config.json names one."""
+        """The padding id, where generation_config.json or config.json names one."""
         return self._one_id("pad_token_id")
 
     @property
@@ -87,16 +86,16 @@ class Checkpoint:
         return self._one_id("bos_token_id")
 
     def _one_id(self, name: str) -> int | None:
-        said = self._id(name)
-        return said if isinstance(said, int) and said >= 0 else None
+        value = self._id(name)
+        return value if isinstance(value, int) and value >= 0 else None
 
     def _id(self, name: str) -> Any:
-        said = self.generation.get(name)
-        return self.config.get(name) if said is None else said
+        value = self.generation.get(name)
+        return self.config.get(name) if value is None else value
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in a Hugging Face folder or a .gguf file, with nothing read yet but names and sizes."""
+    """The checkpoint in a Hugging Face folder or a .gguf file; of the tensors only names and shapes are read."""
     notes: list[str] = []
     path = model_path(path, notes.append)
     if is_gguf(path):
@@ -108,7 +107,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         facts = decided_head(config, facts, family_named(name), tensors, notes.append)
         return Checkpoint(path, config, name, facts, tensors, gguf.metadata, notes)
     config = read_config(path)
-    if (path / SAVED).is_file():  # save.py opens it, and wrote down what was said of the files it came from
+    if (path / SAVED).is_file():  # save.py opens its tensors; its manifest has the source's notes
         name, facts = facts_of(config, lambda line: None)
         return Checkpoint(path, config, name, facts, {}, None, list(read_json(path / SAVED).get("notes", [])))
     name, facts = facts_of(config, notes.append)

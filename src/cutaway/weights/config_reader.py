@@ -1,7 +1,7 @@
 """Reading a Hugging Face config.json: what a family's modeling code reads is used, or refused by name and value.
 
-Anything else changes no value: it is let through, and said once where it means something. It does not know any one
-family, nor rotary positions (rope.py).
+Any other attribute changes no value: it is accepted, with a note where it is set. It does not know any one family, nor
+rotary positions (rope.py).
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 T = TypeVar("T")
 CONFIG = "config.json"
 
-# Attributes that name, describe, train or decode: published everywhere, read by no forward pass, not worth a word.
+# Attributes that name, describe, train or decode: common, read by no forward pass, accepted without a note.
 SILENT = frozenset(
     """_attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash _from_model_config
     _name_or_path architectures attention_dropout attn_implementation auto_map bad_words_ids begin_suppress_tokens
@@ -40,11 +40,10 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 class ConfigReader:
-    """The attributes of one config.json, ticked off as they are read.
+    """The attributes of one config.json; it records which ones a family has read.
 
-    aliases: other names that transformers takes for an attribute (its attribute_map). source: the file that says them,
-    as errors name it. Raises UnsupportedModel for a value that the decoder does not compute, BadCheckpoint for one of a
-    wrong type.
+    aliases: other names that transformers takes for an attribute (its attribute_map). source: the file's name in
+    errors. Raises UnsupportedModel for a value that the decoder does not compute, BadCheckpoint for a wrong type.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class ConfigReader:
         self._notes: list[str] = []
 
     def take(self, name: str, default: T, kind: type | tuple[type, ...] | None = None) -> T:
-        """The attribute's value, or Hugging Face's default where config.json leaves it out or says null."""
+        """The attribute's value, or Hugging Face's default where config.json omits it or has null."""
         self.read.add(name)
         value: Any = self.config.get(name)
         if value is None:
@@ -74,7 +73,7 @@ class ConfigReader:
         return cast(T, value)
 
     def size(self, name: str, default: int, optional: bool = False) -> int:
-        """A count of something: an integer of at least 1. optional: null means the default too."""
+        """A count: an integer of at least 1. optional: null means the default too."""
         if not optional and self.config.get(name, default) is None:
             raise self.wrong(f"{name}=null", f"a number such as {default}")
         value = self.take(name, default, int)
@@ -83,7 +82,7 @@ class ConfigReader:
         return value
 
     def require(self, name: str, supported: Any, why: str) -> None:
-        """Refuse every value but this one, which is also what leaving it out means; why: what another would change."""
+        """Refuse every value but this one, which is also the default; why: what another would change."""
         self.read.add(name)
         value = self.config.get(name)
         if value is not None and value != supported:
@@ -91,7 +90,7 @@ class ConfigReader:
             raise UnsupportedModel(found, f"{name}={supported!r}", "choose a model without it")
 
     def no_effect(self, *names: str) -> None:
-        """Attributes that the modeling code reads for training, other heads or speed: no value depends on them here."""
+        """Attributes that the modeling code reads for training, other heads or speed: no value here depends on them."""
         self.read.update(names)
 
     def activation(self, name: str, default: str) -> Activation:
@@ -102,31 +101,31 @@ class ConfigReader:
         return ACTIVATIONS[value]
 
     def head_width(self, width: int, heads: int) -> int:
-        """Width of a head, where heads share the model width evenly."""
+        """Width of a head, where the heads divide the model width evenly."""
         if width % heads:
             raise self.wrong(f"a width of {width} for {heads} heads", "a width that the heads divide")
         return width // heads
 
     def wrong(self, found: str, expected: str) -> BadCheckpoint:
-        """The error of a value that no model of the family can have."""
+        """The error for a value that no model of the family can have."""
         do = "use the model's own config.json" if self.source == CONFIG else "fetch the file again, or choose another"
         return BadCheckpoint(f"{found} in {self.source}", expected, do)
 
     def note(self, line: str) -> None:
-        """Something that was decided while reading, and should be known."""
+        """Record a decision that the user should know."""
         self._notes.append(line)
 
     def notes(self) -> list[str]:
-        """What should be known of this config, once all of it was read; attributes left over are named in one line."""
+        """The notes on this config, once the family has read it; one line names the attributes that it did not read."""
         left = leftover({name: self.config[name] for name in self.config if name not in self.read | SILENT})
         ignored = [f"{self.source} also says {left}, which {self.family} does not read"] if left else []
         return [*self._notes, *ignored]
 
 
 def leftover(values: Mapping[str, Any]) -> str:
-    """Names and values of what means something: not null, false, zero or empty."""
-    told = {name: value for name, value in values.items() if value not in (None, False, 0, "", [], {})}
-    return ", ".join(f"{name}={_short(value)}" for name, value in told.items())
+    """Names and values that are set: not null, false, zero or empty."""
+    given = {name: value for name, value in values.items() if value not in (None, False, 0, "", [], {})}
+    return ", ".join(f"{name}={_short(value)}" for name, value in given.items())
 
 
 def _short(value: Any) -> str:

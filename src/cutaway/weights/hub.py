@@ -1,4 +1,4 @@
-"""A model's name becomes a local folder or file: what is here first, then the hub's cache, then the hub.
+"""A model's name becomes a local folder or file: local paths first, then the hub's cache, then the hub.
 
 It does not know what is in the files, nor how they are read.
 """
@@ -12,30 +12,30 @@ from typing import Any
 
 from cutaway.ground.errors import BadCheckpoint, CutawayError, DownloadFailed, ModelNotFound, UnsupportedModel
 from cutaway.weights import default_model
-from cutaway.weights.files import is_gguf, meant_by, missing_from, model_path, named_in, not_said
+from cutaway.weights.files import ignore_note, is_gguf, meant_by, missing_from, model_path, named_in
 from cutaway.weights.files.lazy import Note
 from cutaway.weights.files.recognize import no_model
 from cutaway.weights.files.which import INDEX, chosen, ggufs, listed, shards_of
 from cutaway.weights.progress import Progress
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-ADDRESS = re.compile(r"https?://[^/]+/([\w.-]+/[\w.-]+)")  # of a model's page on the hub
+MODEL_URL = re.compile(r"https?://[^/]+/([\w.-]+/[\w.-]+)")  # of a model's page on the hub
 LONGEST_ID = 96  # characters; the hub's own limit
 FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".json", ".pt", ".pth")
-PATIENCE = 5.0  # seconds for the hub to answer at all
-# What makes a model, beside its weights; only files at the top of a repository, where a model's own files are.
+TIMEOUT = 5.0  # seconds for the hub's first answer
+# A model's files other than its weights, at the top level of a repository.
 BESIDE_WEIGHTS = re.compile(r"[^/]*\.(json|txt|model|jinja)")
 
 
 def resolve(
-    name: str | None, *, offline: bool = False, progress: Progress | None = None, note: Note = not_said
+    name: str | None, *, offline: bool = False, progress: Progress | None = None, note: Note = ignore_note
 ) -> Path:
     """The folder (Hugging Face's format) or .gguf file of a model.
 
-    name: a folder, a .gguf file, an id of the hub ("facebook/opt-1.3b"), or None for the default model. What is on
+    name: a folder, a .gguf file, an id of the hub ("facebook/opt-1.3b"), or None for the default model. A model on
     this machine never causes a network call. offline: no network at all. progress(done, total, what) counts bytes.
-    note(line): where another path than the named one is meant. Raises ModelNotFound where the name means nothing,
-    DownloadFailed where it could not be fetched.
+    note(line): where the path differs from the name. Raises ModelNotFound for a name that is no model, DownloadFailed
+    where it cannot be fetched.
     """
     if name is None:
         return default_model.fetch(progress, offline=offline)
@@ -45,19 +45,19 @@ def resolve(
     if not is_id(name):
         shown = name if len(name) <= LONGEST_ID else f"{name[:LONGEST_ID]}…"
         expected = "a folder, a .gguf file, or an id of the hub such as facebook/opt-1.3b"
-        on_page = ADDRESS.match(name)
-        do = f"pass {on_page[1]}" if on_page else "check its spelling"
+        url = MODEL_URL.match(name)
+        do = f"pass {url[1]}" if url else "check its spelling"
         raise ModelNotFound(f"the model name {shown!r}, which is no file here", expected, do)
     return _from_hub(name, offline, progress)
 
 
 def is_id(name: str) -> bool:
-    """Whether a name can be one of the hub's, and does not end as a file does."""
+    """Whether a name can be an id of the hub, and has no file ending."""
     return len(name) <= LONGEST_ID and HUB_ID.fullmatch(name) is not None and not name.lower().endswith(FILE_ENDINGS)
 
 
 def cached_ids() -> list[str]:
-    """Ids of the models that the hub's cache has, whole or not; never asks the network."""
+    """Ids of the models in the hub's cache, complete or not; no network."""
     from huggingface_hub import constants
 
     folders = sorted(Path(constants.HF_HUB_CACHE).glob("models--*"))
@@ -65,7 +65,7 @@ def cached_ids() -> list[str]:
 
 
 def cached(name: str) -> tuple[Path | None, str | None]:
-    """Where the hub's cache has a model (the folder or its .gguf file), and what it lacks to be run; no network.
+    """A model's path in the hub's cache (the folder or its .gguf file), and what is missing to run it; no network.
 
     Raises ModelNotFound where the folder holds several .gguf files, of which one must be named.
     """
@@ -84,7 +84,7 @@ def _local(name: str) -> Path | None:
     try:
         path = Path(name).expanduser()
         return path if name.strip() and path.exists() else None
-    except (OSError, RuntimeError):  # a name too long for any path, or ~somebody unknown
+    except (OSError, RuntimeError):  # a name too long for any path, or an unknown ~user
         return None
 
 
@@ -97,20 +97,20 @@ def _from_hub(name: str, offline: bool, progress: Progress | None) -> Path:
         return path
     if offline or constants.is_offline_mode():
         raise _not_here(name, path, lacks)
-    with _asking(name, lacks):
-        info = HfApi().model_info(name, timeout=PATIENCE, files_metadata=True)
+    with _hub_errors(name, lacks):
+        info = HfApi().model_info(name, timeout=TIMEOUT, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
         named = None
-        if "config.json" in sizes:  # small, and fetched at any rate: it may name the weights
+        if "config.json" in sizes:  # fetched first: it may name the weights
             named = named_in(_config(name))
         wanted = chosen_files(name, list(sizes), named)
         bars = _bars(progress, sum(sizes[file] for file in wanted if file != "config.json"), name)
-        return Path(snapshot_download(name, allow_patterns=wanted, tqdm_class=bars, etag_timeout=PATIENCE))
+        return Path(snapshot_download(name, allow_patterns=wanted, tqdm_class=bars, etag_timeout=TIMEOUT))
 
 
 @contextmanager
-def _asking(name: str, lacks: str | None) -> Iterator[None]:
-    """While the hub is asked for a model: its client's errors become ours. lacks: what the cache has no file of."""
+def _hub_errors(name: str, lacks: str | None) -> Iterator[None]:
+    """Converts the hub client's errors into ours. lacks: the files that are missing from the cache."""
     from huggingface_hub import errors
 
     try:
@@ -123,7 +123,7 @@ def _asking(name: str, lacks: str | None) -> Iterator[None]:
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         found = f"the model name {name!r}, neither a file here nor a model that the hub shows you"
         raise ModelNotFound(found, "an id of the hub or a local folder", _spelling(name)) from error
-    except Exception as error:  # the hub's client lets its HTTP library's errors through, and that library changed
+    except Exception as error:  # also the errors of the client's HTTP library, which differs between versions
         part = f"of which the cache lacks {lacks}" if lacks else "which is not in the cache either"
         near = nearest(name)
         do = f"check the network, or pass a local folder{f'; the cache has {near}' if near else ''}"
@@ -132,9 +132,9 @@ def _asking(name: str, lacks: str | None) -> Iterator[None]:
 
 
 def _not_here(name: str, path: Path | None, lacks: str | None) -> CutawayError:
-    """The error of a model that is not whole on this machine, where no network may be asked."""
+    """The error for a model that is incomplete on this machine, when offline."""
     other = no_model(path, lacks) if path is not None and lacks in ("config.json", "weights") else None
-    if isinstance(other, UnsupportedModel):  # all of it is there, and is no model that we read
+    if isinstance(other, UnsupportedModel):  # complete, but of a kind that we do not read
         return other
     if lacks:
         found = f"part of the model {name!r} in the hub's cache, without {lacks}"
@@ -147,9 +147,9 @@ def _not_here(name: str, path: Path | None, lacks: str | None) -> CutawayError:
 
 def nearest(name: str) -> str | None:
     """The id in the hub's cache that is most like this name, with its owner or without; None where none is."""
-    known = {word.lower(): known for known in cached_ids() for word in (known.rpartition("/")[2], known)}
-    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
-    return known[close[0]] if close and known[close[0]] != name else None
+    ids = {spelling.lower(): id_ for id_ in cached_ids() for spelling in (id_.rpartition("/")[2], id_)}
+    close = difflib.get_close_matches(name.lower(), ids, n=1, cutoff=0.75)
+    return ids[close[0]] if close and ids[close[0]] != name else None
 
 
 def _spelling(name: str) -> str:
@@ -158,10 +158,10 @@ def _spelling(name: str) -> str:
 
 
 def chosen_files(name: str, files: list[str], named: object = None) -> list[str]:
-    """Those files of a repository that make the model: the weights that such a folder would mean, and what is beside.
+    """A repository's files that make up the model: the weights that would be read from such a folder, and small files.
 
     named: config.json's `transformers_weights`. Raises ModelNotFound where the repository has no weights that we read,
-    BadCheckpoint where it does not say which.
+    BadCheckpoint where the choice is ambiguous.
     """
     top = [file for file in files if "/" not in file]
     beside = [file for file in top if BESIDE_WEIGHTS.fullmatch(file) and not INDEX.fullmatch(file)]
@@ -172,7 +172,7 @@ def chosen_files(name: str, files: list[str], named: object = None) -> list[str]
 
 
 def _no_weights(name: str, files: list[str]) -> ModelNotFound:
-    """The error of a repository without weights in PyTorch's formats: what it has instead."""
+    """The error for a repository without weights in PyTorch's formats, which names what it has instead."""
     models = ggufs(files)
     if models:
         found = f"weights as GGUF only in the hub's {name!r}: {listed(models, most=8)}"
@@ -188,21 +188,21 @@ def _no_weights(name: str, files: list[str]) -> ModelNotFound:
 
 
 def _snapshot(name: str) -> Path | None:
-    """The folder that the hub's cache keeps for a model, whole or not; never asks the network."""
+    """A model's folder in the hub's cache, complete or not; no network."""
     from huggingface_hub import errors, snapshot_download
 
     try:
-        # one file is asked for, since the client counts a folder without files that we never wanted as incomplete
+        # one file only: else the client takes a folder without files that we never fetch for incomplete
         return Path(snapshot_download(name, local_files_only=True, allow_patterns=["config.json"]))
     except (errors.LocalEntryNotFoundError, errors.HFValidationError):
         return None
 
 
 def _bars(progress: Progress | None, total: int, name: str) -> type[Any]:
-    """What the hub's client takes for a progress bar: it shows nothing and tells `progress` the bytes."""
+    """A class of progress bars for the hub's client, which shows nothing and calls `progress` with the bytes."""
     from huggingface_hub.utils import tqdm
 
-    most = 0  # the client counts bytes received and bytes written in bars of their own: the further one is told
+    most = 0  # the client counts bytes received and bytes written in two bars: the larger is passed on
 
     class Silent(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -224,10 +224,12 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
-def config_of_hub(name: str, *, offline: bool = False, progress: Progress | None = None, note: Note = not_said) -> Path:
-    """As `resolve`, but of a hub's model that is not here only config.json is fetched: the folder that holds it.
+def config_of_hub(
+    name: str, *, offline: bool = False, progress: Progress | None = None, note: Note = ignore_note
+) -> Path:
+    """As `resolve`, but of a hub's model that is not in the cache only config.json is fetched: its folder.
 
-    So a model's shape is known before its weights come; files that are here may be pointers. Raises as `resolve`.
+    So a model's shapes are known before its weights are fetched; local files may be pointers. Raises as `resolve`.
     """
     local = _local(name)
     if local is not None:
@@ -241,8 +243,8 @@ def config_of_hub(name: str, *, offline: bool = False, progress: Progress | None
         return path
     if offline or constants.is_offline_mode():
         raise _not_here(name, path, lacks)
-    with _asking(name, lacks):
-        info = HfApi().model_info(name, timeout=PATIENCE)  # asked first: a download without a network tries for long
+    with _hub_errors(name, lacks):
+        info = HfApi().model_info(name, timeout=TIMEOUT)  # first: without a network, a download retries for long
         if "config.json" not in {file.rfilename for file in info.siblings or []}:
             do = "download its .gguf file, if it has one, and pass the path"
             raise ModelNotFound(f"no config.json in the hub's {name!r}", "a model in Hugging Face's format", do)
@@ -254,4 +256,4 @@ def _config(name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     bars = _bars(None, 0, name)
-    return Path(hf_hub_download(name, "config.json", etag_timeout=PATIENCE, tqdm_class=bars)).parent
+    return Path(hf_hub_download(name, "config.json", etag_timeout=TIMEOUT, tqdm_class=bars)).parent

@@ -1,4 +1,4 @@
-"""Files → a loaded Decoder, tensor by tensor: each is read, converted and put in its place before the next.
+"""Files → a loaded Decoder, tensor by tensor: each is read, converted and stored before the next.
 
 Peak memory is the model and its largest tensor. It does not know a file format (files/), a family's names
 (families/), nor what the values mean.
@@ -18,7 +18,7 @@ from cutaway.weights.checkpoint import Checkpoint
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.match import EMBEDDING, HEAD, Target, match
 from cutaway.weights.progress import Progress
-from cutaway.weights.quantizing import Codes, MappedEmbedding, blocks
+from cutaway.weights.quantizing import MappedEmbedding, QuantizingLoader, row_chunks
 
 
 def load_decoder(
@@ -30,34 +30,34 @@ def load_decoder(
     keep: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> Decoder:
-    """The decoder with its weights in `dtype` on `device`, its linear layers in 8 bits where `quantize` says how.
+    """The decoder with its weights in `dtype` on `device`, its linear layers in 8 bits where `quantize` names a mode.
 
     Raises BadCheckpoint where a tensor is unknown, missing, of a wrong shape, or cannot be read; BadArgument for an
-    unknown mode or a layer to keep that is not there; NotFinite for a weight that cannot be quantized.
+    unknown mode or an unknown layer in `keep`; NotFinite for a weight that cannot be quantized.
     """
     decoder = empty_decoder(checkpoint.facts)
-    codes = None if quantize is None else Codes(decoder, quantize, keep, device)
+    quantizer = None if quantize is None else QuantizingLoader(decoder, quantize, keep, device)
     plan = match(checkpoint.facts, checkpoint.family, checkpoint.tensors, decoder, checkpoint.source)
     total, done = sum(checkpoint.tensors[name].nbytes for name in plan), 0
     for name, target in plan.items():
         if progress:
             progress(done, total, f"reading {name}")
-        _put(decoder, target, checkpoint.tensors[name], dtype, device, codes)
+        _load_tensor(decoder, target, checkpoint.tensors[name], dtype, device, quantizer)
         done += checkpoint.tensors[name].nbytes
-    _finish(decoder, checkpoint, plan, codes, device)
+    _finish(decoder, checkpoint, plan, quantizer, device)
     if progress:
         progress(total, total, "loaded")
     return decoder
 
 
 def empty_decoder(facts: DecoderConfig) -> Decoder:
-    """The decoder without its weights: shapes only, on no device."""
-    with torch.device("meta"), _Unfilled():
+    """The decoder without its weights, on the meta device: shapes only."""
+    with torch.device("meta"), _NoInit():
         return Decoder(facts).eval().requires_grad_(False)
 
 
-class _Unfilled(TorchFunctionMode):
-    """Modules leave their new weights as they are: to fill shapes with noise, torch would import its compiler (1 s)."""
+class _NoInit(TorchFunctionMode):
+    """Skips random initialization: on the meta device torch would import its compiler for it (1 s)."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         named = kwargs or {}
@@ -67,54 +67,56 @@ class _Unfilled(TorchFunctionMode):
 
 
 def _finish(
-    decoder: Decoder, checkpoint: Checkpoint, plan: dict[str, Target], codes: Codes | None, device: torch.device | str
+    decoder: Decoder,
+    checkpoint: Checkpoint,
+    plan: dict[str, Target],
+    quantizer: QuantizingLoader | None,
+    device: torch.device | str,
 ) -> None:
-    """What waits for the last tensor: a tied head, the quantized layers, the frequencies' place."""
+    """After the last tensor: the rotary frequencies' device, the quantized layers, a tied head."""
     if decoder.rotary is not None:
         decoder.rotary.to(device)
-    if codes is not None:
-        if checkpoint.facts.tied_head and codes.wants(HEAD):
+    if quantizer is not None:
+        if checkpoint.facts.tied_head and quantizer.quantizes(HEAD):
             table = next(name for name, target in plan.items() if target.parameter == EMBEDDING)
-            codes.put(HEAD, None, checkpoint.tensors[table])
-        codes.install(decoder)
+            quantizer.load(HEAD, None, checkpoint.tensors[table])
+        quantizer.install(decoder)
     if checkpoint.facts.tied_head and isinstance(decoder.unembed.head, nn.Linear):
         decoder.unembed.head.weight = decoder.embed.token.weight
     use_native(decoder)
 
 
-def _put(
+def _load_tensor(
     decoder: Decoder,
     target: Target,
     tensor: LazyTensor,
     dtype: torch.dtype,
     device: torch.device | str,
-    codes: Codes | None,
+    quantizer: QuantizingLoader | None,
 ) -> None:
-    """Read one tensor into its place, as codes where it is to be quantized.
-
-    An embedding table that only looks rows up (its head has codes of its own) stays in its file.
-    """
-    if codes is not None and codes.wants(target.parameter):
-        codes.put(target.parameter, target.rows, tensor, target.transposed)
+    """Read one tensor into its parameter, or quantize it. An embedding table whose head is quantized stays in its
+    file, since only single rows of it are read."""
+    on_cpu = torch.device(device).type == "cpu"
+    if quantizer is not None and quantizer.quantizes(target.parameter):
+        quantizer.load(target.parameter, target.rows, tensor, target.transposed)
         return
-    if codes is not None and target.parameter == EMBEDDING and codes.wants(HEAD):
-        mapped = tensor.mapped() if torch.device(device).type == "cpu" else None
+    if quantizer is not None and target.parameter == EMBEDDING and quantizer.quantizes(HEAD) and on_cpu:
+        mapped = tensor.mapped()
         if mapped is not None:
             decoder.embed.token = MappedEmbedding(mapped, dtype)
             return
-    whole = target.rows is None and not target.transposed
-    if whole and tensor.dtype == dtype and torch.device(device).type == "cpu":
+    if target.rows is None and not target.transposed and tensor.dtype == dtype and on_cpu:
         _set(decoder, target.parameter, tensor.read())
         return
-    place = _place(decoder, target, dtype, device)
+    destination = _destination(decoder, target, dtype, device)
     for start, part in (
-        blocks(tensor, target.transposed, at_once=64 << 20) if tensor.shape[1:] else [(0, tensor.read())]
+        row_chunks(tensor, target.transposed, at_once=64 << 20) if tensor.shape[1:] else [(0, tensor.read())]
     ):
-        place[start : start + len(part)].copy_(part)
+        destination[start : start + len(part)].copy_(part)
 
 
-def _place(decoder: Decoder, target: Target, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """The rows that a tensor goes to, in a parameter that is made at its first use."""
+def _destination(decoder: Decoder, target: Target, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """The rows of a parameter that a tensor is read into; the parameter is allocated at its first use."""
     parameter = decoder.get_parameter(target.parameter)
     if parameter.is_meta:
         _set(decoder, target.parameter, torch.empty(parameter.shape, dtype=dtype, device=device))

@@ -132,7 +132,7 @@ def _equal(one: LazyTensor, other: LazyTensor) -> bool:
     """Whether two tensors hold the same values; what lies at the same bytes of a file is not read."""
     if one.shape != other.shape:
         return False
-    if one.place is not None and (one.place, one.dtype) == (other.place, other.dtype):
+    if one.location is not None and (one.location, one.dtype) == (other.location, other.dtype):
         return True
     step = max(1, (16 << 20) * one.n_rows // max(one.nbytes, 1))
     runs = (slice(start, start + step) for start in range(0, one.n_rows, step))

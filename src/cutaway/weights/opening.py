@@ -1,6 +1,6 @@
 """A model by its name: found, fetched where need be, and opened as a decoder, in 8 bits or in full precision.
 
-It knows names, files and precisions; it does not know text, nor what is asked of the model.
+It knows names, files and precisions; it does not know text, nor what the model is used for.
 """
 
 import shutil
@@ -14,7 +14,6 @@ from cutaway.model.architecture import nbytes
 from cutaway.model.decoder import Decoder
 from cutaway.quant.int8 import check_mode
 from cutaway.quant.linear import Int8Linear
-from cutaway.text.tokenizer import tokenizer_files_from_gguf
 from cutaway.weights import default_model
 from cutaway.weights.checkpoint import Checkpoint, open_checkpoint, read_config
 from cutaway.weights.families import facts_of
@@ -24,7 +23,7 @@ from cutaway.weights.hub import config_of_hub, resolve
 from cutaway.weights.load import empty_decoder, load_decoder
 from cutaway.weights.match import EMBEDDING, match
 from cutaway.weights.progress import Progress
-from cutaway.weights.quantizing import Codes
+from cutaway.weights.quantizing import QuantizingLoader
 from cutaway.weights.save import open_saved, read_manifest, save
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -42,14 +41,14 @@ def open_model(
 ) -> tuple[Decoder, Checkpoint, str]:
     """The decoder, the checkpoint that it came from, and its name. Arguments and errors: lm.py: load."""
     where, mode = device_of(device), None if quantize == "none" else quantize
-    precision = dtype_of(dtype, where)  # a wrong word is told before anything is fetched
+    precision = dtype_of(dtype, where)  # wrong arguments are refused before anything is fetched
     if mode is not None:
         check_mode(mode)
     notes: list[str] = []
     path = resolve(None if model is None else str(model), offline=offline, progress=progress, note=notes.append)
     name = default_model.SMOLLM2.name if model is None else str(model)
     if model is None and mode == "int8" and not keep:
-        path = _kept_quantized(path, progress)
+        path = _cached_quantized(path, progress)
     checkpoint = open_checkpoint(path)
     checkpoint.notes[:0] = notes
     if is_saved(path):
@@ -62,23 +61,23 @@ def open_model(
 def described(
     model: str | Path | None = None, *, offline: bool = False, progress: Progress | None = None
 ) -> tuple[Checkpoint, str]:
-    """What a model's files say of its shape, and its name: a folder with nothing but a config.json will do.
+    """A model's checkpoint for its shapes, and its name: a folder with only a config.json will do.
 
-    Of a hub's model that is not here only config.json is fetched. Where the weights are whole, names and shapes of
-    their tensors are read too, since these decide. Where they are not (shards to come, a clone without its large files)
-    a note says so. Raises the errors of `resolve` and `open_checkpoint`.
+    Of a hub's model that is not on this machine only config.json is fetched. Where the weights are complete, names and
+    shapes of their tensors are read too, since these decide; where they are not (missing shards, a clone without its
+    large files) a note says so. Raises the errors of `resolve` and `open_checkpoint`.
     """
     if model is None:
         return open_checkpoint(resolve(None, offline=offline, progress=progress)), default_model.SMOLLM2.name
     notes: list[str] = []
     path = config_of_hub(str(model), offline=offline, progress=progress, note=notes.append)
-    checkpoint = _told_of_shapes(path)
+    checkpoint = _checkpoint_for_shapes(path)
     checkpoint.notes[:0] = notes
     return checkpoint, str(model)
 
 
-def _told_of_shapes(path: Path) -> Checkpoint:
-    """The checkpoint in a folder or file; that of its config.json alone where weights are not whole, as a note says."""
+def _checkpoint_for_shapes(path: Path) -> Checkpoint:
+    """The checkpoint in a folder or file; of its config.json only, with a note, where the weights are incomplete."""
     if path.is_file() or is_saved(path) or not (path / "config.json").is_file():
         return open_checkpoint(path)
     lacks = missing_from(path)
@@ -93,7 +92,7 @@ def _told_of_shapes(path: Path) -> Checkpoint:
 
 
 def config_alone(folder: Path) -> Checkpoint:
-    """What a config.json says, whatever stands beside it."""
+    """The checkpoint of a folder's config.json, without tensors."""
     notes: list[str] = []
     config = read_config(folder)
     return Checkpoint(folder, config, *facts_of(config, notes.append), {}, None, notes)
@@ -102,9 +101,9 @@ def config_alone(folder: Path) -> Checkpoint:
 def outline(
     checkpoint: Checkpoint, *, quantize: str | None, dtype: str | torch.dtype | None, device: str | None = None
 ) -> Decoder:
-    """The decoder that `open_model` would give, without its weights: shapes and dtypes on no device.
+    """The decoder that `open_model` would give, without its weights: shapes and dtypes on the meta device.
 
-    What an 8-bit folder holds is mapped, since that is as quick. Arguments and errors: as in `open_model`.
+    An 8-bit folder is mapped, which is as fast. Arguments and errors: as in `open_model`.
     """
     where, mode = device_of(device), None if quantize == "none" else quantize
     precision = dtype_of(dtype, where)
@@ -128,29 +127,29 @@ def _outline(checkpoint: Checkpoint, mode: str | None, dtype: torch.dtype, devic
     table = _table_dtype(checkpoint, decoder)
     if mode is None:
         return decoder
-    codes = Codes(decoder, mode, (), "meta")
-    for name, layer in codes.layers.items():
+    quantizer = QuantizingLoader(decoder, mode, (), "meta")
+    for name, layer in quantizer.layers.items():
         parts = (
             torch.empty_like(layer.weight, dtype=torch.int8),
             torch.empty(layer.out_features, dtype=torch.float32, device="meta"),
         )
-        decoder.set_submodule(name, Int8Linear.from_parts(*parts, layer.bias, codes.mode))
+        decoder.set_submodule(name, Int8Linear.from_parts(*parts, layer.bias, quantizer.mode))
     if table is not None and device.type == "cpu":
-        decoder.embed.token.to(table)  # it stays in its file as it is
+        decoder.embed.token.to(table)  # it stays in its file, in the file's dtype
     return decoder
 
 
 def _table_dtype(checkpoint: Checkpoint, decoder: Decoder) -> torch.dtype | None:
-    """The dtype of the embedding in its file, as config.json says where there are no tensors; None: it is read anew.
+    """The dtype of the embedding in its file, or config.json's where there are no tensors; None: it is not mapped.
 
-    Raises BadCheckpoint where the tensors are not those of the config.
+    Raises BadCheckpoint where the tensors do not fit the config.
     """
     if not checkpoint.tensors:
-        said = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
-        return DTYPES.get(str(said).removeprefix("torch."))
+        name = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
+        return DTYPES.get(str(name).removeprefix("torch."))
     plan = match(checkpoint.facts, checkpoint.family, checkpoint.tensors, decoder)
     tables = (checkpoint.tensors[name] for name, target in plan.items() if target.parameter == EMBEDDING)
-    return next((table.dtype for table in tables if table.place is not None), None)
+    return next((table.dtype for table in tables if table.location is not None), None)
 
 
 def quantize(
@@ -162,9 +161,9 @@ def quantize(
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a model in 8 bits as the folder `out`, which opens at once; arguments as in `load`.
+    """Write a model in 8 bits as the folder `out`, which is mapped when opened; arguments as in `load`.
 
-    Raises BadArgument where `out` is there already, or the model is in 8 bits already.
+    Raises BadArgument where `out` exists, or the model is in 8 bits already.
     """
     notes: list[str] = []
     path = resolve(None if model is None else str(model), offline=offline, progress=progress, note=notes.append)
@@ -175,32 +174,32 @@ def quantize(
     cpu = torch.device("cpu")
     decoder = load_decoder(checkpoint, dtype=torch.float32, device=cpu, quantize=mode, keep=keep, progress=progress)
     name = default_model.SMOLLM2.name if model is None else str(model)
-    save(decoder, checkpoint, Path(out), tokenizer_files_from_gguf, name=name, progress=progress)
+    save(decoder, checkpoint, Path(out), name=name, progress=progress)
     return Path(out)
 
 
-def _kept_quantized(path: Path, progress: Progress | None) -> Path:
-    """The default model in 8 bits, kept beside its fetched file; made at the first use.
+def _cached_quantized(path: Path, progress: Progress | None) -> Path:
+    """The default model's 8-bit folder, beside the fetched .gguf `path`; made at the first use.
 
-    path: the .gguf. Where nothing can be written, that one, to be quantized on the way each time.
+    Where it cannot be written, `path` itself, which is then quantized while loading, each time.
     """
     source = default_model.SMOLLM2
-    kept = path.parent.with_name(f"{source.name}-int8")
-    if _is_of(kept, source):
-        return kept
+    folder = path.parent.with_name(f"{source.name}-int8")
+    if _is_of(folder, source):
+        return folder
     try:
-        with default_model.alone(kept.with_name(f"{kept.name}.lock"), progress):
-            if not _is_of(kept, source):  # another process may have made it while this one waited
-                if kept.exists():  # of another version, or made from other values: it is ours to make anew
-                    shutil.rmtree(kept)
-                quantize(None, kept, progress=progress)
-        return kept
-    except (BadArgument, OSError):  # a full disk, one that may only be read; on Windows, another process was quicker
-        return kept if _is_of(kept, source) else path
+        with default_model.file_lock(folder.with_name(f"{folder.name}.lock"), progress):
+            if not _is_of(folder, source):  # another process may have made it while this one waited
+                if folder.exists():  # of another version, or of other values
+                    shutil.rmtree(folder)
+                quantize(None, folder, progress=progress)
+        return folder
+    except (BadArgument, OSError):  # a full or read-only disk; on Windows, another process was faster
+        return folder if _is_of(folder, source) else path
 
 
 def _is_of(folder: Path, source: default_model.Source) -> bool:
-    """Whether a saved folder is of this layout, and its codes were made from the very file of the source."""
+    """Whether a saved folder has this layout and was quantized from the source's file."""
     if not is_saved(folder):
         return False
     try:

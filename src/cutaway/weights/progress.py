@@ -1,6 +1,6 @@
-"""How far a fetch or a load has come, as a call. It does not know who draws it."""
+"""Progress of a fetch or a load, as a callback. It does not know how it is shown."""
 
 from collections.abc import Callable
 
 Progress = Callable[[int, int, str], None]
-"""progress(done, total, what): bytes done, bytes in all, and what is being done in a word or two."""
+"""progress(done, total, what): bytes done, bytes in total, and the current operation in a word or two."""

@@ -1,6 +1,6 @@
-"""Rotary positions as a config.json states them, in our facts; meanings are transformers' (modeling_rope_utils).
+"""Rotary positions of a config.json as our facts, with transformers' meaning (modeling_rope_utils).
 
-It does not know the angles that follow (model/positions.py), nor any one family.
+It does not compute angles (model/positions.py does), and does not know any one family.
 """
 
 import math
@@ -11,21 +11,21 @@ from cutaway.ground.errors import UnsupportedModel
 from cutaway.weights.config_reader import ConfigReader, leftover
 
 KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
-# Names that say how a kind came about, and are read by no code.
+# Attributes that change no angle.
 SILENT = frozenset({"finetuned", "type", "rope_type", "rope_theta"})
 
 
 def read_rope(config: ConfigReader, d_head: int, n_positions: int) -> RopeConfig:
     """Rotary positions from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before).
 
-    They turn whole heads: `partial_rotary_factor` is ignored where transformers ignores it. Raises UnsupportedModel
-    for a kind or a value that is not computed, BadCheckpoint where a kind's own numbers are missing.
+    All components of a head are rotated: `partial_rotary_factor` is ignored where transformers ignores it. Raises
+    UnsupportedModel for a kind or a value that is not computed, BadCheckpoint where a kind's own numbers are missing.
     """
     new, old = config.take("rope_parameters", {}, dict), config.take("rope_scaling", {}, dict)
     theta = config.take("rope_theta", 10000.0, float)
     raw: dict[str, Any] = {"rope_theta": theta} | (old or new)
     context = config.take("original_max_position_embeddings", 0, int)
-    if context:  # transformers gives the one beside the dictionary priority
+    if context:  # as in transformers, it comes before the one in the dictionary
         raw |= {"original_max_position_embeddings": context}
     rope = ConfigReader(raw, "rotary positions", source=config.source)
     kind = rope.take("rope_type", rope.take("type", "default"))
@@ -45,9 +45,9 @@ def _of_kind(rope: ConfigReader, kind: str, dims: int, n_positions: int) -> Rope
     theta = float(rope.take("rope_theta", 10000.0, float))
     if kind == "default":
         return RopeConfig(theta, dims)  # transformers reads nothing else here either
-    rope.require("partial_rotary_factor", 1.0, "would turn only a part of each head")
+    rope.require("partial_rotary_factor", 1.0, "would rotate only a part of each head")
     factor = _number(rope, "factor", kind)
-    if kind == "dynamic":  # its frequencies change beyond n_positions only, where no text may go
+    if kind == "dynamic":  # its frequencies change beyond n_positions only, which no text exceeds
         return RopeConfig(theta, dims)
     if kind == "linear":
         return RopeConfig(theta, dims, "linear", factor)
@@ -55,7 +55,7 @@ def _of_kind(rope: ConfigReader, kind: str, dims: int, n_positions: int) -> Rope
     if kind == "llama3":
         low, high = _number(rope, "low_freq_factor", kind), _number(rope, "high_freq_factor", kind)
         return RopeConfig(theta, dims, "llama3", factor, context, low, high)
-    # The name of llama.cpp and of YaRN's authors; transformers passes it over, the models were made with it.
+    # llama.cpp's and YaRN's own name; transformers ignores it, but the models were trained with it.
     rope.require("attn_factor", 1, "scales the rotated queries and keys")
     mscale, all_dim = rope.take("mscale", 0.0, float), rope.take("mscale_all_dim", 0.0, float)
     return RopeConfig(

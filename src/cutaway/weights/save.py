@@ -1,15 +1,13 @@
-"""A quantized model as a folder: written once, then opened by mapping its file, with nothing copied.
+"""A quantized model as a folder: written once, then opened by mapping its file, without a copy.
 
-The folder holds cutaway.safetensors (codes, scales and what stayed in full precision, under our names), the model's own
+The folder holds cutaway.safetensors (codes, scales and the tensors in full precision, under our names), the model's own
 config.json and tokenizer files, and quantized.json, the manifest: layout, mode, source and hashes. It does not know how
 a checkpoint is quantized.
 """
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,10 @@ from cutaway.ground.errors import BadArgument, BadCheckpoint, NoTokenizer
 from cutaway.model.decoder import Decoder
 from cutaway.quant.linear import Int8Linear
 from cutaway.quant.ops import use_native
+from cutaway.text.from_gguf import tokenizer_files_from_gguf
 from cutaway.weights.checkpoint import Checkpoint, read_json
 from cutaway.weights.default_model import MANIFEST as FETCHED
+from cutaway.weights.default_model import sha256
 from cutaway.weights.files import SAVED as MANIFEST
 from cutaway.weights.files import files_of
 from cutaway.weights.files.lazy import LazyTensor
@@ -33,24 +33,21 @@ from cutaway.weights.quantizing import MappedEmbedding
 
 WEIGHTS = "cutaway.safetensors"
 LAYOUT = 1  # of the folder; another number is refused by name
-BESIDE = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*")  # the model's own small files
-NOT_BESIDE = ("*.index.json", "*.index.*.json", FETCHED, MANIFEST)  # of the checkpoint that the codes replace
+COPIED = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*")  # the model's own small files
+NOT_COPIED = ("*.index.json", "*.index.*.json", FETCHED, MANIFEST)  # of the checkpoint that the codes replace
 
 
 def save(
     decoder: Decoder,
     checkpoint: Checkpoint,
     out: Path,
-    write_tokenizer: Callable[[dict[str, Any], Path], tuple[str, ...]],
     *,
     name: str,
     progress: Progress | None = None,
 ) -> None:
-    """Write a quantized decoder as the folder `out`, under a temporary name until it is whole.
+    """Write a quantized decoder as the folder `out`, under a temporary name until it is complete.
 
-    write_tokenizer(metadata, folder): makes tokenizer files where the checkpoint is a GGUF, and returns the
-    tokenizer's notes. Raises BadArgument where
-    `out` is there already or the decoder is not quantized; OSError where the disk refuses.
+    Raises BadArgument where `out` exists or the decoder is not quantized, OSError from the disk.
     """
     modes = {layer.mode for layer in decoder.modules() if isinstance(layer, Int8Linear)}
     if len(modes) != 1:
@@ -64,11 +61,11 @@ def save(
         tensors = _tensors(decoder)
         specs = {n: (t.dtype, tuple(t.shape)) for n, t in tensors.items()}
         write_safetensors(temporary / WEIGHTS, specs, tensors.__getitem__)
-        notes = [*checkpoint.notes, *_write_beside(checkpoint, temporary, write_tokenizer)]
+        notes = [*checkpoint.notes, *_write_small_files(checkpoint, temporary)]
         manifest = {
             "layout": LAYOUT,
             "mode": modes.pop(),
-            "notes": notes,  # what was said when the files that it came from were opened
+            "notes": notes,  # of the source, from when it was opened
             "source": {"name": name, "files": _source_hashes(checkpoint, progress)},
             "files": {file.name: sha256(file) for file in sorted(temporary.iterdir())},
         }
@@ -81,21 +78,21 @@ def save(
 def open_saved(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str) -> Decoder:
     """The decoder of a saved folder: on a CPU its codes and embedding stay in the mapped file, elsewhere they move.
 
-    Raises BadCheckpoint for another layout, or for a file that is not the one that was written.
+    Raises BadCheckpoint for another layout, or tensors other than those of config.json.
     """
     manifest = read_manifest(checkpoint.path)
     decoder = empty_decoder(checkpoint.facts)
     tensors = open_safetensors(checkpoint.path / WEIGHTS)
     layers = [name.removesuffix(".codes") for name in tensors if name.endswith(".codes")]
-    wanted = _expected(decoder, layers)
-    if tensors.keys() != wanted.keys() or any(tensors[n].shape != shape for n, shape in wanted.items()):
-        wrong = sorted(tensors.keys() ^ wanted.keys()) or [n for n, s in wanted.items() if tensors[n].shape != s]
+    shapes = _expected(decoder, layers)
+    if tensors.keys() != shapes.keys() or any(tensors[n].shape != shape for n, shape in shapes.items()):
+        wrong = sorted(tensors.keys() ^ shapes.keys()) or [n for n, s in shapes.items() if tensors[n].shape != s]
         found = f"{wrong[0]!r} missing, unknown or of another shape in {checkpoint.path / WEIGHTS}"
         raise BadCheckpoint(found, "the tensors that config.json asks for", "quantize the model again")
     for name in layers:
-        parts = [_held(tensors[f"{name}.{leaf}"], device) for leaf in ("codes", "scale")]
+        parts = [_mapped_or_read(tensors[f"{name}.{leaf}"], device) for leaf in ("codes", "scale")]
         bias = tensors.get(f"{name}.bias")
-        bias_N = None if bias is None else _held(bias, device)
+        bias_N = None if bias is None else _mapped_or_read(bias, device)
         decoder.set_submodule(name, Int8Linear.from_parts(parts[0], parts[1], bias_N, manifest["mode"]))
     _fill_rest(decoder, tensors, dtype, device)
     use_native(decoder)
@@ -105,7 +102,7 @@ def open_saved(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.devi
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a saved folder. Raises BadCheckpoint for another layout or a file of another size or name."""
+    """The manifest of a saved folder. Raises BadCheckpoint for another layout or a missing file."""
     manifest = read_json(folder / MANIFEST)
     if manifest.get("layout") != LAYOUT:
         found = f"layout {manifest.get('layout')!r} in {folder / MANIFEST}"
@@ -120,26 +117,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path, progress: Progress | None = None) -> list[str]:
-    """Names of a saved folder's files, each with the hash that its manifest gives. Raises BadCheckpoint for another."""
+    """Names of a saved folder's files. Raises BadCheckpoint for one with another hash than in the manifest."""
     manifest = read_manifest(folder)
     for name, expected in manifest["files"].items():
         if progress:
             progress(0, 0, f"hashing {name}")
         found = sha256(folder / name)
         if found != expected:
-            say = f"sha256 {found[:12]}… of {folder / name}"
-            raise BadCheckpoint(say, f"{expected[:12]}…, as the manifest says", "quantize the model again")
+            other = f"sha256 {found[:12]}… of {folder / name}"
+            raise BadCheckpoint(other, f"{expected[:12]}…, as the manifest says", "quantize the model again")
     return list(manifest["files"])
 
 
-def sha256(path: Path) -> str:
-    """The hash of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _tensors(decoder: Decoder) -> dict[str, Tensor]:
-    """What goes into the file: the decoder's own tensors, a tied head in full precision left out."""
+    """The decoder's tensors, without a tied head in full precision."""
     tied = decoder.config.tied_head and isinstance(decoder.unembed.head, nn.Linear)
     return {n: t for n, t in decoder.state_dict().items() if not (tied and n == HEAD)}
 
@@ -155,8 +146,8 @@ def _expected(decoder: Decoder, layers: list[str]) -> dict[str, tuple[int, ...]]
     return shapes
 
 
-def _held(tensor: LazyTensor, device: torch.device | str) -> Tensor:
-    """On a CPU the mapped tensor itself; elsewhere, or where it cannot be mapped, a copy."""
+def _mapped_or_read(tensor: LazyTensor, device: torch.device | str) -> Tensor:
+    """On a CPU the mapped tensor; elsewhere, or where it cannot be mapped, a copy."""
     mapped = tensor.mapped() if torch.device(device).type == "cpu" else None
     return tensor.read().to(device) if mapped is None else mapped
 
@@ -164,7 +155,7 @@ def _held(tensor: LazyTensor, device: torch.device | str) -> Tensor:
 def _fill_rest(
     decoder: Decoder, tensors: dict[str, LazyTensor], dtype: torch.dtype, device: torch.device | str
 ) -> None:
-    """Norms, positions, the embedding: what is small is copied, the table stays mapped where only rows are read."""
+    """Norms, positions, the embedding: copied, except for a table of which only single rows are read."""
     for name, tensor in tensors.items():
         owner_name, _, leaf = name.rpartition(".")
         owner = decoder.get_submodule(owner_name)
@@ -172,29 +163,27 @@ def _fill_rest(
             continue
         looked_up_only = name == EMBEDDING and isinstance(decoder.unembed.head, Int8Linear)
         if looked_up_only and torch.device(device).type == "cpu":
-            decoder.embed.token = MappedEmbedding(_held(tensor, device), dtype)
+            decoder.embed.token = MappedEmbedding(_mapped_or_read(tensor, device), dtype)
             continue
         setattr(owner, leaf, nn.Parameter(tensor.read().to(device, dtype), requires_grad=False))
     if decoder.config.tied_head and isinstance(decoder.unembed.head, nn.Linear):
         decoder.unembed.head.weight = decoder.embed.token.weight
 
 
-def _write_beside(
-    checkpoint: Checkpoint, folder: Path, write_tokenizer: Callable[[dict[str, Any], Path], tuple[str, ...]]
-) -> tuple[str, ...]:
-    """The model's own small files; what should be known of a tokenizer that was made from a GGUF's."""
+def _write_small_files(checkpoint: Checkpoint, folder: Path) -> tuple[str, ...]:
+    """Write config.json and tokenizer files. Returns the notes of a tokenizer that was made from a GGUF."""
     config = checkpoint.config | {"tie_word_embeddings": checkpoint.facts.tied_head}  # as the tensors decided
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     if checkpoint.gguf_metadata is not None:
         for file in checkpoint.path.parent.glob("LICENSE*"):
             shutil.copyfile(file, folder / file.name)
         try:
-            return write_tokenizer(checkpoint.gguf_metadata, folder)
+            return tokenizer_files_from_gguf(checkpoint.gguf_metadata, folder)
         except NoTokenizer as error:  # ids run without one
             return (f"it was made without a tokenizer: {error}",)
-    for pattern in BESIDE:
+    for pattern in COPIED:
         for file in checkpoint.path.glob(pattern):
-            if file.name != "config.json" and not any(file.match(no) for no in NOT_BESIDE):
+            if file.name != "config.json" and not any(file.match(other) for other in NOT_COPIED):
                 shutil.copyfile(file, folder / file.name)
     return ()
 

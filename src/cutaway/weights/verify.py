@@ -1,6 +1,6 @@
-"""Does a decoder hold what its files hold? Every tensor of the files is read again and compared with what runs.
+"""Does a decoder hold its files' values? Every tensor of the files is read again and compared with the decoder's.
 
-It asks the files themselves, name by name, not our plan of loading them; it does not know what the values mean.
+It starts from the files, name by name, not from the loader's plan; it does not know what the values mean.
 """
 
 from collections.abc import Iterator
@@ -16,20 +16,19 @@ from cutaway.weights.files import is_saved
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.files.safetensors import open_safetensors
 from cutaway.weights.match import EMBEDDING, HEAD, Names, Target, target_of
-from cutaway.weights.quantizing import blocks
+from cutaway.weights.quantizing import row_chunks
 from cutaway.weights.save import WEIGHTS
 
 
 def differing(checkpoint: Checkpoint, decoder: Decoder) -> list[str]:
     """Names of the files' tensors whose values the decoder does not have, and of its parameters that no file has.
 
-    A head and an embedding table are asked each for their own: where the files have one tensor for both, both must
-    hold it.
+    Head and embedding table are compared separately: where the files have one tensor for both, both must hold it.
     """
     if is_saved(checkpoint.path):
         return _differing_saved(checkpoint, decoder)
     names = Names(checkpoint.family)
-    wrong, met = [], set()
+    wrong, seen = [], set()
     for name, tensor in checkpoint.tensors.items():
         spec = names.ours(name)
         if spec == "":
@@ -37,27 +36,27 @@ def differing(checkpoint: Checkpoint, decoder: Decoder) -> list[str]:
         target = None if spec is None else target_of(spec, checkpoint.facts)
         if target is None or not _holds(decoder, target, tensor):
             wrong.append(name)
-        met.add(target.parameter if target else name)
+        seen.add(target.parameter if target else name)
     ends = {EMBEDDING: HEAD, HEAD: EMBEDDING}
     for end, other in ends.items():
-        if other in met and end not in met:
+        if other in seen and end not in seen:
             only = next(n for n in checkpoint.tensors if names.ours(n) == other)
             wrong += [] if _holds(decoder, Target(end, None, False), checkpoint.tensors[only]) else [f"{only} as {end}"]
-            met.add(end)
+            seen.add(end)
     weights = {name.replace(".codes", ".weight") for name in decoder.state_dict() if not name.endswith(".scale")}
-    return [*wrong, *sorted(weights - met)]
+    return [*wrong, *sorted(weights - seen)]
 
 
 def _holds(decoder: Decoder, target: Target, tensor: LazyTensor) -> bool:
-    """Whether the decoder's rows are the tensor's, in its own dtype or as codes."""
+    """Whether the decoder's rows equal the tensor's, in the decoder's dtype or as codes."""
     owner_name, _, leaf = target.parameter.rpartition(".")
     owner = decoder.get_submodule(owner_name)
     held = getattr(owner, "codes" if isinstance(owner, Int8Linear) and leaf == "weight" else leaf, None)
     if held is None:
         return False
-    start = 0 if target.rows is None else target.rows.start
-    for at, part in blocks(tensor, target.transposed) if tensor.shape[1:] else [(0, tensor.read())]:
-        rows = slice(start + at, start + at + len(part))
+    first = 0 if target.rows is None else target.rows.start
+    for start, part in row_chunks(tensor, target.transposed) if tensor.shape[1:] else [(0, tensor.read())]:
+        rows = slice(first + start, first + start + len(part))
         if isinstance(owner, Int8Linear) and leaf == "weight":
             part, scale = quantize_weight(part)
             if not _same(owner.scale[rows], scale):

@@ -1,6 +1,7 @@
-"""One file a Hugging Face model_type, found by its name: its config in our facts, its weight names in ours.
+"""One file for each Hugging Face model_type, found by its name: its config as our facts, its weight names as ours.
 
-A table's right side is a parameter of the decoder, `[q]` some of its rows, `.T` stored the other way round.
+A table's right side is a parameter of the decoder; `[q]` are some of its rows, `.T` means stored as [in, out]. It knows
+no single family.
 """
 
 import importlib
@@ -14,18 +15,19 @@ from cutaway.weights.config_reader import CONFIG, ConfigReader
 
 
 class Family(Protocol):
-    """What a family's file offers."""
+    """What a family's file defines. Optional: ALIASES, {transformers' attribute: the name in config.json}, and
+    ATTRIBUTES, the set by which a config.json without a model_type is recognized."""
 
-    ARCHITECTURES: tuple[str, ...]  # of the language models that it means
-    PREFIXES: tuple[str, ...]  # what may stand before every name, tried in order
+    ARCHITECTURES: tuple[str, ...]  # transformers' classes with a language model's head
+    PREFIXES: tuple[str, ...]  # of all names in a checkpoint, tried in order
     WEIGHTS: dict[str, str]  # checkpoint name → decoder parameter, {i} for the layer
-    UNUSED: tuple[str, ...]  # checkpoint names that carry nothing
+    UNUSED: tuple[str, ...]  # checkpoint names without a parameter
 
     def facts(self, config: ConfigReader) -> DecoderConfig: ...
 
 
 def supported() -> list[str]:
-    """The model types that have a file here."""
+    """The model types with a file here."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__))
 
 
@@ -35,9 +37,7 @@ def family_named(name: str) -> Family:
 
 
 def facts_of(config: Mapping[str, Any], note: Callable[[str], None], source: str = CONFIG) -> tuple[str, DecoderConfig]:
-    """The model type of a config.json and our facts of it; note(line): what should be known of them.
-
-    source: the file that says them, as errors name it.
+    """The model type and our facts of a config.json. note(line): decisions. source: the file's name in errors.
 
     Raises UnsupportedModel for another family or a value that is not computed, BadCheckpoint for a wrong type.
     """
@@ -55,26 +55,26 @@ def facts_of(config: Mapping[str, Any], note: Callable[[str], None], source: str
 
 
 def _model_type(config: Mapping[str, Any], note: Callable[[str], None]) -> str:
-    """What config.json names; the oldest files name none, and are known by their architecture or attributes."""
+    """config.json's model_type; the oldest files have none, and are recognized by architecture or attributes."""
     name = config.get("model_type")
     if name in supported():
         return str(name)
-    families = {known: family_named(known) for known in supported()}
+    families = {model_type: family_named(model_type) for model_type in supported()}
     if not name:
-        for known, family in families.items():
+        for model_type, family in families.items():
             if set(_architectures(config)) & set(family.ARCHITECTURES):
-                note(f"config.json names no model_type: taken as {known}, by its architecture")
-                return known
-        for known, family in families.items():
-            wanted = getattr(family, "ATTRIBUTES", frozenset({"model_type"}))
-            if wanted <= config.keys() and not _architectures(config):
-                note(f"config.json names no model_type: taken as {known}, by its attributes")
-                return known
+                note(f"config.json names no model_type: taken as {model_type}, by its architecture")
+                return model_type
+        for model_type, family in families.items():
+            required = getattr(family, "ATTRIBUTES", frozenset({"model_type"}))
+            if required <= config.keys() and not _architectures(config):
+                note(f"config.json names no model_type: taken as {model_type}, by its attributes")
+                return model_type
     found = f"model_type={name!r}" if name else f"no model_type and architectures={_architectures(config)}"
     do = "choose a model of one of these families"
     raise UnsupportedModel(f"{found} in config.json", f"one of {', '.join(supported())}", do)
 
 
 def _architectures(config: Mapping[str, Any]) -> list[str]:
-    said = config.get("architectures")
-    return [str(kind) for kind in said] if isinstance(said, list) else []
+    names = config.get("architectures")
+    return [str(kind) for kind in names] if isinstance(names, list) else []

@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019): its config in our facts, its weight names in ours.
+"""GPT-2 (Radford et al. 2019): its config as our facts, its weight names as ours.
 
 It does not know how the values are computed. Quirk: its matrices are stored [in, out], so they are transposed (`.T`).
 """
@@ -44,7 +44,7 @@ def facts(config: ConfigReader) -> DecoderConfig:
     config.require("scale_attn_weights", True, "leaves attention scores undivided")
     config.require("scale_attn_by_inverse_layer_idx", False, "divides attention scores by the layer's number")
     config.require("add_cross_attention", False, "makes it half of an encoder-decoder")
-    config.no_effect("reorder_and_upcast_attn")  # the order of a product, in float32: ours is so anyway
+    config.no_effect("reorder_and_upcast_attn")  # scales and multiplies q and k in float32, as we do
     config.no_effect("attn_pdrop", "embd_pdrop", "resid_pdrop", "pad_token_id", "use_cache", "_attn_implementation")
     config.no_effect("n_ctx")  # repeats n_positions
     config.no_effect(*(f"summary_{name}" for name in SUMMARY))

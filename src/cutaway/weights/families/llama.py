@@ -1,6 +1,6 @@
-"""Llama (Touvron et al. 2023, arXiv 2302.13971) and what is built like it: SmolLM2, Llama 2 and 3, TinyLlama.
+"""Llama (Touvron et al. 2023, arXiv 2302.13971) and models of its architecture: SmolLM2, Llama 2 and 3, TinyLlama.
 
-Its config in our facts, its weight names in ours. It does not know how the values are computed.
+Its config as our facts, its weight names as ours. It does not know how the values are computed.
 """
 
 from cutaway.ground.config import DecoderConfig

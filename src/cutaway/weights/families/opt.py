@@ -1,4 +1,4 @@
-"""OPT (Zhang et al. 2022, arXiv 2205.01068), all sizes: its config in our facts, its weight names in ours.
+"""OPT (Zhang et al. 2022, arXiv 2205.01068), all sizes: its config as our facts, its weight names as ours.
 
 It does not know how the values are computed. Quirks: positions start at row 2 of their table; opt-350m alone has
 its norms after the sums, projections around a narrower embedding, and no final norm.
@@ -23,7 +23,7 @@ WEIGHTS = {
     "decoder.layers.{i}.self_attn.v_proj.bias": "blocks.{i}.attn.qkv.bias[v]",
     "decoder.layers.{i}.self_attn.out_proj.weight": "blocks.{i}.attn.out.weight",
     "decoder.layers.{i}.self_attn.out_proj.bias": "blocks.{i}.attn.out.bias",
-    # In a layer this is the norm of the MLP half, not the model's last norm.
+    # In a layer this is the MLP's norm, not the model's final norm.
     "decoder.layers.{i}.final_layer_norm.weight": "blocks.{i}.ln2.weight",
     "decoder.layers.{i}.final_layer_norm.bias": "blocks.{i}.ln2.bias",
     "decoder.layers.{i}.fc1.weight": "blocks.{i}.mlp.up.weight",

@@ -1,9 +1,9 @@
-"""A folder's weights, and one reader a format: a path becomes {name: lazy tensor}.
+"""A folder's weights, and one reader for each format: a path becomes {name: lazy tensor}.
 
 It does not know what the tensors are for, where the files came from, nor which names come first (which.py).
 
-Every tensor of every shard is read; of two under one name, the one in the file whose name sorts last. The index says
-which files there are, not which tensors. Where there was a choice, a note says what was taken.
+Every tensor of every shard is read; of two with one name, the one in the file whose name sorts last. The index lists
+files, not tensors. Where there is a choice, a note names the weights that are read.
 """
 
 import json
@@ -26,14 +26,14 @@ def is_saved(path: Path) -> bool:
     return (path / SAVED).is_file()
 
 
-def not_said(line: str) -> None:
-    """For notes that were not asked for."""
+def ignore_note(line: str) -> None:
+    """The default of `note`: drops the line."""
 
 
-def open_folder(path: Path, note: Note = not_said, named: object = None) -> dict[str, LazyTensor]:
-    """The tensors of a model's folder, by name; nothing is read but headers.
+def open_folder(path: Path, note: Note = ignore_note, named: object = None) -> dict[str, LazyTensor]:
+    """The tensors of a model's folder, by name; only headers are read.
 
-    note(line): what was taken where there was a choice. named: config.json's `transformers_weights`. Raises
+    note(line): the choice of weights, where there is one. named: config.json's `transformers_weights`. Raises
     BadCheckpoint where there are no weights or a shard is missing, UnsupportedModel where they are of another kind.
     """
     file = weights_of(path, named)
@@ -49,17 +49,17 @@ def open_folder(path: Path, note: Note = not_said, named: object = None) -> dict
 
 
 def open_file(path: Path) -> dict[str, LazyTensor]:
-    """The tensors of one .safetensors file, or one that torch saved. Raises BadCheckpoint."""
+    """The tensors of one .safetensors file, or one of torch.save. Raises BadCheckpoint."""
     if not path.is_file():
         raise BadCheckpoint(f"no file {path}", "a .safetensors file, or one of torch.save", "correct the path")
     return (open_safetensors if path.suffix == ".safetensors" else open_torch_bin)(path)
 
 
 def weights_of(folder: Path, named: object) -> Path:
-    """The file that a folder's weights start from: one with tensors, or an index of shards.
+    """The file that a folder's weights are read from: tensors, or an index of shards.
 
-    named: config.json's `transformers_weights`. Raises BadCheckpoint or UnsupportedModel, which say what the folder
-    is, where there is none.
+    named: config.json's `transformers_weights`. Raises BadCheckpoint or UnsupportedModel, which describe the folder,
+    where there is none.
     """
     name = chosen(_names(folder), str(folder), named)
     if name is None:
@@ -68,12 +68,12 @@ def weights_of(folder: Path, named: object) -> Path:
 
 
 def named_in(folder: Path) -> object:
-    """What the folder's config.json names as its weights; None where it does not say."""
+    """The folder's `transformers_weights` in config.json, or None."""
     return json_or_nothing(folder / "config.json").get("transformers_weights")
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files that a model's tensors are in: one, or its shards or parts. Raises as weights_of."""
+    """The files that hold a model's tensors: one, or its shards or parts. Raises as weights_of."""
     if path.is_file():
         return parts_of(path)
     file = weights_of(path, named_in(path))
@@ -81,7 +81,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def missing_from(folder: Path) -> str | None:
-    """What a folder lacks to be run, in a few words; None where its files are all there."""
+    """The missing files of a folder, in a few words; None where it is complete."""
     if is_saved(folder):
         return None
     if not (folder / "config.json").is_file():
@@ -95,9 +95,9 @@ def missing_from(folder: Path) -> str | None:
 
 
 def unsound(folder: Path) -> str | None:
-    """What is wrong with the bytes of a folder's files, in the words of an error; None where their headers are whole.
+    """What is wrong with the bytes of a folder's files, in the words of an error; None where their headers are sound.
 
-    Raises UnsupportedModel where they are sound, and of a kind that is not run.
+    Raises UnsupportedModel where they are sound, but of a kind that does not run.
     """
     try:
         _refuse_pointers(folder)
@@ -108,7 +108,7 @@ def unsound(folder: Path) -> str | None:
 
 
 def missing_shards(index: Path) -> list[str]:
-    """Names of the files that an index names and that are not there. Raises BadCheckpoint where it is no index."""
+    """Names of the missing files of an index. Raises BadCheckpoint where it is no index."""
     return [file for file in sorted(set(shard_names(index).values())) if not (index.parent / file).is_file()]
 
 
@@ -128,7 +128,7 @@ def shard_names(index: Path) -> dict[str, str]:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a path is a GGUF file: by its ending, in capitals too, or by its first bytes."""
+    """Whether a path is a GGUF file, by its ending (in any case) or its first bytes."""
     if not path.is_file():
         return False
     if path.suffix.lower() == ".gguf":
@@ -137,8 +137,8 @@ def is_gguf(path: Path) -> bool:
         return file.read(4) == b"GGUF"
 
 
-def model_path(path: Path, note: Note = not_said) -> Path:
-    """The folder in Hugging Face's format, or the .gguf file, that a file or folder means.
+def model_path(path: Path, note: Note = ignore_note) -> Path:
+    """The model that a path stands for: a folder in Hugging Face's format or a .gguf file.
 
     note(line): where that is another path. Raises as meant_by, and BadCheckpoint where a small file is a pointer.
     """
@@ -148,11 +148,11 @@ def model_path(path: Path, note: Note = not_said) -> Path:
     return meant
 
 
-def meant_by(path: Path, note: Note = not_said) -> Path:
-    """As model_path, and whatever the files hold.
+def meant_by(path: Path, note: Note = ignore_note) -> Path:
+    """As model_path, without looking into the files.
 
-    A folder without other weights means its one .gguf; a folder of the hub's cache, its snapshot. Raises ModelNotFound
-    for one file of a model or several .gguf.
+    A folder without other weights stands for its one .gguf; a folder of the hub's cache, for its snapshot. Raises
+    ModelNotFound for one file of a model or several .gguf.
     """
     if path.is_file():
         return _model_file(path)
@@ -176,7 +176,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _other_weights(folder: Path) -> bool:
-    """Whether a folder has weights, or a config.json that names some, so that a .gguf in it is not what is meant."""
+    """Whether a folder has weights other than a .gguf, or a config.json that names some."""
     names = _names(folder)
     return SAVED in names or named_in(folder) is not None or len(weights_among(names)) > len(ggufs(names))
 
@@ -193,57 +193,57 @@ def _model_file(path: Path) -> Path:
 
 
 def _snapshot(path: Path) -> Path:
-    """The snapshot of a folder that the hub's client keeps for a model (models--org--name), else the folder itself."""
-    home = path.parent if path.name == "snapshots" else path
-    if not (home / "snapshots").is_dir() or (home / "config.json").is_file():
+    """The snapshot in a folder of the hub's cache (models--org--name), else the folder itself."""
+    root = path.parent if path.name == "snapshots" else path
+    if not (root / "snapshots").is_dir() or (root / "config.json").is_file():
         return path
-    main = home / "refs" / "main"
-    named = home / "snapshots" / main.read_text(encoding="utf-8").strip() if main.is_file() else home
-    all_of_them = [folder for folder in (home / "snapshots").iterdir() if folder.is_dir()]
-    if named in all_of_them:
+    main = root / "refs" / "main"
+    named = root / "snapshots" / main.read_text(encoding="utf-8").strip() if main.is_file() else root
+    snapshots = [folder for folder in (root / "snapshots").iterdir() if folder.is_dir()]
+    if named in snapshots:
         return named
-    return all_of_them[0] if len(all_of_them) == 1 else path
+    return snapshots[0] if len(snapshots) == 1 else path
 
 
 def _refuse_pointers(folder: Path) -> None:
-    """Files that every run reads must be themselves; weights are looked at where they are opened."""
+    """Refuse Git LFS pointers among the files that every run reads; weights are checked when they are opened."""
     for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             refuse_disguised(folder / name, "the file itself")
 
 
-def _others(folder: Path, taken: Path) -> list[Path]:
-    """The other weights of a folder, as few as say it all: an index stands for its shards."""
-    others = [folder / name for name in weights_among(_names(folder)) if name != taken.name]
-    indices = [file for file in [taken, *others] if file.suffix == ".json"]
-    shards = {shard for index in indices for shard in _shards(index)} - {taken}
+def _others(folder: Path, chosen_file: Path) -> list[Path]:
+    """The other weights of a folder, without the shards of an index."""
+    others = [folder / name for name in weights_among(_names(folder)) if name != chosen_file.name]
+    indices = [file for file in [chosen_file, *others] if file.suffix == ".json"]
+    shards = {shard for index in indices for shard in _shards(index)} - {chosen_file}
     return [file for file in others if file not in shards]
 
 
 def _shards(index: Path) -> set[Path]:
-    """The shards of an index that are there."""
+    """The existing shards of an index."""
     try:
         shards = {index.parent / file for file in shard_names(index).values()}
-    except BadCheckpoint:  # of an index that is not read, or said where it is
+    except BadCheckpoint:  # raised again where this index is read
         return set()
     return {shard for shard in shards if shard.is_file()}
 
 
-def _choice(taken: Path, others: list[Path]) -> str:
-    """The sentence that says which weights are read, and which are not."""
+def _choice(chosen_file: Path, others: list[Path]) -> str:
+    """The note on which weights are read, and which are not."""
     if not others:
-        return f"{taken.name} is read, the only weights in {taken.parent}"
-    told = []
+        return f"{chosen_file.name} is read, the only weights in {chosen_file.parent}"
+    unread = []
     for other in others[:4]:
         shards = len(_shards(other)) if other.suffix == ".json" else 0
-        told.append(other.name + (f" and its {shards} shard{'s' if shards > 1 else ''}" if shards else ""))
-    told += [f"{len(others) - 4} more"] if len(others) > 4 else []
-    many = len(told) > 1 or " and " in told[0]
-    return f"{taken.name} is read; {' and '.join(told)} beside it {'are' if many else 'is'} not"
+        unread.append(other.name + (f" and its {shards} shard{'s' if shards > 1 else ''}" if shards else ""))
+    unread += [f"{len(others) - 4} more"] if len(others) > 4 else []
+    many = len(unread) > 1 or " and " in unread[0]
+    return f"{chosen_file.name} is read; {' and '.join(unread)} beside it {'are' if many else 'is'} not"
 
 
 def _open_shards(index: Path, note: Note) -> dict[str, LazyTensor]:
-    """Every tensor of every shard, as transformers merges them: in the order of the files' names, the last wins."""
+    """Every tensor of every shard, merged as in transformers: in the order of the files' names, the last wins."""
     table = shard_names(index)
     files, missing = sorted(set(table.values())), missing_shards(index)
     if missing:

@@ -1,4 +1,4 @@
-"""A GGUF file as Hugging Face would publish it: the config.json it implies, and its tensors under that library's names.
+"""A GGUF file in Hugging Face's terms: the config.json that it implies, and its tensors under transformers' names.
 
 It does not know the bytes of the format (gguf_format.py), the decoder, nor how a tokenizer is built.
 """
@@ -61,13 +61,13 @@ GPT2_NAMES = {
     "output_norm.bias": "transformer.ln_f.bias",
     "output.weight": "lm_head.weight",
 }
-# Metadata that changes no value of a forward pass, or repeats what a tensor's shape says: not worth a word.
+# Metadata that changes no value of a forward pass, or repeats a tensor's shape: ignored without a note.
 SILENT = frozenset(
     "vocab_size rope.scaling.finetuned tensor_data_layout expert_used_count expert_group_count "
     "expert_group_used_count".split()
 )
-# What changes values in the architectures that have it, and the value of each that changes nothing. llama.cpp may pass
-# over one that a file of another architecture carries; that file's makers meant it all the same.
+# Metadata that changes values in some architectures, each with its neutral value. llama.cpp may ignore one in a file of
+# another architecture; here it is refused.
 MEANT = {
     "logit_scale": 1, "residual_scale": 1, "embedding_scale": 1, "attention.scale": 0, "attention.output_scale": 1,
     "attention.value_scale": 1, "attn_logit_softcapping": 0, "final_logit_softcapping": 0, "attention.clamp_kqv": 0,
@@ -75,17 +75,17 @@ MEANT = {
     "expert_shared_count": 0, "rope.scaling.alpha": 0, "rope.scaling.yarn_ext_factor": 1,
     "rope.scaling.yarn_attn_factor": 1, "rope.scaling.yarn_log_multiplier": 0,
 }  # fmt: skip
-UNUSED = ("rope_freqs.weight", "blk.{i}.attn_rot_embd.weight", "blk.{i}.attn_rot_embd")  # read apart, or follow
+UNUSED = ("rope_freqs.weight", "blk.{i}.attn_rot_embd.weight", "blk.{i}.attn_rot_embd")  # see _rope_scaling
 YARN_BETAS = (("fast", 32.0), ("slow", 1.0))
 LLAMA3_CONTEXT, LLAMA3_LOW, LLAMA3_HIGH = 8192, 1.0, 4.0  # of every Llama 3.x that was published
 
 
 def hugging_face_view(gguf: GGUF, note: Note = lambda line: None) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
-    """The file as Hugging Face would publish it: what its config.json would say, and tensors by its names.
+    """config.json and tensors as transformers would have them.
 
-    Rows that llama.cpp permuted are back in order, matrices that it transposed are [in, out] again. note(line): what
-    should be known of the choices. Raises UnsupportedModel for another architecture and for metadata that changes
-    values in a way not computed here, BadCheckpoint where metadata or tensors are missing or unknown.
+    Rows that llama.cpp permuted are in transformers' order, matrices that it transposed are [in, out]. note(line):
+    decisions. Raises UnsupportedModel for another architecture and for metadata that changes values in a way not
+    computed here, BadCheckpoint where metadata or tensors are missing or unknown.
     """
     views = {"llama": _llama_view, "gpt2": _gpt2_view}
     architecture, kind = gguf.metadata.get("general.architecture"), gguf.metadata.get("general.type", "model")
@@ -100,10 +100,10 @@ def hugging_face_view(gguf: GGUF, note: Note = lambda line: None) -> tuple[dict[
         raise UnsupportedModel(found, f"one of {', '.join(views)}", "choose a model of one of these architectures")
     if "token_embd.weight" not in gguf.tensors:
         raise BadCheckpoint(f"no token_embd.weight in {gguf.path.name}", "an embedding table", "fetch the file again")
-    said = _Metadata(gguf, architecture)
-    config, tensors = views[architecture](gguf, said)
+    metadata = _Metadata(gguf, architecture)
+    config, tensors = views[architecture](gguf, metadata)
     refuse_packed(tensors, gguf.path.name, ending="")
-    said.finish(note)
+    metadata.finish(note)
     common = {
         "model_type": architecture,
         "vocab_size": gguf.tensors["token_embd.weight"].shape[0],
@@ -122,14 +122,14 @@ def _token_ids(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Metadata:
-    """The metadata of one architecture, ticked off as it is read, so that nothing is passed over in silence."""
+    """The metadata of one architecture; it records which keys were read, so that none is ignored in silence."""
 
     def __init__(self, gguf: GGUF, architecture: str) -> None:
         self.gguf, self.prefix = gguf, f"{architecture}."
         self.unread = {key.removeprefix(self.prefix) for key in gguf.metadata if key.startswith(self.prefix)}
 
     def take(self, key: str, kind: type, default: Any = None) -> Any:
-        """A value; one of several layers only where all agree. Raises BadCheckpoint where it must be and is not."""
+        """A value; of a list with one for each layer, all must be equal. Raises BadCheckpoint for a missing one."""
         self.unread.discard(key)
         key = self.prefix + key
         value = self.gguf.metadata.get(key, default)
@@ -146,17 +146,17 @@ class _Metadata:
         return value
 
     def decimal(self, key: str, default: float | None = None) -> float:
-        """A float32 as one would write it: 1e-05 where its nearest float32 is 9.999999747e-06."""
+        """A float32's shortest decimal: 1e-05, not 9.999999747e-06."""
         return float(str(np.float32(self.take(key, float, default))))
 
-    def only(self, key: str, kind: type, value: Any) -> None:
+    def require(self, key: str, kind: type, value: Any) -> None:
         """Refuse every other value."""
-        said = self.take(key, kind, value)
-        if said != value:
-            raise self._refused(key, said, repr(value))
+        found = self.take(key, kind, value)
+        if found != value:
+            raise self._refused(key, found, repr(value))
 
     def finish(self, note: Note) -> None:
-        """What was not read: refused where values were meant to change, else told in one line."""
+        """Refuse unread metadata that would change values; the rest is one note."""
         left = {key: self.gguf.metadata[self.prefix + key] for key in sorted(self.unread - SILENT)}
         for key, neutral in MEANT.items():
             value = left.pop(key, None)
@@ -165,40 +165,40 @@ class _Metadata:
         window, context = left.pop("attention.sliding_window", 0), self.take("context_length", int)
         if window != 0 and (type(window) is not int or window < context):
             raise self._refused("attention.sliding_window", window, f"no window within the context of {context}")
-        told = leftover(left)
-        if told:
+        unread = leftover(left)
+        if unread:
             name = self.prefix.removesuffix(".")
-            note(f"{self.gguf.path.name} also says {told}, which no forward pass of a {name} reads")
+            note(f"{self.gguf.path.name} also says {unread}, which no forward pass of a {name} reads")
 
     def _refused(self, key: str, value: Any, expected: str) -> UnsupportedModel:
         found = f"{self.prefix}{key}={str(value) if isinstance(value, list) else repr(value)} in {self.gguf.path.name}"
         return UnsupportedModel(found, expected, "choose a model that computes as usual there")
 
 
-def _llama_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
-    width, heads = said.take("embedding_length", int), said.take("attention.head_count", int)
-    kv_heads = said.take("attention.head_count_kv", int, heads)
-    d_head = said.take("attention.key_length", int, width // max(heads, 1))
+def _llama_view(gguf: GGUF, metadata: _Metadata) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
+    width, heads = metadata.take("embedding_length", int), metadata.take("attention.head_count", int)
+    kv_heads = metadata.take("attention.head_count_kv", int, heads)
+    d_head = metadata.take("attention.key_length", int, width // max(heads, 1))
     for key in ("attention.value_length", "rope.dimension_count"):
-        said.only(key, int, d_head)
-    _plain_layers(said)
-    theta, context = said.decimal("rope.freq_base", 10000.0), said.take("context_length", int)
+        metadata.require(key, int, d_head)
+    _plain_layers(metadata)
+    theta, context = metadata.decimal("rope.freq_base", 10000.0), metadata.take("context_length", int)
     config = {
         "architectures": ["LlamaForCausalLM"],
         "hidden_size": width,
-        "num_hidden_layers": _layers(gguf, said),
+        "num_hidden_layers": _layers(gguf, metadata),
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": d_head,
-        "intermediate_size": said.take("feed_forward_length", int),
+        "intermediate_size": metadata.take("feed_forward_length", int),
         "max_position_embeddings": context,
-        "rms_norm_eps": said.decimal("attention.layer_norm_rms_epsilon"),
+        "rms_norm_eps": metadata.decimal("attention.layer_norm_rms_epsilon"),
         "rope_theta": theta,
         "hidden_act": "silu",
         "attention_bias": any(re.fullmatch(r"blk\.\d+\.attn_.*\.bias", name) for name in gguf.tensors),
         "mlp_bias": any(re.fullmatch(r"blk\.\d+\.ffn_.*\.bias", name) for name in gguf.tensors),
     }
-    scaling = _rope_scaling(gguf, said, theta, d_head, context)
+    scaling = _rope_scaling(gguf, metadata, theta, d_head, context)
     tensors = _renamed(gguf, LLAMA_NAMES, unused=UNUSED)
     for name, tensor in tensors.items():
         if ".q_proj." in name or ".k_proj." in name:
@@ -206,18 +206,18 @@ def _llama_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, 
     return config | ({"rope_scaling": scaling} if scaling else {}), tensors
 
 
-def _gpt2_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
-    heads = said.take("attention.head_count", int)
-    said.only("attention.head_count_kv", int, heads)
-    _plain_layers(said)
+def _gpt2_view(gguf: GGUF, metadata: _Metadata) -> tuple[dict[str, Any], dict[str, LazyTensor]]:
+    heads = metadata.take("attention.head_count", int)
+    metadata.require("attention.head_count_kv", int, heads)
+    _plain_layers(metadata)
     config = {
         "architectures": ["GPT2LMHeadModel"],
-        "n_embd": said.take("embedding_length", int),
-        "n_layer": _layers(gguf, said),
+        "n_embd": metadata.take("embedding_length", int),
+        "n_layer": _layers(gguf, metadata),
         "n_head": heads,
-        "n_inner": said.take("feed_forward_length", int),
-        "n_positions": said.take("context_length", int),
-        "layer_norm_epsilon": said.decimal("attention.layer_norm_epsilon"),
+        "n_inner": metadata.take("feed_forward_length", int),
+        "n_positions": metadata.take("context_length", int),
+        "layer_norm_epsilon": metadata.decimal("attention.layer_norm_epsilon"),
         "activation_function": "gelu_new",
     }
     tensors = _renamed(gguf, GPT2_NAMES)
@@ -227,24 +227,24 @@ def _gpt2_view(gguf: GGUF, said: _Metadata) -> tuple[dict[str, Any], dict[str, L
     return config, tensors
 
 
-def _layers(gguf: GGUF, said: _Metadata) -> int:
-    """How many layers; a number beyond those that are there would only be found out once all were built."""
-    count = said.take("block_count", int)
-    there = len({match[1] for name in gguf.tensors if (match := re.match(r"blk\.(\d+)\.", name))})
-    if count > there:
-        found = f"{said.prefix}block_count={count} and tensors of {there} layers in {gguf.path.name}"
+def _layers(gguf: GGUF, metadata: _Metadata) -> int:
+    """The number of layers, checked against the tensors before that many layers are built."""
+    count = metadata.take("block_count", int)
+    present = len({match[1] for name in gguf.tensors if (match := re.match(r"blk\.(\d+)\.", name))})
+    if count > present:
+        found = f"{metadata.prefix}block_count={count} and tensors of {present} layers in {gguf.path.name}"
         raise BadCheckpoint(found, "tensors of every layer", "fetch the file again")
     return count
 
 
-def _plain_layers(said: _Metadata) -> None:
-    """Causal attention and one MLP a layer."""
-    said.only("attention.causal", bool, True)
-    said.only("expert_count", int, 0)
+def _plain_layers(metadata: _Metadata) -> None:
+    """Causal attention, and no experts."""
+    metadata.require("attention.causal", bool, True)
+    metadata.require("expert_count", int, 0)
 
 
 def _renamed(gguf: GGUF, names: dict[str, str], unused: tuple[str, ...] = ()) -> dict[str, LazyTensor]:
-    """The tensors under the names that the table gives them. Raises BadCheckpoint for one that it does not know."""
+    """The tensors under the table's names. Raises BadCheckpoint for one that is not in the table."""
     tensors: dict[str, LazyTensor] = {}
     for theirs, tensor in gguf.tensors.items():
         layer = re.match(r"blk\.(\d+)\.", theirs)
@@ -261,10 +261,10 @@ def _renamed(gguf: GGUF, names: dict[str, str], unused: tuple[str, ...] = ()) ->
 
 
 def _unpermuted(gguf: GGUF, tensor: LazyTensor, d_head: int) -> LazyTensor:
-    """Rows of q or k back in Hugging Face's order.
+    """Rows of q or k in transformers' order.
 
-    llama.cpp turns neighbouring components of a head together, Hugging Face those half a head apart; so in the
-    file row 2j + h of a head is Hugging Face's row h * d_head/2 + j (convert_hf_to_gguf.py, LlamaModel.permute).
+    llama.cpp rotates neighbouring components of a head as a pair, transformers those half a head apart: the file's row
+    2j + h of a head is transformers' row h * d_head/2 + j (convert_hf_to_gguf.py, LlamaModel.permute).
     """
     if d_head % 2 or tensor.n_rows % d_head:
         raise damaged(gguf.path, f"{tensor.name!r} with {tensor.n_rows} rows for heads of {d_head}")
@@ -275,33 +275,33 @@ def _unpermuted(gguf: GGUF, tensor: LazyTensor, d_head: int) -> LazyTensor:
     return tensor.rearranged(tensor.shape, arrange, group=d_head)
 
 
-def _rope_scaling(gguf: GGUF, said: _Metadata, theta: float, d_head: int, context: int) -> dict[str, Any] | None:
-    """config.json's rope_scaling, or None; llama.cpp's meaning of the keys (llama-model.cpp, load_hparams)."""
-    kind = said.take("rope.scaling.type", str, "linear")  # llama.cpp's own default: linear, by a factor of 1
-    factor = said.decimal("rope.scaling.factor", said.decimal("rope.scale_linear", 1.0)) or 1.0
-    original = said.take("rope.scaling.original_context_length", int, 0)
-    betas = {f"beta_{end}": said.decimal(f"rope.scaling.yarn_beta_{end}", default) for end, default in YARN_BETAS}
+def _rope_scaling(gguf: GGUF, metadata: _Metadata, theta: float, d_head: int, context: int) -> dict[str, Any] | None:
+    """config.json's rope_scaling, or None. The keys have llama.cpp's meaning (llama-model.cpp, load_hparams)."""
+    kind = metadata.take("rope.scaling.type", str, "linear")  # llama.cpp's own default: linear, by a factor of 1
+    factor = metadata.decimal("rope.scaling.factor", metadata.decimal("rope.scale_linear", 1.0)) or 1.0
+    original = metadata.take("rope.scaling.original_context_length", int, 0)
+    betas = {f"beta_{end}": metadata.decimal(f"rope.scaling.yarn_beta_{end}", default) for end, default in YARN_BETAS}
     if kind not in ("none", "linear", "yarn"):
         found = f"llama.rope.scaling.type={kind!r} in {gguf.path.name}"
         raise UnsupportedModel(found, "none, linear or yarn", "choose a model with one of those")
     if "rope_freqs.weight" in gguf.tensors:
-        said.only("rope.scaling.factor", float, 1.0)  # both at once is no rule that Hugging Face has
+        metadata.require("rope.scaling.factor", float, 1.0)  # transformers has no rule for both at once
         divisors = gguf.tensors["rope_freqs.weight"].read().double()
         return _llama3_scaling(gguf, divisors, theta, d_head, original or LLAMA3_CONTEXT)
     if kind != "yarn" or factor == 1.0:
-        said.only("rope.scaling.attn_factor", float, 1.0)
+        metadata.require("rope.scaling.attn_factor", float, 1.0)
         return {"rope_type": "linear", "factor": factor} if kind == "linear" and factor != 1.0 else None
-    strength = said.decimal("rope.scaling.attn_factor", 1.0)
+    strength = metadata.decimal("rope.scaling.attn_factor", 1.0)
     scaling = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original or context, **betas}
-    if strength != 1.0:  # llama.cpp multiplies it with what Hugging Face takes as the whole
+    if strength != 1.0:  # llama.cpp multiplies it with YaRN's own; transformers' attention_factor is the product
         scaling["attention_factor"] = strength * (0.1 * math.log(factor) + 1.0)
     return scaling
 
 
 def _llama3_scaling(gguf: GGUF, divisors: Tensor, theta: float, d_head: int, original: int) -> dict[str, Any] | None:
-    """The llama3 rule whose divisors of the frequencies are these, by trying the published one.
+    """The llama3 rule with these divisors of the frequencies, [d_head / 2]: a GGUF has the divisors only.
 
-    A GGUF keeps only the divisors, [d_head / 2]. Raises UnsupportedModel where no known rule gives them.
+    Raises UnsupportedModel where they are not those of the published rule.
     """
     factor = float(divisors.max())
     if factor == 1.0 and bool((divisors == 1.0).all()):

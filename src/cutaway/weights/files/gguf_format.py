@@ -1,6 +1,6 @@
 """The GGUF format of llama.cpp: one file's metadata, and its tensors one at a time.
 
-It does not know the other parts of a split file (gguf_split.py), how a block is unpacked (gguf_quants.py), nor any
+It does not know the other parts of a split file (gguf_split.py), how a block is dequantized (gguf_quants.py), nor any
 architecture's names. The format: ggml, docs/gguf.md.
 """
 
@@ -24,7 +24,7 @@ SCALARS = {
     0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"
 }  # fmt: skip
 STRING, ARRAY = 8, 9
-AT_ONCE = 1 << 20  # elements dequantized at a time: some MB, which is fast and bounds what is held meanwhile
+AT_ONCE = 1 << 20  # elements dequantized at a time: a few MB, which is fast and bounds the memory
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class GGUF:
 
 
 def open_part(path: Path) -> GGUF:
-    """Metadata and tensors of one file; of the tensors nothing is read but names and places.
+    """Metadata and tensors of one file; of the tensors only names, shapes and offsets are read.
 
     Raises BadCheckpoint for a file that is no GGUF (version 2 or 3, little-endian), damaged or truncated,
-    UnsupportedModel for a quantization that nothing here can read.
+    UnsupportedModel for an unknown quantization.
     """
     refuse_disguised(path, "a GGUF file", [b"GGUF"])
     size = path.stat().st_size
@@ -54,11 +54,11 @@ def open_part(path: Path) -> GGUF:
             raise damaged(path, f"general.alignment={alignment!r}")
         data_start = -(-file.tell() // alignment) * alignment
     tensors: dict[str, LazyTensor] = {}
-    for name, dims, kind, at in infos:
+    for name, dims, kind, offset in infos:
         if name in tensors:
             raise damaged(path, f"two tensors {name!r}")
-        tensors[name] = _tensor(path, name, dims, kind, data_start + at)
-        end = data_start + at + _stored_bytes(dims, kind)
+        tensors[name] = _tensor(path, name, dims, kind, data_start + offset)
+        end = data_start + offset + _stored_bytes(dims, kind)
         if end > size:
             raise truncated(path, f"{size} bytes", f"{end}, for {name!r} to be whole")
     return GGUF(metadata, tensors, path)
@@ -66,7 +66,7 @@ def open_part(path: Path) -> GGUF:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Little-endian values from the start of a file on, none larger than the file."""
+    """Reads little-endian values from a file, none larger than the file."""
 
     path: Path
     file: BinaryIO
@@ -86,7 +86,7 @@ class _Reader:
         return next(self.strings(1))
 
     def strings(self, count: int) -> Iterator[str]:
-        for _ in range(count):  # 100,000 of them in a vocabulary: struct is five times as fast as numpy here
+        for _ in range(count):  # a vocabulary has 100,000: struct is five times as fast as numpy here
             (length,) = struct.unpack("<Q", self.bytes(8))
             try:
                 yield self.bytes(length).decode()
@@ -111,7 +111,7 @@ class _Reader:
         return np.frombuffer(self.bytes(count * dtype.itemsize), dtype).tolist()
 
     def dims(self) -> tuple[int, ...]:
-        """A tensor's shape in torch's order: ggml counts the fastest axis first."""
+        """A tensor's shape in torch's order: ggml's has the fastest axis first."""
         count = self.number("<u4")
         if count > 4:
             raise damaged(self.path, f"a tensor with {count} axes")
@@ -119,7 +119,7 @@ class _Reader:
 
 
 def _preamble(read: _Reader) -> tuple[int, int]:
-    """How many tensors and how many metadata values follow."""
+    """The numbers of tensors and of metadata values that follow."""
     magic = read.bytes(4)
     if magic != b"GGUF":
         found = f"a file that begins with {magic!r}, {read.path.name}"
@@ -127,7 +127,7 @@ def _preamble(read: _Reader) -> tuple[int, int]:
     version = read.number("<u4")
     if version not in (2, 3):
         found, expected = f"GGUF version {version} in {read.path.name}", "version 2 or 3"
-        if version % (1 << 16) == 0:  # 3, its bytes the other way round
+        if version % (1 << 16) == 0:  # 2 or 3 in big-endian bytes
             found, expected = f"a GGUF file for big-endian machines, {read.path.name}", "a little-endian one"
         raise BadCheckpoint(found, expected, "choose another file of this model, or convert it anew with llama.cpp")
     return read.number("<u8"), read.number("<u8")
@@ -143,26 +143,26 @@ def _tensor(path: Path, name: str, shape: tuple[int, ...], kind: int, offset: in
         raise UnsupportedModel(found, expected, "choose a file in one of these quantizations")
     if not shape or shape[-1] % block[0]:
         raise damaged(path, f"{name!r} of shape {list(shape)} in blocks of {block[0]}")
-    lines_a_row = prod(shape[1:-1])
+    lines_per_row = prod(shape[1:-1])
 
     def fetch(start: int, stop: int) -> Tensor:
-        if len(shape) == 1:  # a row is one element, and a block holds many: read all
+        if len(shape) == 1:  # a row is one element, less than a block: read all
             return _dequantized(path, offset, kind, 1, shape[0])[0, start:stop].clone()
         line_bytes = _stored_bytes(shape[-1:], kind)
-        lines = (stop - start) * lines_a_row
-        return _dequantized(path, offset + start * lines_a_row * line_bytes, kind, lines, shape[-1])
+        lines = (stop - start) * lines_per_row
+        return _dequantized(path, offset + start * lines_per_row * line_bytes, kind, lines, shape[-1])
 
     return LazyTensor(name, shape, torch.float32, fetch)
 
 
 def _dequantized(path: Path, offset: int, kind: int, lines: int, width: int) -> Tensor:
-    """`lines` lines of blocks from a byte on as float32 [lines, width], a few at a time."""
+    """`lines` lines of blocks from byte `offset` on as float32 [lines, width], some lines at a time."""
     line_bytes = _stored_bytes((width,), kind)
     out = torch.empty(lines, width, dtype=torch.float32, device="cpu")
-    step = max(1, AT_ONCE // width)
-    for at in range(0, lines, step):
-        part = out[at : at + step]
-        dequantize(read_at(path, offset + at * line_bytes, len(part) * line_bytes), kind, part.view(-1))
+    count = max(1, AT_ONCE // width)
+    for start in range(0, lines, count):
+        part = out[start : start + count]
+        dequantize(read_at(path, offset + start * line_bytes, len(part) * line_bytes), kind, part.view(-1))
     return out
 
 

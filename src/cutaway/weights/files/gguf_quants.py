@@ -1,7 +1,7 @@
 """ggml's quantized blocks as float32: the common kinds in torch, the others through the gguf package.
 
-It does not know files, shapes nor names. A block is some bytes that stand for 32 (or more) neighbours of a row: codes,
-a scale, and in some kinds a minimum. Source: ggml-quants.c; every kind is held to the gguf package bit for bit.
+It does not know files, shapes nor names. A block encodes 32 (or more) consecutive elements of a row: codes, a scale,
+and in some kinds a minimum. Source: ggml-quants.c; every kind equals the gguf package bit for bit.
 """
 
 from collections.abc import Callable
@@ -10,28 +10,28 @@ from functools import cache
 import torch
 from torch import Tensor
 
-# type → torch's dtype, of what is stored as torch lays it out
+# type → torch's dtype, of the types that are not quantized
 PLAIN = {
     0: torch.float32, 1: torch.float16, 30: torch.bfloat16, 28: torch.float64,
     24: torch.int8, 25: torch.int16, 26: torch.int32, 27: torch.int64,
 }  # fmt: skip
 
 
-# Blocks unpacked at a time. torch gives longer work to several threads, which cost more than they save here, and wait
-# for one another for seconds while other programs are busy.
+# Blocks dequantized at a time. torch splits longer work over threads, which cost more than they save here, and wait for
+# each other for seconds on a busy machine.
 IN_ONE_THREAD = 1024
 
 
 def type_name(kind: int) -> str:
-    """The kind as ggml names it, or its number."""
-    import gguf  # here and below, because it takes 0.1 s to import and the common kinds do not need it
+    """ggml's name of the type, or its number."""
+    import gguf  # here and below: it takes 0.1 s to import, and the common types do not need it
 
     return gguf.GGMLQuantizationType(kind).name if kind in set(gguf.GGMLQuantizationType) else f"type {kind}"
 
 
 @cache
 def block_size(kind: int) -> tuple[int, int] | None:
-    """Elements and bytes of a block of this kind; None where nothing here can read it."""
+    """Elements and bytes of a block of this type; None for an unreadable type."""
     if kind in PLAIN:
         return 1, PLAIN[kind].itemsize
     if kind in COMMON:
@@ -42,7 +42,7 @@ def block_size(kind: int) -> tuple[int, int] | None:
     if kind not in set(gguf.GGMLQuantizationType):
         return None
     elements, nbytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
-    try:  # the package has no list of the kinds that it reads
+    try:  # the package has no list of the types that it reads
         gguf.quants.dequantize(np.zeros((1, nbytes), np.uint8), gguf.GGMLQuantizationType(kind))
     except NotImplementedError:
         return None
@@ -50,14 +50,14 @@ def block_size(kind: int) -> tuple[int, int] | None:
 
 
 def readable_kinds() -> list[str]:
-    """The names of all kinds that can be read."""
+    """The names of all readable types."""
     import gguf
 
     return [kind.name for kind in gguf.GGMLQuantizationType if block_size(kind) is not None]
 
 
 def dequantize(raw: Tensor, kind: int, out: Tensor) -> None:
-    """Fill out, float32 [elements], from whole blocks, uint8 [bytes], of a kind that has a block size."""
+    """Fill out, float32 [elements], from complete blocks, uint8 [bytes], of a readable type."""
     if kind in COMMON:
         nbytes, unpack = COMMON[kind]
         for blocks, part in zip(
@@ -70,7 +70,7 @@ def dequantize(raw: Tensor, kind: int, out: Tensor) -> None:
         out.copy_(torch.from_numpy(gguf.quants.dequantize(raw.numpy(), gguf.GGMLQuantizationType(kind))))
 
 
-# Each of these fills out [blocks, 32] from blocks [blocks, bytes], in the order of operations that ggml has.
+# Each of these fills out [blocks, 32] from blocks [blocks, bytes], in ggml's order of operations.
 
 
 def _q4_0(blocks: Tensor, out: Tensor) -> None:
@@ -97,7 +97,7 @@ def _q8_0(blocks: Tensor, out: Tensor) -> None:
     out.copy_(blocks[:, 2:].view(torch.int8)).mul_(_half(blocks, 0))
 
 
-# type → bytes of a block, how it is unpacked; each block is 32 elements
+# type → bytes of a block, its function; each block is 32 elements
 COMMON: dict[int, tuple[int, Callable[[Tensor, Tensor], None]]] = {
     2: (18, _q4_0),
     3: (20, _q4_1),
@@ -107,18 +107,18 @@ COMMON: dict[int, tuple[int, Callable[[Tensor, Tensor], None]]] = {
 }
 
 
-def _half(blocks: Tensor, at: int) -> Tensor:
-    """The float16 that begins at a byte of each block, as float32 [blocks, 1]."""
-    return blocks[:, at : at + 2].contiguous().view(torch.float16).float()
+def _half(blocks: Tensor, offset: int) -> Tensor:
+    """The float16 at a byte offset of each block, as float32 [blocks, 1]."""
+    return blocks[:, offset : offset + 2].contiguous().view(torch.float16).float()
 
 
 def _nibbles(packed: Tensor, out: Tensor) -> None:
-    """Codes of 4 bits [blocks, 16]: the low halves are a block's first 16 elements, the high halves its last."""
+    """4-bit codes [blocks, 16]: the low nibbles are a block's first 16 elements, the high ones its last."""
     out[:, :16].copy_(packed.bitwise_and(15))
     out[:, 16:].copy_(packed.bitwise_right_shift(4))
 
 
 def _fifth_bits(packed: Tensor) -> Tensor:
-    """16 where an element's bit of the 32 is set, else 0: [blocks, 32] from [blocks, 4]."""
+    """16 where an element's bit is set, else 0: [blocks, 32] from [blocks, 4]."""
     bits = packed.unsqueeze(-1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8, device="cpu")).bitwise_and(1)
     return bits.view(-1, 32).mul(16)

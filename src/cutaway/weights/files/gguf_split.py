@@ -1,4 +1,4 @@
-"""A GGUF file, or all parts of a split one as if they were one file.
+"""A GGUF file, or all parts of a split one as one.
 
 It does not know the bytes of a part (gguf_format.py), nor what metadata and tensors mean. Names and keys of parts are
 those of llama-gguf-split: NAME-00001-of-00003.gguf, split.no from 0.
@@ -15,9 +15,9 @@ AGAIN = "fetch all the parts again"
 
 
 def open_gguf(path: Path) -> GGUF:
-    """Metadata and tensors of a file, or of the split file that it is a part of: metadata of the first part.
+    """A file's metadata and tensors; of a part of a split file, the first part's metadata and all parts' tensors.
 
-    Raises as open_part, and BadCheckpoint where a part is missing or does not belong.
+    Raises as open_part, and BadCheckpoint where a part is missing or belongs to another file.
     """
     part = open_part(path)
     count = part.metadata.get("split.count", 0)
@@ -25,11 +25,11 @@ def open_gguf(path: Path) -> GGUF:
         return part
     if not isinstance(count, int):
         raise damaged(path, f"split.count={count!r}")
-    return _joined([part if file == path else open_part(file) for file in _part_files(path, part, count)], count)
+    return _merged([part if file == path else open_part(file) for file in _part_files(path, part, count)], count)
 
 
 def parts_of(path: Path) -> list[Path]:
-    """The files that are read where this one is named: itself, or all parts of the split file that it is one of."""
+    """The file itself, or all parts of the split file that it is a part of."""
     part = open_part(path)
     count = part.metadata.get("split.count", 0)
     return _part_files(path, part, count) if isinstance(count, int) and count > 1 else [path]
@@ -50,7 +50,7 @@ def _part_files(path: Path, part: GGUF, count: int) -> list[Path]:
     return [path.parent / name for name in names]
 
 
-def _joined(parts: list[GGUF], count: int) -> GGUF:
+def _merged(parts: list[GGUF], count: int) -> GGUF:
     tensors: dict[str, LazyTensor] = {}
     for number, part in enumerate(parts):
         facts = tuple(part.metadata.get(f"split.{key}") for key in ("no", "count"))

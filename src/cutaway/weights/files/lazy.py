@@ -1,4 +1,4 @@
-"""LazyTensor: a tensor that is still in its file, and the positioned read that fetches it.
+"""LazyTensor: a tensor that is read from its file on demand, and the positioned read that does so.
 
 It does not know any file format, nor what a tensor is for.
 """
@@ -19,17 +19,17 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor's facts, known without reading it.
+    """A tensor's name, shape and dtype, without its values.
 
-    dtype is what read() gives, which is not always what the file holds: quantized blocks come out as float32.
-    fetch(start, stop) reads leading rows [start, stop); a tensor without axes counts as one row.
+    dtype is that of read(), not always the file's: quantized blocks are read as float32. fetch(start, stop) reads the
+    rows [start, stop) of the first axis; a tensor without axes counts as one row.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
     fetch: Callable[[int, int], Tensor]
-    place: tuple[Path, int] | None = None  # the file and byte where it lies row after row as torch lays it out
+    location: tuple[Path, int] | None = None  # file and byte offset, where it is stored contiguously in torch's layout
 
     @property
     def n_rows(self) -> int:
@@ -41,9 +41,9 @@ class LazyTensor:
         return prod(self.shape) * self.dtype.itemsize
 
     def read(self, rows: slice | None = None) -> Tensor:
-        """A fresh CPU copy of the tensor, or of some leading rows, that holds no mapping of the file.
+        """A fresh CPU copy of the tensor, or of some rows of its first axis, not a mapping.
 
-        rows: a slice without a step. Raises BadArgument for another one, BadCheckpoint where the file shrank.
+        rows: a slice without a step. Raises BadArgument for another one, BadCheckpoint for a truncated file.
         """
         if rows is None:
             return self.fetch(0, self.n_rows).reshape(self.shape)
@@ -55,15 +55,15 @@ class LazyTensor:
         return self.fetch(start, stop).reshape(stop - start, *self.shape[1:])
 
     def mapped(self) -> Tensor | None:
-        """The tensor in its file, of which only the pages that are read come into memory; None where it is not
-        stored as torch lays it out. Writing to it changes neither the file nor another mapping.
+        """The tensor mapped from its file: only pages that are read take memory. None where it has no location.
+        Writing to it changes neither the file nor another mapping.
         """
-        if self.place is None or self.place[1] % self.dtype.itemsize:
+        if self.location is None or self.location[1] % self.dtype.itemsize:
             return None
-        path, offset = self.place
+        path, offset = self.location
         count, before = prod(self.shape), offset // self.dtype.itemsize
-        whole = torch.from_file(str(path), shared=False, size=before + count, dtype=self.dtype)
-        return whole[before:].view(self.shape)
+        mapping = torch.from_file(str(path), shared=False, size=before + count, dtype=self.dtype)
+        return mapping[before:].view(self.shape)
 
     def renamed(self, name: str) -> "LazyTensor":
         """The same tensor under another name."""
@@ -72,10 +72,10 @@ class LazyTensor:
     def rearranged(
         self, shape: tuple[int, ...], arrange: Callable[[Tensor], Tensor], group: int | None = None
     ) -> "LazyTensor":
-        """This tensor, its elements moved to `shape` when read.
+        """This tensor, rearranged to `shape` when read.
 
-        group: rows that `arrange` mixes only among themselves, so that some rows cost a read of their groups;
-        None: any row may come from anywhere, and some rows cost a read of all.
+        group: `arrange` permutes rows within groups of this many, so that reading some rows reads their groups only;
+        None: it may move any row, and reading some rows reads all.
         """
 
         def fetch(start: int, stop: int) -> Tensor:
@@ -84,11 +84,11 @@ class LazyTensor:
             offset = first if group else 0
             return rows[start - offset : stop - offset].clone(memory_format=torch.contiguous_format)
 
-        return replace(self, shape=shape, fetch=fetch, place=None)
+        return replace(self, shape=shape, fetch=fetch, location=None)
 
 
 def stored_plainly(name: str, shape: tuple[int, ...], dtype: torch.dtype, path: Path, offset: int) -> LazyTensor:
-    """A tensor whose elements lie in `path` from byte `offset` on, row after row, as torch lays them out."""
+    """A tensor stored contiguously in `path` from byte `offset` on, in torch's layout."""
     row_bytes = prod(shape[1:]) * dtype.itemsize
 
     def fetch(start: int, stop: int) -> Tensor:
@@ -98,16 +98,16 @@ def stored_plainly(name: str, shape: tuple[int, ...], dtype: torch.dtype, path: 
 
 
 def read_at(path: Path, offset: int, nbytes: int) -> Tensor:
-    """`nbytes` bytes of a file from `offset` on, as a uint8 tensor of its own.
+    """`nbytes` bytes of a file from `offset` on, as a new uint8 tensor.
 
-    A positioned read, not a mapping: pages of a mapped file count in the process's memory once touched.
+    A read, not a mapping: touched pages of a mapped file count as the process's memory.
     """
     data = torch.empty(nbytes, dtype=torch.uint8, device="cpu")
     view = data.numpy().data
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         filled = 0
-        while filled < nbytes:  # one call gives at most 2 GiB
+        while filled < nbytes:  # one call reads at most 2 GiB
             got = file.readinto(view[filled:])
             if not got:
                 raise truncated(path, f"{offset + filled} bytes", f"at least {offset + nbytes}")
@@ -116,7 +116,7 @@ def read_at(path: Path, offset: int, nbytes: int) -> Tensor:
 
 
 def truncated(path: Path, found: str, expected: str) -> BadCheckpoint:
-    """The error of a file that ends too early."""
+    """The error for a file that ends too early."""
     return BadCheckpoint(
         f"{path.name} ends too early ({found})", expected, f"fetch the file again: {path} is not whole"
     )

@@ -1,6 +1,6 @@
-"""Quantized checkpoints of other tools: known by config.json or by the tensors' names and dtypes, and refused by name.
+"""Quantized checkpoints of other tools: recognized by config.json or the tensors' names and dtypes, refused by name.
 
-It does not know how any of them is unpacked.
+It does not know how any of them is dequantized.
 """
 
 import re
@@ -14,7 +14,7 @@ EXPECTED = "weights in full precision"
 DO = "load the checkpoint that it was made from: cutaway makes the 8 bits itself"
 METHODS = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "bitsandbytes", "compressed-tensors": "compressed-tensors"}
 BITS = ("bits", "w_bit", "num_bits", "nbits", "weight_bits")
-# The end of a tensor's name, and the tools that write it.
+# The end of a tensor's name, and the tool that writes it.
 NAMES = [
     (r"\.SCB|\.weight_format", "a bitsandbytes checkpoint in 8 bits"),
     (r"\.weight\.(absmax|quant_map|nested_absmax|quant_state\..+)", "a bitsandbytes checkpoint in 4 bits"),
@@ -29,34 +29,35 @@ NAMES = [
 
 def refuse_packed_config(config: Mapping[str, Any]) -> None:
     """Raise UnsupportedModel where config.json says that another tool quantized the weights."""
-    said = config.get("quantization_config") or config.get("compression_config") or config.get("quantization")
-    if not isinstance(said, Mapping) or not said:
+    quantization = config.get("quantization_config") or config.get("compression_config") or config.get("quantization")
+    if not isinstance(quantization, Mapping) or not quantization:
         return
-    method = str(said.get("quant_method") or said.get("quant_algo") or "")
-    name = METHODS.get(method, method) or ("MLX" if "group_size" in said else "quantized")
-    if method == "bitsandbytes" and said.get("load_in_4bit") is False and said.get("load_in_8bit") is False:
-        return  # it says that nothing was quantized
-    bits = _bits(said)
+    method = str(quantization.get("quant_method") or quantization.get("quant_algo") or "")
+    name = METHODS.get(method, method) or ("MLX" if "group_size" in quantization else "quantized")
+    if method == "bitsandbytes" and all(quantization.get(f"load_in_{bits}bit") is False for bits in (4, 8)):
+        return  # not quantized
+    bits = _bits(quantization)
     found = f"a quantized checkpoint: {name}{f', {bits} bits a weight' if bits else ''} (config.json)"
     raise UnsupportedModel(found, EXPECTED, DO)
 
 
-def _bits(said: Mapping[str, Any]) -> int | None:
-    """How many bits a weight has, where the config says so."""
-    if said.get("load_in_4bit") or said.get("load_in_8bit"):
-        return 4 if said.get("load_in_4bit") else 8
-    groups = said.get("config_groups")
+def _bits(quantization: Mapping[str, Any]) -> int | None:
+    """Bits of a weight, where the config says so."""
+    for bits in (4, 8):
+        if quantization.get(f"load_in_{bits}bit"):
+            return bits
+    groups = quantization.get("config_groups")
     group = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
     weights = group.get("weights") if isinstance(group, Mapping) else None
-    for part in (said, weights if isinstance(weights, Mapping) else {}):
+    for part in (quantization, weights if isinstance(weights, Mapping) else {}):
         for name in BITS:
             if type(part.get(name)) is int:
                 return part[name]
-    return 8 if "fp8" in str(said.get("quant_method")) else None
+    return 8 if "fp8" in str(quantization.get("quant_method")) else None
 
 
 def refuse_packed_names(names: Iterable[str], where: str) -> None:
-    """Raise UnsupportedModel where tensors are named as a tool names its packed weights."""
+    """Raise UnsupportedModel where tensors have the names of a tool's packed weights."""
     names = list(names)
     for pattern, what in NAMES:
         name = next((name for name in names if re.search(rf"({pattern})$", name)), None)
@@ -69,9 +70,9 @@ def refuse_packed_names(names: Iterable[str], where: str) -> None:
 
 
 def refuse_packed(tensors: Mapping[str, LazyTensor], where: str, ending: str = ".weight") -> None:
-    """Raise UnsupportedModel where tensors are packed: by their names, or weights that are no floats.
+    """Raise UnsupportedModel where tensors are packed: by their names, or where weights are no floats.
 
-    ending: of the names of weights, "" where every tensor is one; PyTorch's files hold buffers too.
+    ending: of the names of weights, "" where every tensor is a weight; PyTorch's files hold buffers too.
     """
     refuse_packed_names(tensors, where)
     for name, tensor in tensors.items():

@@ -1,6 +1,6 @@
-"""What a folder or a file is, when it is not what we open: named, with what to do about it.
+"""Recognizes folders and files that cannot be opened: the error names what they are, and what to do.
 
-It reads names, sizes and a file's first bytes; it does not know tensors (packed.py), nor which weights a folder means.
+It reads names, sizes and a file's first bytes; it does not know tensors (packed.py), nor how weights are chosen.
 """
 
 import json
@@ -17,8 +17,8 @@ ZIP = b"PK\x03\x04"
 SAFETENSORS = b"\0\0\0\0{"  # from byte 4 on: the end of a header's length, and its first byte
 LFS = b"version https://git-lfs.github.com/spec/v1"
 DOWNLOAD_AGAIN = "fetch the file again"
-LOOK_AT = 512  # bytes of a file that say what it is
-# First bytes, what they open, what to do.
+LOOK_AT = 512  # bytes of a file that identify it
+# First bytes, the format, what to do.
 MAGIC = [
     (b"GGUF", "a GGUF file", "rename it to end in .gguf and pass its path"),
     (ZIP, "a zip archive", "unpack it and name the folder, or rename it to .bin where torch.save wrote it"),
@@ -31,7 +31,7 @@ MAGIC = [
     (b"fmgg", "a GGML file, older than GGUF", "fetch the model's .gguf file"),
     (b"lmgg", "a GGML file, older than GGUF", "fetch the model's .gguf file"),
 ]
-# Files of a folder without weights that we open, what they make it, what to do.
+# Patterns of files in a folder without weights that we open, what the folder is, what to do.
 ONLY = [
     (("model_index.json",), "a diffusers pipeline, which makes pictures", "choose a language model"),
     (
@@ -73,11 +73,11 @@ ONLY = [
     (("*.zip", "*.tar", "*.tar.*", "*.tgz", "*.7z"), "an archive", "unpack it first"),
 ]  # fmt: skip
 UNFINISHED = ("*.incomplete", "*.part", "*.crdownload", "*.aria2", "*.download", "*.partial", "*.!ut")
-HUB_DOWNLOADS = ".cache/huggingface/download"  # what `hf download --local-dir` keeps beside the files
+HUB_DOWNLOADS = ".cache/huggingface/download"  # the folder that `hf download --local-dir` adds
 
 
 def refuse_disguised(path: Path, expected: str, own: Iterable[bytes] = ()) -> None:
-    """Raise BadCheckpoint where a file is something else than its name says, which says what; own: its right magic."""
+    """Raise BadCheckpoint, which names the format, where a file's content does not fit its name; own: its own magic."""
     with path.open("rb") as file:
         start = file.read(LOOK_AT)
     what = _disguise(path, start, tuple(own))
@@ -86,7 +86,7 @@ def refuse_disguised(path: Path, expected: str, own: Iterable[bytes] = ()) -> No
 
 
 def _disguise(path: Path, start: bytes, own: tuple[bytes, ...]) -> tuple[str, str] | None:
-    """What the file is, and what to do."""
+    """The file's real format, and what to do."""
     if not start:
         return "an empty file", DOWNLOAD_AGAIN
     if start.startswith(LFS):
@@ -116,21 +116,21 @@ def _pointer(folder: Path, start: bytes) -> tuple[str, str]:
 
 def size_text(nbytes: int) -> str:
     """1234567 → "1.2 MB"."""
-    from cutaway.model.architecture import size  # here, because only errors need it
+    from cutaway.model.architecture import size  # here: only errors need it
 
     return size(nbytes)
 
 
 def no_model(folder: Path, missing: str) -> CutawayError:
-    """The error of a folder without what was looked for ("config.json" or "weights"): what the folder is instead."""
+    """The error for a folder without its "config.json" or "weights", which names what the folder is instead."""
     names = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
     if not names:
         return ModelNotFound(f"an empty folder, {folder}", "a model's files in it", "name the folder that holds them")
     ours = weights_among(file.name for file in folder.iterdir() if file.is_file())
-    # what lies beside our own weights is not what the folder is, but for a pipeline's own list
-    of_others = (_pipeline, _shards_alone) if ours else (_adapter, _of_others)
-    for recognized in (_dead_link, _unfinished, *of_others, _subfolders):
-        error = recognized(folder, missing)
+    # a folder with weights that we read is none of the other kinds, except a pipeline
+    others = (_pipeline, _shards_without_index) if ours else (_adapter, _other_format)
+    for recognize in (_dead_link, _unfinished, *others, _subfolders):
+        error = recognize(folder, missing)
         if error is not None:
             return error
     if missing == "config.json":
@@ -143,7 +143,7 @@ def no_model(folder: Path, missing: str) -> CutawayError:
 
 
 def adapter_in(folder: Path) -> Path | None:
-    """The file that says that the folder holds an adapter, or of its tensors where that is gone."""
+    """The config of an adapter in the folder, or its tensors where it has no config; else None."""
     config = folder / "adapter_config.json"
     return config if config.is_file() else next(iter(sorted(folder.glob("adapter_model.*"))), None)
 
@@ -151,8 +151,8 @@ def adapter_in(folder: Path) -> Path | None:
 def _adapter(folder: Path, missing: str) -> CutawayError | None:
     if adapter_in(folder) is None:
         return None
-    said = json_or_nothing(folder / "adapter_config.json")
-    base, kind = said.get("base_model_name_or_path"), str(said.get("peft_type") or "PEFT").replace("LORA", "LoRA")
+    config = json_or_nothing(folder / "adapter_config.json")
+    base, kind = config.get("base_model_name_or_path"), str(config.get("peft_type") or "PEFT").replace("LORA", "LoRA")
     changes = base if base and isinstance(base, str) else "a base model that it does not name"
     found = f"a {kind} adapter in {folder}, not a model: it changes {changes}"
     do = "merge it first: peft's merge_and_unload(), then save_pretrained to a new folder"
@@ -172,13 +172,13 @@ def _unfinished(folder: Path, missing: str) -> CutawayError | None:
     parts += sorted((folder / HUB_DOWNLOADS).glob("*.incomplete"))
     if not parts:
         return None
-    have = f"{listed([file.name for file in parts])}, {size_text(sum(file.stat().st_size for file in parts))}"
-    found = f"a download that did not end ({have}) and no {missing} in {folder}"
+    partial = f"{listed([file.name for file in parts])}, {size_text(sum(file.stat().st_size for file in parts))}"
+    found = f"a download that did not end ({partial}) and no {missing} in {folder}"
     return BadCheckpoint(found, "all of the model's files", "run the download again, which goes on where it stopped")
 
 
-def _of_others(folder: Path, missing: str) -> CutawayError | None:
-    """Weights in a format that others read."""
+def _other_format(folder: Path, missing: str) -> CutawayError | None:
+    """Weights in a format that we do not read."""
     return _kind_of(folder, ONLY)
 
 
@@ -194,8 +194,8 @@ def _kind_of(folder: Path, kinds: list[tuple[tuple[str, ...], str, str]]) -> Cut
     return None
 
 
-def _shards_alone(folder: Path, missing: str) -> CutawayError | None:
-    """Several weight files, and nothing that says which tensor is where."""
+def _shards_without_index(folder: Path, missing: str) -> CutawayError | None:
+    """Several weight files without an index."""
     names = [file.name for file in sorted(folder.iterdir()) if file.is_file()]
     several = other_safetensors(names) or [name for name in names if re.fullmatch(r"pytorch_model-.*\.bin", name)]
     if missing != "weights" or not several:
@@ -210,14 +210,14 @@ def _shards_alone(folder: Path, missing: str) -> CutawayError | None:
 
 
 def _subfolders(folder: Path, missing: str) -> CutawayError | None:
-    """Models that lie deeper: checkpoints of a training, or a folder of several models."""
+    """Models in subfolders: checkpoints of a training, or a folder of several models."""
     patterns = ("*/config.json", "*/*/config.json", "*/snapshots/*/config.json", "*/*.gguf", "*/adapter_config.json")
     found = {file.parent.relative_to(folder) for pattern in patterns for file in folder.glob(pattern)}
     models = sorted(map(str, found), key=lambda name: (name.count("/"), *_natural(name)))
     if not models:
         return None
-    say = f"no {missing} in {folder}, but models in its subfolders {listed(models)}"
-    return ModelNotFound(say, "the folder of one model", f"name one of them, for example {folder / models[-1]}")
+    nested = f"no {missing} in {folder}, but models in its subfolders {listed(models)}"
+    return ModelNotFound(nested, "the folder of one model", f"name one of them, for example {folder / models[-1]}")
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

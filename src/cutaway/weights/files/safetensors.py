@@ -45,7 +45,7 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
     """
     refuse_disguised(path, "the safetensors format", [SAFETENSORS])
     header, data_start = _header(path)
-    if any(_code(entry) not in DTYPES for entry in header.values()):  # the names say what it is, where they do
+    if any(_code(entry) not in DTYPES for entry in header.values()):  # the names may identify the tool
         refuse_packed_names(header, path.name)
     spans: list[tuple[int, int, LazyTensor]] = []
     for name, entry in header.items():
@@ -66,10 +66,10 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
 def write_safetensors(
     path: Path, specs: Specs, producer: Callable[[str], Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a file holding one tensor at a time: `producer(name)` is asked for each, in the file's order.
+    """Write a file with one tensor in memory at a time: `producer(name)` is called for each, in the file's order.
 
-    The file appears under its name only when it is whole; what interrupts the writing leaves nothing behind.
-    Raises BadArgument where a tensor is not what `specs` announced, OSError where the disk refuses.
+    The file appears under its name only when it is complete; an interruption leaves no file behind.
+    Raises BadArgument where a tensor does not match `specs`, OSError from the disk.
     """
     specs = _aligned(specs)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -103,13 +103,13 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _code(entry: Any) -> str:
-    """The dtype that a header entry states; that of __metadata__ and of what is no entry is one that we read."""
+    """A header entry's dtype; a readable one for __metadata__ and malformed entries."""
     code = entry.get("dtype", "F32") if isinstance(entry, dict) else "F32"
     return code if isinstance(code, str) else "F32"
 
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, ...], int, int]:
-    """dtype, shape, begin and end of one tensor as the header states them, each of the right kind."""
+    """dtype, shape, begin and end of one tensor from its header entry, each of the right type."""
     try:
         code, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         sound = isinstance(code, str) and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
@@ -126,23 +126,23 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, .
 
 
 def _refuse_gaps(path: Path, spans: list[tuple[int, int, LazyTensor]], data_bytes: int) -> None:
-    """Tensors lie one behind the other and fill the file, so that no byte of it is unaccounted for."""
-    at = 0
+    """The tensors must be contiguous and fill the file."""
+    offset = 0
     for begin, end, tensor in spans:
-        if begin != at:
+        if begin != offset:
             found = f"{tensor.name!r} at byte {begin} of the data in {path.name}"
-            raise BadCheckpoint(found, f"byte {at}, where the tensor before it ends", "fetch the file again")
-        at = end
-    if at > data_bytes:
-        raise truncated(path, f"{data_bytes} bytes of data", f"{at}, as its header announces")
-    if at < data_bytes:
+            raise BadCheckpoint(found, f"byte {offset}, where the tensor before it ends", "fetch the file again")
+        offset = end
+    if offset > data_bytes:
+        raise truncated(path, f"{data_bytes} bytes of data", f"{offset}, as its header announces")
+    if offset < data_bytes:
         found = f"{data_bytes} bytes of data in {path.name}"
-        raise BadCheckpoint(found, f"{at}, as its header announces", "fetch the file again")
+        raise BadCheckpoint(found, f"{offset}, as its header announces", "fetch the file again")
 
 
 def _aligned(specs: Specs) -> Specs:
-    """The same with a tensor of zeros behind each that does not end at a multiple of 64 bytes: the format allows no
-    gap between tensors, and a mapped tensor should start where a cache line does."""
+    """The specs with a tensor of zeros after each that does not end at a multiple of 64 bytes: the format allows no
+    gap between tensors, and mapped tensors should be aligned to cache lines."""
     padded: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
     names = sorted(specs, key=lambda name: (-specs[name][0].itemsize, name))
     for number, name in enumerate(names):
@@ -155,13 +155,13 @@ def _aligned(specs: Specs) -> Specs:
 
 def _written_header(specs: Specs, metadata: Mapping[str, str]) -> bytes:
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    at = 0
+    offset = 0
     for name, (dtype, shape) in specs.items():
-        end = at + prod(shape) * dtype.itemsize
-        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [at, end]}
-        at = end
+        end = offset + prod(shape) * dtype.itemsize
+        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)  # the format allows spaces there, and no gap between tensors
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)  # the format allows spaces there
     return len(text).to_bytes(8, "little") + text
 
 

@@ -1,4 +1,4 @@
-"""PyTorch's own format (pytorch_model.bin): tensors read one at a time, and no pickled code ever run.
+"""PyTorch's own format (pytorch_model.bin): tensors read one at a time; pickled code never runs.
 
 It does not know which tensors a model needs, nor how many files they are spread over.
 """
@@ -19,27 +19,27 @@ from cutaway.weights.files.recognize import ZIP, refuse_disguised
 
 
 def open_torch_bin(path: Path) -> dict[str, LazyTensor]:
-    """The tensors of one file, by name. Those that share memory in the file (tied ones) each read a copy.
+    """The tensors of one file, by name. Tensors that share memory in the file (tied ones) are each read as a copy.
 
-    A zip file (torch 1.6 and later) is read where its tensors lie; an older or a compressed one is held in
-    memory. Raises BadCheckpoint for a file that is damaged, holds more than tensors, or asks to run code.
+    A zip file (torch 1.6 and later) is read tensor by tensor; an older or a compressed one is loaded into memory.
+    Raises BadCheckpoint for a file that is damaged, holds more than tensors, or asks to run code.
     """
     refuse_disguised(path, "a whole PyTorch checkpoint", [ZIP])
-    places = _places(path)
+    entries = _stored_entries(path)
     # On the "meta" device torch builds tensors without data, whose storages know their offset in the file
     # (torch docs, notes/serialization). Pages of a mapped file would count as this process's memory.
-    state = _load(path, "cpu" if places is None else "meta")
+    state = _load(path, "cpu" if entries is None else "meta")
     if not isinstance(state, dict):
         found = f"a {type(state).__name__} in {path.name}"
         raise BadCheckpoint(found, "a dict of tensors by name (a state dict)", "save model.state_dict() instead")
     checked = {name: _checked(path, name, value) for name, value in state.items()}
-    if places is None:
+    if entries is None:
         return {name: _in_memory(path, name, tensor) for name, tensor in checked.items()}
-    return {name: _in_place(path, name, tensor, places) for name, tensor in checked.items()}
+    return {name: _in_file(path, name, tensor, entries) for name, tensor in checked.items()}
 
 
-def _places(path: Path) -> dict[int, int] | None:
-    """Where the bytes of each entry of a zip file begin, and how many they are; None where it is none or compressed."""
+def _stored_entries(path: Path) -> dict[int, int] | None:
+    """Byte offset → size of each entry of a zip file; None for another or a compressed file."""
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             entries = archive.infolist()
@@ -48,13 +48,13 @@ def _places(path: Path) -> dict[int, int] | None:
             return {_data_start(file, entry.header_offset): entry.file_size for entry in entries}
     except zipfile.BadZipFile as error:
         with path.open("rb") as file:
-            if file.read(len(ZIP)) == ZIP:  # its end, where a zip file keeps its table, is not here
+            if file.read(len(ZIP)) == ZIP:  # truncated: a zip file's table is at its end
                 raise _unreadable(path) from error
         return None  # of a torch older than 1.6
 
 
 def _data_start(file: BinaryIO, header: int) -> int:
-    """Behind an entry's own header, whose last two numbers are the lengths of its name and of its padding."""
+    """The offset after an entry's header, whose last two numbers are the lengths of its name and of its padding."""
     file.seek(header + 26)
     return header + 30 + sum(struct.unpack("<HH", file.read(4).ljust(4, b"\0")))
 
@@ -65,7 +65,7 @@ def _load(path: Path, device: str) -> Any:
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        # the loader's ways to fail on bytes that are no checkpoint
+        # what the loader raises for bytes that are no checkpoint
         raise _unreadable(path) from error
 
 
@@ -75,13 +75,13 @@ def _unreadable(path: Path) -> BadCheckpoint:
 
 
 def _refused(path: Path, message: str) -> BadCheckpoint:
-    """The error of a pickle that weights_only refuses, with the name that it asked for where there is one."""
+    """The error for a pickle that weights_only refuses, with the name of the refused object where there is one."""
     # torch says "Unsupported global: GLOBAL os.system was not …" or "… GLOBAL os.system whose module …"
-    asked = re.search(r"GLOBAL (\S+)", message) or re.search(r"Unsupported class (\S+)", message)
-    if asked is None:
+    refused = re.search(r"GLOBAL (\S+)", message) or re.search(r"Unsupported class (\S+)", message)
+    if refused is None:
         found = f"a pickle that torch cannot read in {path.name}"
         return BadCheckpoint(found, "a whole PyTorch checkpoint", "fetch the file again")
-    found = f"{path.name}, which asks to run code: {asked[1]}"
+    found = f"{path.name}, which asks to run code: {refused[1]}"
     return BadCheckpoint(found, "tensors only", "do not open it with any other tool unless you trust who made it")
 
 
@@ -95,17 +95,17 @@ def _checked(path: Path, name: Any, value: Any) -> Tensor:
     return value.detach()
 
 
-def _in_place(path: Path, name: str, meta: Tensor, places: dict[int, int]) -> LazyTensor:
-    storage_at: int = getattr(meta.untyped_storage(), "_checkpoint_offset")  # noqa: B009 (unknown to its stub)
-    if places.get(storage_at) != meta.untyped_storage().nbytes():
-        raise _unreadable(path)  # it would be read from its neighbour's bytes
+def _in_file(path: Path, name: str, meta: Tensor, entries: dict[int, int]) -> LazyTensor:
+    start_byte: int = getattr(meta.untyped_storage(), "_checkpoint_offset")  # noqa: B009 (unknown to its stub)
+    if entries.get(start_byte) != meta.untyped_storage().nbytes():
+        raise _unreadable(path)  # it would be read from another entry's bytes
     shape, dtype = tuple(meta.shape), meta.dtype
     if meta.is_contiguous():
-        offset = storage_at + int(meta.storage_offset()) * dtype.itemsize
+        offset = start_byte + int(meta.storage_offset()) * dtype.itemsize
         return stored_plainly(name, shape, dtype, path, offset)
 
-    def fetch(start: int, stop: int) -> Tensor:  # a transposed or strided view: its whole storage, then the view of it
-        flat = read_at(path, storage_at, meta.untyped_storage().nbytes()).view(dtype)
+    def fetch(start: int, stop: int) -> Tensor:  # a transposed or strided view: read all of its storage, then view it
+        flat = read_at(path, start_byte, meta.untyped_storage().nbytes()).view(dtype)
         view = flat.as_strided(shape, meta.stride(), meta.storage_offset())
         return view[start:stop].clone(memory_format=torch.contiguous_format)
 

@@ -1,13 +1,13 @@
-"""Which of a folder's files, or of a repository's, are the weights that are read: a rule about names alone.
+"""Which of a folder's or a repository's files are read as its weights: a rule on names only.
 
-It does not open files, nor know where they are. The rule is transformers' own (modeling_utils.py,
-_get_resolved_checkpoint_files) as far as that goes:
+It does not open files, nor know where they are. Points 1 to 3 are transformers' own (modeling_utils.py,
+_get_resolved_checkpoint_files):
 
 1. What config.json names as `transformers_weights`.
 2. model.safetensors, else the shards that model.safetensors.index.json names; else pytorch_model.bin, else those of its
-   index. A whole file comes before an index: shards beside it may be older, and nothing in the folder says so.
-3. The same names with a variant's (model.fp16.safetensors, model.safetensors.index.fp16.json), where there is one only.
-4. One other *.safetensors file. 5. One .gguf file, the parts of a split one counting as one.
+   index. A single file comes before an index: shards beside it may be older.
+3. The same names with a variant (model.fp16.safetensors, model.safetensors.index.fp16.json), where there is one only.
+4. One other *.safetensors file. 5. One .gguf file; the parts of a split one count as one.
 """
 
 import re
@@ -30,8 +30,8 @@ GGUF_PART = re.compile(r"(?P<name>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<e
 def chosen(names: Iterable[str], where: str, named: object = None) -> str | None:
     """The file that is read, of tensors or an index of shards, by points 1 to 4 of the rule; None where there is none.
 
-    where: what holds the files, in the words of an error. named: config.json's `transformers_weights`. Raises
-    BadCheckpoint where that is no such file, or where there are several variants.
+    where: the folder, in the words of an error. named: config.json's `transformers_weights`. Raises BadCheckpoint
+    where that is no such file, or where there are several variants.
     """
     names = sorted(names)
     if named is not None:
@@ -52,7 +52,7 @@ def chosen(names: Iterable[str], where: str, named: object = None) -> str | None
 
 
 def weights_among(names: Iterable[str]) -> list[str]:
-    """Every file of weights that could be read, whichever is: files of tensors, indices, .gguf models."""
+    """Every file of weights that could be read: files of tensors, indices, .gguf models."""
     names = sorted(names)
     bins = [name for name in names if re.fullmatch(r"pytorch_model.*\.bin", name)]
     indices = [name for name in names if INDEX.fullmatch(name) and not NOT_THE_MODEL.fullmatch(name)]
@@ -65,7 +65,7 @@ def other_safetensors(names: Iterable[str]) -> list[str]:
 
 
 def ggufs(names: Iterable[str]) -> list[str]:
-    """The .gguf models: of a split one the first part that is there, and no part of a model that only sees (mmproj)."""
+    """The .gguf models: of a split one the first existing part; no vision projectors (mmproj)."""
     models: dict[object, str] = {}
     for name in sorted(names):
         if name.lower().endswith(".gguf") and not name.lower().startswith("mmproj"):
@@ -75,33 +75,32 @@ def ggufs(names: Iterable[str]) -> list[str]:
 
 
 def shards_of(names: Iterable[str], index: str) -> list[str]:
-    """The shards that an index means, where it cannot be read yet: those of its own name, else all that end alike."""
-    names, said = sorted(names), INDEX.fullmatch(index)
-    if said is None:
+    """The shards of an index that cannot be read yet: those with its stem, else all with its ending."""
+    names, match = sorted(names), INDEX.fullmatch(index)
+    if match is None:
         return []
-    stem = said["stem"] + (said["variant"] or "")
-    own = [n for n in names if (shard := SHARD.fullmatch(n)) and (shard["stem"], shard["ending"]) == (stem, said[2])]
-    return own or [name for name in names if name.endswith(f".{said['ending']}")]
+    stem = match["stem"] + (match["variant"] or "")
+    own = [n for n in names if (shard := SHARD.fullmatch(n)) and (shard["stem"], shard["ending"]) == (stem, match[2])]
+    return own or [name for name in names if name.endswith(f".{match['ending']}")]
 
 
 def index_of(shard: str) -> str | None:
-    """The name of the index that a shard belongs to: model.fp16-00001-of-00002.safetensors is of
-    model.safetensors.index.fp16.json. None where the file is no shard.
-    """
-    said = SHARD.fullmatch(shard)
-    if said is None:
+    """The name of a shard's index: model.safetensors.index.fp16.json for model.fp16-00001-of-00002.safetensors. None
+    where the file is no shard."""
+    match = SHARD.fullmatch(shard)
+    if match is None:
         return None
-    stem, dot, variant = said["stem"].partition(".")
-    return f"{stem}.{said['ending']}.index{dot}{variant}.json"
+    stem, dot, variant = match["stem"].partition(".")
+    return f"{stem}.{match['ending']}.index{dot}{variant}.json"
 
 
 def listed(names: list[str], most: int = 3) -> str:
-    """The first few, and that there are more."""
+    """The first `most` names, and how many there are."""
     return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
 
 
 def _named(names: list[str], where: str, named: object) -> str:
-    """What config.json names; `names` are bare, so that it cannot lead out of its folder."""
+    """The file that config.json names; `names` are bare, so that it cannot lead out of its folder."""
     if not isinstance(named, str) or "/" in named or not named.endswith((".safetensors", ".safetensors.index.json")):
         found = f"transformers_weights={named!r} in config.json"
         expected = "a safetensors file of its folder, or an index"
@@ -117,7 +116,7 @@ def _variants(names: list[str]) -> dict[str, list[str]]:
     for layout in LAYOUTS:
         stem, ending = layout.rsplit(".", 1)
         for name in names:
-            said = re.fullmatch(rf"{re.escape(stem)}\.([^.]+)\.{ending}", name)
-            if said and not SHARD.fullmatch(name) and name not in LAYOUTS:
-                found.setdefault(said[1], []).append(name)
+            match = re.fullmatch(rf"{re.escape(stem)}\.([^.]+)\.{ending}", name)
+            if match and not SHARD.fullmatch(name) and name not in LAYOUTS:
+                found.setdefault(match[1], []).append(name)
     return found

@@ -1,9 +1,8 @@
 """Is it the model that its makers meant? The same checkpoint in transformers' own modules, eager attention.
 
-Largest |difference| over largest |value|, at what leaves every block and at the logits, in float32 and in float64: a
-wiring error (a transposed weight, shifted positions, a lost bias) is as large in float64, rounding is not. Trust it
-as far as transformers' implementation of the family. The one file that runs transformers' models; it does not know
-text.
+Largest |difference| over largest |value|, at every block's output and at the logits, in float32 and in float64: a
+wiring error (a transposed weight, shifted positions, a lost bias) is as large in float64, rounding is not. Trust it as
+far as transformers' implementation of the family. The only file that runs transformers' models; it does not know text.
 """
 
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ WHY = "transformers takes softmax and angles in float32 even in float64: that mu
 
 
 def against_transformers(decoder: Decoder, path: Path, tokens: Tokens) -> Iterator[Line]:
-    """Two lines a dtype. path: a folder or a .gguf file.
+    """Two lines for each dtype. path: a folder or a .gguf file.
 
     Raises BadArgument for a model in 8 bits, or files that transformers cannot load.
     """
@@ -51,7 +50,7 @@ def against_transformers(decoder: Decoder, path: Path, tokens: Tokens) -> Iterat
 
 
 def _loaded(path: Path) -> Any:
-    """transformers' model in float32: read once, since it takes long over a GGUF."""
+    """transformers' model in float32, read once: it takes long to read a GGUF."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -69,18 +68,18 @@ def _loaded(path: Path) -> Any:
 
 
 def _theirs(model: Any, tokens: Tokens) -> tuple[list[Tensor], Tensor]:
-    """What leaves each of transformers' blocks, by hooks, and its logits."""
-    seen: list[Tensor] = []
+    """The outputs of transformers' blocks, by forward hooks, and its logits."""
+    outputs: list[Tensor] = []
 
-    def keep(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)
+    def record(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        outputs.append(output[0] if isinstance(output, tuple) else output)
 
     base: Any = getattr(model.base_model, "decoder", model.base_model)
-    hooks = [block.register_forward_hook(keep) for block in (base.h if hasattr(base, "h") else base.layers)]
+    hooks = [block.register_forward_hook(record) for block in (base.h if hasattr(base, "h") else base.layers)]
     try:
         with torch.no_grad():
             logits = model(input_ids=tokens.ids.cpu(), attention_mask=tokens.mask.cpu()).logits
     finally:
         for hook in hooks:
             hook.remove()
-    return seen, logits
+    return outputs, logits

@@ -1,4 +1,4 @@
-"""Endings: which texts of a batch are over, and why.
+"""StoppingCriteria: which texts of a batch are finished, and why.
 
 It counts tokens and looks for stop strings; it does not know how a token was chosen, nor the decoder.
 """
@@ -14,15 +14,14 @@ Reason = Literal["eos", "stop string", "length", "context"]
 Decode = Callable[[list[int]], str]  # with special tokens as they are written: a stop string may hold one
 
 
-class Endings:
-    """The new ids of each text, and why it is over.
+class StoppingCriteria:
+    """The new ids of each text, and the reason why it is finished.
 
-    Where reasons meet, the first of eos, stop string, length, context is given. A text ends by "context" when prompt
-    and new tokens fill the decoder's n_positions. At least one token is always chosen: what a prompt that fills the
-    context predicts can be seen.
+    Of several reasons the first of eos, stop string, length, context is given. "context": prompt and new tokens fill
+    the decoder's n_positions. At least one token is always chosen, even after a prompt that fills the context.
 
-    Raises BadText for a prompt that is empty or longer than the context; BadArgument where max_length leaves no room
-    or stop strings come without a way to decode.
+    Raises BadText for a prompt that is empty or longer than the context; BadArgument where max_length leaves no new
+    token, or for stop strings without `decode`.
     """
 
     def __init__(
@@ -37,29 +36,24 @@ class Endings:
         self.n_positions, self.eos_ids, self.decode = n_positions, eos_ids, decode
         self.stop_strings = settings.stop_strings
         self.limits = [settings.new_tokens(length) for length in self.lengths]
-        self.rooms = [max(n_positions - length, 1) for length in self.lengths]
+        self.context_left = [max(n_positions - length, 1) for length in self.lengths]
         self.new_ids: list[list[int]] = [[] for _ in self.lengths]
         self.reasons: list[Reason | None] = [None for _ in self.lengths]
 
     @property
-    def over(self) -> list[bool]:
+    def finished(self) -> list[bool]:
         """Which texts have ended."""
         return [reason is not None for reason in self.reasons]
 
-    @property
-    def most(self) -> int:
-        """The most steps that any text may take."""
-        return max(min(limit, room) for limit, room in zip(self.limits, self.rooms, strict=True))
-
     def add(self, ids: Sequence[int]) -> None:
-        """One more id for each text; texts that are over take none."""
+        """One more id for each text; finished texts take none."""
         for row, token in enumerate(ids):
             if self.reasons[row] is None:
                 self.new_ids[row].append(token)
                 self.reasons[row] = self._reason(row)
 
     def positions(self) -> list[int]:
-        """Position of each text's newest token. A text that is over stands still, so that it stays in the context."""
+        """Position of each text's newest token; a finished text's does not advance, so that it stays in the context."""
         counts = (length + len(new) for length, new in zip(self.lengths, self.new_ids, strict=True))
         return [min(count, self.n_positions) - 1 for count in counts]
 
@@ -67,24 +61,28 @@ class Endings:
         new_ids = self.new_ids[row]
         if new_ids[-1] in self.eos_ids:
             return "eos"
-        if self.stop_strings and self.decode is not None and stops(new_ids, self.stop_strings, self.decode):
+        if self.stop_strings and self.decode is not None and holds_stop_string(new_ids, self.stop_strings, self.decode):
             return "stop string"
         if len(new_ids) >= self.limits[row]:
             return "length"
-        return "context" if len(new_ids) >= self.rooms[row] else None
+        return "context" if len(new_ids) >= self.context_left[row] else None
 
 
-def stops(ids: list[int], stop_strings: tuple[str, ...], decode: Decode) -> bool:
-    """Whether the end of these ids, as text, holds a stop string, across the borders of tokens too.
+def most_new_tokens(tokens: Tokens, settings: Sampling, n_positions: int) -> int:
+    """The most tokens that may be chosen for any of the texts."""
+    return max(min(settings.new_tokens(n), max(n_positions - n, 1)) for n in tokens.lengths.tolist())
 
-    Only a tail is decoded. A stop string that was not there a token ago ends in the newest token, so the text before
-    that token must be long enough for its beginning, and for the replacement characters that stand at both ends of
-    the tail where a character of up to four bytes is cut in two.
+
+def holds_stop_string(ids: list[int], stop_strings: tuple[str, ...], decode: Decode) -> bool:
+    """Whether the text at the end of these ids holds a stop string, which may begin or end inside a token.
+
+    Only a tail is decoded. A new stop string ends in the newest token, so the tail's text before that token must hold
+    the rest of it, and the replacement characters at both ends where a character of up to four bytes is cut.
     """
     enough = max(len(stop) for stop in stop_strings) + 8
     count = enough
     while count < len(ids) and len(decode(ids[-count:-1])) < enough:
-        count *= 2  # special tokens and halves of characters have no text of their own
+        count *= 2  # special tokens and incomplete characters decode to nothing
     tail = decode(ids[-count:])
     return any(stop in tail for stop in stop_strings)
 
