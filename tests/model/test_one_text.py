@@ -112,8 +112,8 @@ def same(one: Any, other: Any) -> bool:
 
 def unembedded_alike(lm: LM) -> bool:
     """Whether one row's logits have the same bits among many rows. In a generation only the prompt's last position is
-    unembedded, unless the end of the pass is watched; and torch's own product, of a layer that is not in 8 bits, adds in
-    an order that depends on how many rows it has, as pooled outliers depend on all rows of a call."""
+    unembedded, unless the end of the pass is watched; and torch's own product, of a layer that is not in 8 bits, adds
+    in an order that depends on how many rows it has, as pooled outliers depend on all rows of a call."""
     head, projected = lm.decoder.unembed.head, lm.decoder.unembed.project_out is not None
     return isinstance(head, Int8Linear) and head.mode != "int8-pooled" and not projected
 

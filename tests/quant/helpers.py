@@ -27,12 +27,12 @@ def relative(mine: Tensor, theirs: Tensor) -> float:
 
 
 @contextmanager
-def forced(path: str) -> Iterator[None]:
-    native.force(path)
+def with_isa(isa: str) -> Iterator[None]:
+    native.use_isa(isa)
     try:
         yield
     finally:
-        native.force(None)
+        native.use_isa(None)
 
 
 @contextmanager

@@ -1,0 +1,143 @@
+"""The native ops against torch's, on every instruction set, with any number of threads; and each stage of attention
+against the fused one, bit for bit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cutaway.model.attention_mask import AttentionMask
+from cutaway.model.ops import torch_ops
+from cutaway.model.tap import Untapped
+from cutaway.quant import native
+from cutaway.quant.ops import native_ops
+from cutaway.text.pieces import Tokens
+from cutaway.weights.checkpoint import open_checkpoint
+from cutaway.weights.load import load_decoder
+from tests.parity.tiny import saved
+from tests.quant.helpers import noise, threads, with_isa
+
+pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library ({native.MISSING})")
+each_isa = pytest.mark.parametrize("isa", native.isas())
+
+
+def same(isa: str, name: str, *args: object) -> Tensor:
+    """The native op, equal to torch's within rounding, and to itself bit for bit whatever the threads."""
+    find: Callable[[object], Callable[..., Tensor]] = lambda ops: (  # noqa: E731
+        ops.activation[name] if name in torch_ops.activation else getattr(ops, name)  # type: ignore[attr-defined]
+    )
+    with with_isa(isa), threads(1):
+        mine = find(native_ops)(*args)
+    torch.testing.assert_close(mine, find(torch_ops)(*args), rtol=2e-6, atol=4e-6, equal_nan=True)
+    for count in (2, 3):
+        with with_isa(isa), threads(count):
+            torch.testing.assert_close(find(native_ops)(*args), mine, rtol=0, atol=0, equal_nan=True)
+    for other in native.isas():
+        with with_isa(other):
+            torch.testing.assert_close(find(native_ops)(*args), mine, rtol=0, atol=0, equal_nan=True)
+    return mine
+
+
+@each_isa
+@pytest.mark.parametrize("width", [1, 5, 16, 100, 576])
+@pytest.mark.parametrize("rows", [1, 3, 70])
+def test_means(isa: str, width: int, rows: int) -> None:
+    x = noise(2, rows, width, scale=3.0) + 1.0
+    for given in (x, x.transpose(0, 1)):
+        same(isa, "mean", given)
+        same(isa, "root_mean_square", given, 1e-5)
+
+
+@each_isa
+@pytest.mark.parametrize(("width", "pairs"), [(64, 32), (10, 5), (80, 16), (7, 2)])
+@pytest.mark.parametrize(("b", "t", "shared"), [(1, 1, False), (3, 1, False), (1, 40, False), (2, 33, True)])
+def test_rotate(isa: str, width: int, pairs: int, b: int, t: int, shared: bool) -> None:
+    angle = noise(1 if shared else b, t, 1, pairs)
+    x = noise(b, t, 12 * width).unflatten(-1, (-1, width)).split((6, 3, 3), 2)[1]  # a view, as packed q, k, v give
+    turned = same(isa, "rotate", x, (angle.cos(), angle.sin()))
+    assert torch.equal(turned, torch_ops.rotate(x, (angle.cos(), angle.sin()))), "elementwise: torch's own bits"
+
+
+@each_isa
+@pytest.mark.parametrize("name", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("width", [1, 30, 1536])
+def test_activations(isa: str, name: str, width: int) -> None:
+    same(isa, name, noise(2, 25, 2 * width, scale=4.0).chunk(2, -1)[0])
+    same(isa, name, torch.tensor([[-200.0, -90.0, -20.0, -0.0, 0.0, 20.0, 90.0, 200.0]]))
+
+
+def attention(tokens: int, positions: int, heads: int, groups: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v as views of larger tensors, as packed products and caches give them."""
+    q = noise(2, tokens, (heads + 1) * width, scale=2.0)[..., :-width].unflatten(-1, (heads, width))
+    k, v = noise(2, positions + 9, groups, width, seed=1), noise(2, positions + 9, groups, width, seed=2)
+    return q, k[:, :positions], v[:, :positions]
+
+
+@each_isa
+@pytest.mark.parametrize(
+    ("tokens", "positions", "causal"),
+    [(1, 1, False), (1, 17, False), (1, 300, False), (5, 5, True), (70, 70, True), (3, 41, False)],
+)
+@pytest.mark.parametrize(("heads", "groups", "width"), [(9, 3, 64), (4, 4, 80), (2, 1, 5), (3, 3, 128)])
+def test_attention(isa: str, tokens: int, positions: int, causal: bool, heads: int, groups: int, width: int) -> None:
+    q, k, v = attention(tokens, positions, heads, groups, width)
+    itself = torch.arange(positions) == torch.arange(positions - tokens, positions)[:, None]
+    for shared in (None, torch.ones(1, tokens, positions) > 0, noise(2, tokens, positions, seed=3) > 0):
+        visible = None if shared is None else shared | itself
+        visible = visible.tril() if visible is not None and causal else visible
+        mask = AttentionMask(causal and visible is None, visible)
+        scores = same(isa, "scores", q, k, mask)
+        pattern = same(isa, "softmax", scores)
+        z = same(isa, "mix", pattern, v)
+        assert torch.equal(same(isa, "attend", q, k, v, mask), z), "watched or not, the same bits"
+        by_head = scores.transpose(1, 2).contiguous().transpose(1, 2)  # as an edit leaves it
+        with with_isa(isa):
+            assert torch.equal(native_ops.mix(native_ops.softmax(by_head), v.clone()), z)
+
+
+@each_isa
+def test_what_a_hidden_position_holds_does_not_matter_to_one_token(isa: str) -> None:
+    q, k, v = attention(1, 9, 2, 2, 16)
+    visible = torch.tensor([0, 0, 1, 1, 0, 1, 1, 1, 1]).bool().expand(2, 1, 9)
+    hidden = ~visible[:, 0, :, None, None]
+    with with_isa(isa):
+        clean = native_ops.attend(q, k, v, AttentionMask(False, visible))
+        dirty = k.masked_fill(hidden, torch.nan), v.masked_fill(hidden, torch.inf)
+        assert torch.equal(native_ops.attend(q, *dirty, AttentionMask(False, visible)), clean)
+        assert native_ops.attend(q, k, v, AttentionMask(False, visible & False)).isnan().all()  # a softmax of nothing
+
+
+def test_what_the_library_does_not_take_is_torchs() -> None:
+    x = noise(2, 3, 8).double()
+    assert torch.equal(native_ops.mean(x), torch_ops.mean(x))
+    assert torch.equal(native_ops.root_mean_square(x, 1e-5), torch_ops.root_mean_square(x, 1e-5))
+    assert torch.equal(native_ops.activation["silu"](x), torch_ops.activation["silu"](x))
+    q, k, v = (part.bfloat16() for part in attention(4, 4, 2, 2, 8))
+    assert native_ops.attend(q, k, v, AttentionMask(True)).dtype == torch.bfloat16
+    wide = noise(2, 3, 8).requires_grad_()
+    native_ops.root_mean_square(wide, 1e-5).sum().backward()
+    assert wide.grad is not None
+    with torch.no_grad():
+        assert not native_ops.root_mean_square(wide, 1e-5).requires_grad
+
+
+def test_gradients_flow_through_a_quantized_decoder(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(saved("llama-gqa", tmp_path)[0])
+    decoder = load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize="int8")
+    assert decoder.blocks[0].mlp.ops is native_ops
+    entered: list[Tensor] = []
+
+    class Enter(Untapped):
+        """Makes the first residual stream a leaf with a gradient."""
+
+        def __call__(self, name: str, value: Tensor) -> Tensor:
+            if name != "blocks.0.resid_pre":
+                return value
+            entered.append(value.detach().requires_grad_())
+            return entered[0]
+
+    decoder(Tokens.from_ids([[3, 5, 7, 2]]), tap=Enter())[:, -1].logsumexp(-1).sum().backward()
+    gradient = entered[0].grad
+    assert gradient is not None and gradient.isfinite().all() and gradient.abs().max() > 0
