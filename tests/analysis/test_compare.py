@@ -15,7 +15,7 @@ from cutaway.ground.sites import all_sites, block_exit
 from cutaway.lm import LM, load
 from cutaway.quant.explain import int8_layers
 from cutaway.trace.trace import Trace
-from tests.tiny_lm import CONFIGS, tiny_lm
+from tests.tiny import WITH_TOKENIZER, tiny_lm
 
 TEXTS = ["the cat sat on the", "naïve"]
 
@@ -26,7 +26,7 @@ class Pair(NamedTuple):
     int8: Trace
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=WITH_TOKENIZER)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     folder: Path = tmp_path_factory.mktemp(request.param)
     plain, small = tiny_lm(request.param, folder), None

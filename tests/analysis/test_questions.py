@@ -21,7 +21,7 @@ from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
 from tests.explain.by_formula import TOKENS, decoder
 from tests.parity import real
-from tests.tiny_lm import tiny_lm
+from tests.tiny import tiny_lm
 
 FAMILIES = ("opt", "opt-350m-like", "gpt2", "llama-gqa", "opt-projected", "opt-no-final-norm")
 CLEAN, CORRUPT = Tokens.from_ids([[3, 5, 7, 2, 9]]), Tokens.from_ids([[3, 5, 8, 2, 9]])

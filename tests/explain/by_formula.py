@@ -11,7 +11,7 @@ from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
-from tests.parity.tiny import saved
+from tests.tiny import saved
 
 FAMILIES = ("opt", "opt-350m-like", "gpt2", "llama-gqa")
 TOKENS = Tokens.from_ids([[3, 5, 7, 2, 9, 0], [8, 3, 3, 6, 4, 9]], [[1, 1, 1, 1, 1, 0], [1] * 6])

@@ -13,21 +13,19 @@ from cutaway import Edit
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM, load
-from tests.parity.tiny import CONFIGS as SHAPES
-from tests.parity.tiny import saved
-from tests.tiny_lm import CONFIGS, tiny_lm
+from tests.tiny import CONFIGS, WITH_TOKENIZER, saved, tiny_lm
 
 TEXTS = ["the cat sat on", "the dog"]
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=WITH_TOKENIZER)
 def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
     return tiny_lm(request.param, tmp_path_factory.mktemp("model"))
 
 
 @pytest.mark.parametrize("name", ["opt", "opt-350m-like", "gpt2", "llama"])
 def test_numbers_differ_from_hugging_face_after_helpful_weight_processing(name: str, tmp_path: Path):
-    assert name in SHAPES
+    assert name in CONFIGS
     folder, _ = saved(name, tmp_path)
     ours = load(folder, quantize=None, device="cpu").logits(torch.tensor([[3, 5, 7, 2, 9]]))
     with torch.no_grad():

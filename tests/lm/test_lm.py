@@ -9,7 +9,7 @@ import cutaway
 from cutaway.ground.errors import BadArgument, BadText, CutawayError, NoTokenizer
 from cutaway.lm import LM
 from cutaway.text.pieces import Tokens
-from tests.tiny_lm import CONFIGS, tiny_lm
+from tests.tiny import WITH_TOKENIZER, tiny_lm
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +114,12 @@ def test_bad_input_is_one_sentence(lm: LM, call, kind: type[CutawayError], messa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", WITH_TOKENIZER)
 def test_the_architecture_counts_what_transformers_counts(name: str, tmp_path: Path):
     from cutaway.model import architecture
-    from tests.parity.tiny import build
+    from tests.tiny import build
 
     lm = tiny_lm(name, tmp_path)
-    assert architecture.parameters(lm.decoder) == sum(p.numel() for p in build(CONFIGS[name]).parameters())
+    assert architecture.parameters(lm.decoder) == sum(p.numel() for p in build(WITH_TOKENIZER[name]).parameters())
     assert architecture.nbytes(lm.decoder) == 4 * architecture.parameters(lm.decoder)
     assert f"{architecture.parameters(lm.decoder):,}" in str(lm)

@@ -18,7 +18,7 @@ from cutaway.ground.errors import BadArgument, BadCheckpoint
 from cutaway.lm import LM, load
 from cutaway.text.pieces import Tokens
 from tests.apps.conftest import Run, cutaway  # noqa: F401
-from tests.parity.tiny import build, gpt2, llama, opt
+from tests.tiny import build, gpt2, llama, opt
 
 TALK = [{"role": "user", "content": "the cat"}]
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"

@@ -12,7 +12,7 @@ from cutaway.text.pieces import Tokens
 from cutaway.trace.pass_recorder import Recorder
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
-from tests.parity.tiny import CONFIGS, block_outputs, saved
+from tests.tiny import CONFIGS, block_outputs, saved
 
 IDS = torch.tensor([[3, 5, 7, 2, 9, 4, 10, 1, 6], [8, 3, 3, 6, 4, 9, 5, 2, 7]])
 

@@ -12,7 +12,7 @@ from cutaway.text.pieces import Tokens
 from cutaway.trace.pass_recorder import Recorder
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
-from tests.parity.tiny import CONFIGS, saved
+from tests.tiny import CONFIGS, saved
 
 MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1] * 7])
 TOKENS = Tokens.from_ids([[3, 5, 7, 2, 9, 0, 0], [8, 3, 3, 6, 4, 9, 5]], MASK)

@@ -11,8 +11,9 @@ from cutaway.ground.sites import all_sites
 from cutaway.lm import LM, load
 from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
 from cutaway.quant.linear import Int8Linear
-from tests.quant.helpers import noise, relative
-from tests.tiny_lm import CONFIGS, tiny_lm
+from tests.quant.helpers import relative
+from tests.tiny import WITH_TOKENIZER as CONFIGS
+from tests.tiny import noise, tiny_lm
 
 MODES = ["int8", "int8-pooled", "int8-weight"]
 BATCH, PLACES, K, N = 2, 5, 77, 50

@@ -19,8 +19,9 @@ from cutaway.quant.native.blocks import SLOTS, SOFTMAX, _Block
 from cutaway.quant.native.layer import _Layer
 from cutaway.quant.native.library import LIBRARY
 from cutaway.quant.native.steps import _AttendOne, _AttendOpen
-from tests.quant.helpers import forced, layer, noise, relative, threads
+from tests.quant.helpers import forced, relative, threads
 from tests.rules.vocabulary import LEARNED
+from tests.tiny import layer, noise
 
 PATHS = native.paths()
 SOURCES = Path(__file__).parents[2] / "src" / "cutaway" / "quant" / "native" / "cpp"  # an installed package has none

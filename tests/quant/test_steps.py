@@ -8,7 +8,8 @@ from torch import Tensor
 
 from cutaway.quant import native
 from cutaway.quant.native import reference as plain
-from tests.quant.helpers import forced, noise, threads
+from tests.quant.helpers import forced, threads
+from tests.tiny import noise
 
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library ({native.MISSING})")
 each_path = pytest.mark.parametrize("path", native.paths())

@@ -20,7 +20,7 @@ from cutaway.trace.plan import Row, plan
 from cutaway.trace.run import run
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
-from tests.parity.tiny import CONFIGS, saved
+from tests.tiny import CONFIGS, saved
 
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
 PROMPT = Tokens.from_ids([[0, 0, 3, 5, 7, 2], [8, 3, 3, 6, 4, 9]], torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6]))

@@ -14,8 +14,8 @@ from cutaway.quant.steps import NativeSteps
 from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
-from tests.parity.tiny import saved
-from tests.quant.helpers import layer, noise, threads
+from tests.quant.helpers import threads
+from tests.tiny import layer, noise, saved
 
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
 WIDTH = 512  # products large enough for a second thread

@@ -15,7 +15,8 @@ from cutaway.quant.int8 import quantize_activation
 from cutaway.quant.linear import Int8Linear
 from cutaway.show.tour.draw import draw
 from cutaway.show.tour.stages import Stage, Tour
-from tests.tiny_lm import CONFIGS, tiny_lm
+from tests.tiny import WITH_TOKENIZER as CONFIGS
+from tests.tiny import tiny_lm
 
 SETTINGS = {"max_new_tokens": 6, "do_sample": True, "temperature": 0.7, "top_p": 0.8, "seed": 0}
 

@@ -9,10 +9,10 @@ from cutaway.ground.errors import BadArgument, BadCheckpoint
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM
 from cutaway.trace.trace import Trace
-from tests.tiny_lm import CONFIGS, tiny_lm
+from tests.tiny import WITH_TOKENIZER, tiny_lm
 
 
-@pytest.fixture(params=CONFIGS)
+@pytest.fixture(params=WITH_TOKENIZER)
 def lm(request: pytest.FixtureRequest, tmp_path: Path) -> LM:
     return tiny_lm(request.param, tmp_path)
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.parity.tiny import build, gpt2, llama, opt
+from tests.tiny import build, gpt2, llama, opt
 
 CONFIGS: dict[str, Any] = {
     "opt": opt(num_hidden_layers=2),

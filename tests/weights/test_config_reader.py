@@ -15,7 +15,7 @@ from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.lm import load
 from cutaway.weights.config_reader import ConfigReader
 from cutaway.weights.families import facts_of, family_named, supported
-from tests.parity.tiny import CONFIGS, saved
+from tests.tiny import CONFIGS, saved
 
 IDS = torch.tensor([[3, 5, 7, 2, 9, 4, 10, 1, 6]])
 # Read by transformers only to wire its own classes, outputs and losses.

@@ -17,7 +17,7 @@ from cutaway.weights.files import SAVED, files_of, missing_from, model_path, ope
 from cutaway.weights.hub import chosen_files
 from cutaway.weights.opening import described, quantize
 from cutaway.weights.save import sha256
-from tests.parity.tiny import build, gpt2
+from tests.tiny import build, gpt2
 
 IDS = torch.tensor([[3, 7, 10, 2]])
 

@@ -8,7 +8,7 @@ import pytest
 from cutaway.ground.errors import DownloadFailed, ModelNotFound
 from cutaway.weights.hub import config_of_hub
 from cutaway.weights.opening import described
-from tests.parity.tiny import CONFIGS, build
+from tests.tiny import CONFIGS, build
 from tests.weights.test_hub import FakeHub, cache, hub, no_network, point_at, put_in_cache
 
 __all__ = ["cache", "hub", "no_network"]  # fixtures

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.lm import LM, load
 from cutaway.text.pieces import Tokens
-from tests.parity.tiny import saved
+from tests.tiny import saved
 
 TWO = Tokens.from_ids([[3, 4, 6], [5, 8, 0]], [[1, 1, 1], [1, 1, 0]])
 IDS = torch.tensor([[3, 5, 7, 2, 9, 4, 10, 1, 6]])

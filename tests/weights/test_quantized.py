@@ -19,10 +19,7 @@ from cutaway.weights.load import load_decoder
 from cutaway.weights.opening import quantize
 from cutaway.weights.quantizing import MappedEmbedding
 from cutaway.weights.save import MANIFEST, WEIGHTS, check_files
-from tests.parity.tiny import CONFIGS
-from tests.parity.tiny import saved as tiny_model
-from tests.tiny_lm import CONFIGS as WITH_TOKENIZER
-from tests.tiny_lm import tiny_lm
+from tests.tiny import CONFIGS, WITH_TOKENIZER, saved, tiny_lm
 
 
 @pytest.fixture(params=WITH_TOKENIZER)
@@ -33,7 +30,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_codes_are_those_of_the_whole_weight(name: str, tmp_path: Path):
-    folder, _ = tiny_model(name, tmp_path)
+    folder, _ = saved(name, tmp_path)
     checkpoint = open_checkpoint(folder)
     plain = load_decoder(checkpoint, dtype=torch.float32, device="cpu")
     small = load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize="int8")
@@ -104,7 +101,7 @@ def test_a_batch_gives_each_text_exactly_what_it_gets_alone(folder: Path):
 
 
 def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path: Path):
-    folder, model = tiny_model("llama", tmp_path)
+    folder, model = saved("llama", tmp_path)
     state = {n: p.clone() for n, p in model.state_dict().items()}
     state["model.layers.1.mlp.down_proj.weight"][3, 4] = float("nan")
     (folder / "model.safetensors").unlink()

@@ -16,7 +16,7 @@ from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.files import model_path
 from cutaway.weights.files.packed import refuse_packed_config
 from cutaway.weights.opening import described
-from tests.parity.tiny import build, gpt2
+from tests.tiny import build, gpt2
 
 from .test_files_gguf import llama_file
 

@@ -12,7 +12,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.ground.whole import indexes, number, require_whole, whole
 from cutaway.lm import LM
 from cutaway.text.pieces import Tokens
-from tests.tiny_lm import tiny_lm
+from tests.tiny import tiny_lm
 
 KINDS = [np.int64, np.int8, np.uint16, torch.tensor, lambda n: torch.tensor(n, dtype=torch.int32), np.array]
 NONE = [
