@@ -1,5 +1,18 @@
-"""Shapes in signatures are checked in the tests only: jaxtyping's names, beartype's check, on the floors of values."""
+"""Shapes in signatures are checked in the tests only: jaxtyping's names, beartype's check, on the floors of values.
 
+And the model of most tests: `lm`, one of each family.
+"""
+
+import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook(["cutaway.model", "cutaway.sample", "cutaway.text.pieces", "cutaway.trace"], "beartype.beartype")
+
+from cutaway.lm import LM  # noqa: E402  under the hook
+from tests.tiny import WITH_TOKENIZER, tiny_lm  # noqa: E402
+
+
+@pytest.fixture(scope="module", params=WITH_TOKENIZER)
+def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
+    """A tiny model in full precision."""
+    return tiny_lm(request.param, tmp_path_factory.mktemp(request.param))

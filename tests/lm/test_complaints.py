@@ -13,14 +13,9 @@ from cutaway import Edit
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM, load
-from tests.tiny import CONFIGS, WITH_TOKENIZER, saved, tiny_lm
+from tests.tiny import CONFIGS, saved, tiny_lm
 
 TEXTS = ["the cat sat on", "the dog"]
-
-
-@pytest.fixture(scope="module", params=WITH_TOKENIZER)
-def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
-    return tiny_lm(request.param, tmp_path_factory.mktemp("model"))
 
 
 @pytest.mark.parametrize("name", ["opt", "opt-350m-like", "gpt2", "llama"])
@@ -122,8 +117,7 @@ def test_caching_everything_takes_far_more_than_it_would_need(lm: LM):
 
 
 def test_8_bit_weights_cast_to_uint8_as_if_they_were_activations(tmp_path: Path):
-    tiny_lm("llama", tmp_path)
-    trace = load(tmp_path, device="cpu").trace(TEXTS)
+    trace = tiny_lm("llama", tmp_path, "int8").trace(TEXTS)
     assert {value.dtype for value in trace.values()} == {torch.float32}
     half = load(tmp_path, device="cpu", dtype="bfloat16").trace(TEXTS)
     assert {value.dtype for name, value in half.items() if not name.endswith("scale")} == {torch.bfloat16}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -18,7 +18,7 @@ from cutaway.ground.errors import BadArgument, BadCheckpoint
 from cutaway.lm import LM, load
 from cutaway.text.pieces import Tokens
 from tests.apps.conftest import Run, cutaway  # noqa: F401
-from tests.tiny import build, gpt2, llama, opt
+from tests.tiny import build, byte_level, gpt2, llama, opt
 
 TALK = [{"role": "user", "content": "the cat"}]
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -26,14 +26,7 @@ TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
 
 def tokenizer(folder: Path, special: tuple[str, ...] = (), **more: Any) -> PreTrainedTokenizerFast:
     """A byte-level BPE trained on a sentence, saved by transformers; <|end|> is id 0, `special` follow."""
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<|end|>", *special], initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator(["the cat sat on the mat and the dog ran"] * 4, trainer)
+    backend = byte_level(["the cat sat on the mat and the dog ran"] * 4, special=("<|end|>", *special))
     if "<bos>" in special:  # as Llama 3's
         backend.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])  # type: ignore
     fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>", **more)

@@ -1,14 +1,12 @@
 """Explained layers: every part recomputed from the definition, and all parts together the layer's own output."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
-from cutaway.lm import LM, load
+from cutaway.lm import LM
 from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
 from cutaway.quant.linear import Int8Linear
 from tests.quant.helpers import relative
@@ -118,9 +116,7 @@ def test_what_is_not_this_layers_is_refused():
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
-    folder: Path = tmp_path_factory.mktemp(request.param)
-    tiny_lm(request.param, folder)
-    return load(folder, device="cpu")
+    return tiny_lm(request.param, tmp_path_factory.mktemp(request.param), quantize="int8")
 
 
 def test_every_8_bit_layer_has_a_site_that_is_its_input(lm: LM):

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from cutaway.text.parts import Parts
 from cutaway.text.spelling import SPACE, byte_alphabet
 from cutaway.text.tokenizer import Tokenizer
+from tests.tiny import byte_level
 
 WORDS = ["I", "Ġlike", "ĠMachine", "ĠLearning", "The", "Ġsun", "Ġrises", "Ġin", "Ġthe", "Ġeast"]
 SENTENCES = [
@@ -51,15 +50,7 @@ def opt(opt_folder: Path) -> Tokenizer:
 @pytest.fixture(scope="session")
 def trained() -> Tokenizer:
     """Byte-level BPE trained on a few sentences, so that some pieces are whole characters and some are halves."""
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=330, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator(SENTENCES, trainer)
-    return Tokenizer(Parts(backend, {"eos_token": "<|end|>"}))
+    return Tokenizer(Parts(byte_level(SENTENCES, 330), {"eos_token": "<|end|>"}))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cutaway import Edit
 from cutaway.ground.errors import BadArgument
-from cutaway.lm import LM, load
+from cutaway.lm import LM
 from cutaway.trace.trace import Trace
 from tests.tiny import WITH_TOKENIZER, tiny_lm
 
@@ -16,15 +16,8 @@ TEXTS = ["the cat sat on", "the dog"]
 
 
 @pytest.fixture(scope="module", params=WITH_TOKENIZER)
-def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
-    return tiny_lm(request.param, tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module", params=WITH_TOKENIZER)
 def int8(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_lm(request.param, folder)
-    return load(folder, device="cpu")
+    return tiny_lm(request.param, tmp_path_factory.mktemp("model"), quantize="int8")
 
 
 def real(trace: Trace, name: str) -> Tensor:

@@ -9,12 +9,6 @@ from cutaway.ground.errors import BadArgument, BadCheckpoint
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM
 from cutaway.trace.trace import Trace
-from tests.tiny import WITH_TOKENIZER, tiny_lm
-
-
-@pytest.fixture(params=WITH_TOKENIZER)
-def lm(request: pytest.FixtureRequest, tmp_path: Path) -> LM:
-    return tiny_lm(request.param, tmp_path)
 
 
 def test_what_is_loaded_is_what_was_saved(lm: LM, tmp_path: Path):
@@ -36,7 +30,7 @@ def test_a_truncated_or_foreign_file_is_refused(lm: LM, tmp_path: Path):
         Trace.load(path)
     with pytest.raises(BadCheckpoint, match="found no file"):
         Trace.load(tmp_path / "none.safetensors")
-    torch_file = next(tmp_path.rglob("model.safetensors"))
+    torch_file = lm.checkpoint.path / "model.safetensors"
     with pytest.raises(BadCheckpoint, match="expected 'cutaway trace 2'"):
         Trace.load(torch_file)
 
