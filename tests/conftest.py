@@ -1,6 +1,6 @@
 """Shapes in signatures are checked in the tests only: jaxtyping's names, beartype's check, on the floors of values.
 
-And the model of most tests: `lm`, one of each family.
+And the models of most tests: `lm` and `int8`, one of each family.
 """
 
 import pytest
@@ -16,3 +16,9 @@ from tests.tiny import WITH_TOKENIZER, tiny_lm  # noqa: E402
 def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
     """A tiny model in full precision."""
     return tiny_lm(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module", params=WITH_TOKENIZER)
+def int8(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
+    """The same in 8 bits."""
+    return tiny_lm(request.param, tmp_path_factory.mktemp(request.param), quantize="int8")

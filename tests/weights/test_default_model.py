@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,6 @@ from cutaway.weights import default_model, opening
 from cutaway.weights.default_model import MANIFEST, SMOLLM2, Source, cache_dir, fetch
 from cutaway.weights.files.gguf import open_gguf
 from cutaway.weights.save import check_files, read_manifest
-
-Download = Callable[[Source, Path, Any], None]
 
 
 def tiny_gguf(path: Path) -> bytes:

@@ -89,10 +89,9 @@ def test_a_batch_gives_each_text_exactly_what_it_gets_alone(folder: Path):
     lm = load(folder, device="cpu")
     texts = ["the cat sat on the", "the dog ran to the", "naïve"]
     alone = [lm.logits(text)[0] for text in texts]
-    same = lm.logits(texts[:2]) if len(alone[0]) == len(alone[1]) else None
-    assert same is None or all(
-        torch.allclose(same[i], alone[i], rtol=0, atol=1e-5 * alone[i].abs().max()) for i in (0, 1)
-    )
+    same = lm.logits(texts[:2])
+    assert len(alone[0]) == len(alone[1]) == same.shape[1]
+    assert all(torch.allclose(same[i], alone[i], rtol=0, atol=1e-5 * alone[i].abs().max()) for i in (0, 1))
     tokens = lm.tokenize(texts)
     batch = lm.logits(tokens)
     for i, expected in enumerate(alone):
