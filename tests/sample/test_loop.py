@@ -13,7 +13,7 @@ from cutaway.sample.generation import new_ids_of
 from cutaway.sample.loop import generate
 from cutaway.sample.settings import Sampling
 from cutaway.text.pieces import Tokens, positions_of
-from tests.tiny import VOCAB, Scripted, batch, gpt2, llama, random_decoder, successor
+from tests.tiny import VOCAB, Scripted, batch, build, gpt2, llama, random_decoder, successor
 
 
 def run(decoder, tokens, *, eos=(), **asked):
@@ -233,11 +233,7 @@ def test_closing_leaves_nothing_behind() -> None:
 
 
 def test_greedy_and_penalty_are_transformers_generate() -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=50, initializer_range=0.5, **sizes)).eval()
+    model = build(llama(vocab_size=50))
     prompt = torch.tensor([[3, 4, 5]])
     asked = {"max_new_tokens": 15, "repetition_penalty": 1.4, "do_sample": False}
     theirs = model.generate(prompt, attention_mask=torch.ones_like(prompt), eos_token_id=None, **asked)

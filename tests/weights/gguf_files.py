@@ -45,6 +45,13 @@ def add_values(writer: GGUFWriter, values: dict[str, Any]) -> None:
         adders[type(value)](key, value)
 
 
+def finished(writer: GGUFWriter) -> None:
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def write(path: Path, architecture: str, values: dict[str, Any], tensors: Tensors, **whole: Any) -> Path:
     """A GGUF file; values are the architecture's, `whole` (with __ for .) are keys as they are."""
     writer = GGUFWriter(path, architecture)
@@ -52,10 +59,7 @@ def write(path: Path, architecture: str, values: dict[str, Any], tensors: Tensor
     add_values(writer, {key.replace("__", "."): value for key, value in whole.items()})
     for name, tensor in tensors.items():
         writer.add_tensor(name, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finished(writer)
     return path
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFWriter
 
 from cutaway.ground.errors import DownloadFailed, ModelNotFound
 from cutaway.lm import load
@@ -27,29 +26,21 @@ from cutaway.weights import default_model, opening
 from cutaway.weights.default_model import MANIFEST, SMOLLM2, Source, cache_dir, fetch
 from cutaway.weights.files.gguf import open_gguf
 from cutaway.weights.save import check_files, read_manifest
+from tests.weights.gguf_files import write
 
 
 def tiny_gguf(path: Path) -> bytes:
     """A llama of one layer with random weights, and a byte-level vocabulary of eleven tokens."""
-    rng, writer = np.random.default_rng(0), GGUFWriter(path, "llama")
-    for key, value in {"block_count": 1, "context_length": 8, "embedding_length": 4, "feed_forward_length": 6,
-                       "attention.head_count": 1}.items():  # fmt: skip
-        writer.add_uint32(f"llama.{key}", value)
-    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([*"abcdefghij", "ab"])
-    writer.add_token_merges(["a b"])
-    writer.add_eos_token_id(2)
+    values = {"block_count": 1, "context_length": 8, "embedding_length": 4, "feed_forward_length": 6,
+              "attention.head_count": 1, "attention.layer_norm_rms_epsilon": 1e-5}  # fmt: skip
+    vocabulary = {"model": "gpt2", "pre": "gpt-2", "tokens": [*"abcdefghij", "ab"], "merges": ["a b"],
+                  "eos_token_id": 2}  # fmt: skip
     shapes = {"token_embd": (11, 4), "output_norm": (4,), "blk.0.attn_norm": (4,), "blk.0.ffn_norm": (4,)}
     shapes |= {f"blk.0.attn_{part}": (4, 4) for part in ("q", "k", "v", "output")}
     shapes |= {"blk.0.ffn_gate": (6, 4), "blk.0.ffn_up": (6, 4), "blk.0.ffn_down": (4, 6)}
-    for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", rng.standard_normal(shape, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    rng = np.random.default_rng(0)
+    tensors = {f"{name}.weight": rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    write(path, "llama", values, tensors, **{f"tokenizer.ggml.{key}": value for key, value in vocabulary.items()})
     return path.read_bytes()
 
 

@@ -28,6 +28,13 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A llama in 8 bits; beside it lies the model that it was made from."""
+    tiny_lm("llama", tmp_path / "model")
+    return quantize(tmp_path / "model", tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_codes_are_those_of_the_whole_weight(name: str, tmp_path: Path):
     folder, _ = saved(name, tmp_path)
@@ -74,12 +81,10 @@ def test_a_saved_folder_opens_to_the_same_model(folder: Path, tmp_path: Path, mo
     assert WEIGHTS in check_files(out)
 
 
-def test_what_is_opened_lies_in_the_file(tmp_path: Path):
-    tiny_lm("llama", tmp_path / "model")
-    lm = load(quantize(tmp_path / "model", tmp_path / "out"), device="cpu")
-    codes = lm.decoder.blocks[0].attn.qkv.codes
+def test_what_is_opened_lies_in_the_file(out: Path):
+    codes = load(out, device="cpu").decoder.blocks[0].attn.qkv.codes
     assert codes.data_ptr() % 64 == 0
-    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path / "out") in line]
+    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(out) in line]
     spans = [tuple(int(end, 16) for end in line.split()[0].split("-")) for line in maps]
     assert any(start <= codes.data_ptr() < end for start, end in spans)
 
@@ -126,16 +131,13 @@ def lose_weights(out: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"), [(spoil_layout, "layout 99"), (truncate, "ends too early"), (lose_weights, f"no {WEIGHTS}")]
 )
-def test_a_damaged_folder_is_refused_by_name(spoil, message: str, tmp_path: Path):
-    tiny_lm("llama", tmp_path / "model")
-    spoil(out := quantize(tmp_path / "model", tmp_path / "out"))
+def test_a_damaged_folder_is_refused_by_name(spoil, message: str, out: Path):
+    spoil(out)
     with pytest.raises(BadCheckpoint, match=message):
         load(out)
 
 
-def test_a_flipped_bit_is_caught_by_its_hash(tmp_path: Path):
-    tiny_lm("llama", tmp_path / "model")
-    out = quantize(tmp_path / "model", tmp_path / "out")
+def test_a_flipped_bit_is_caught_by_its_hash(out: Path):
     data = bytearray((out / WEIGHTS).read_bytes())
     data[-5] ^= 1
     (out / WEIGHTS).write_bytes(data)
@@ -153,9 +155,7 @@ def test_a_flipped_bit_is_caught_by_its_hash(tmp_path: Path):
         (lambda model, out: load(out, keep=["lm_head"]), "in 8 bits already"),
     ],
 )
-def test_what_makes_no_sense_is_one_sentence(call, message: str, tmp_path: Path):
-    tiny_lm("llama", tmp_path / "model")
-    out = quantize(tmp_path / "model", tmp_path / "out")
+def test_what_makes_no_sense_is_one_sentence(call, message: str, out: Path, tmp_path: Path):
     with pytest.raises(BadArgument, match=message):
         call(tmp_path / "model", out)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "out"]
@@ -180,9 +180,8 @@ def test_the_result_of_8_bits_is_near_full_precision(folder: Path):
     assert 0 < (plain - small).norm() / plain.norm() < 0.1
 
 
-def test_a_saved_model_is_an_lm_like_any_other(tmp_path: Path):
-    tiny_lm("gpt2", tmp_path / "model")
-    lm = load(quantize(tmp_path / "model", tmp_path / "out"))
+def test_a_saved_model_is_an_lm_like_any_other(out: Path):
+    lm = load(out)
     assert isinstance(lm, LM)
     assert "int8" in str(lm) and lm.trace("the cat", "blocks.0.attn.q").attention == "fused"
 
