@@ -3,6 +3,8 @@
 And the models of most tests: `lm` and `int8`, one of each family.
 """
 
+import socket
+
 import pytest
 from jaxtyping import install_import_hook
 
@@ -22,3 +24,14 @@ def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory)
 def int8(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
     """The same in 8 bits."""
     return tiny_lm(request.param, tmp_path_factory.mktemp(request.param), quantize="int8")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way to a network is an error."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a network call")
+
+    for owner, name in ((socket.socket, "connect"), (socket, "getaddrinfo"), (socket, "create_connection")):
+        monkeypatch.setattr(owner, name, refuse)

@@ -105,6 +105,14 @@ def saved(name: str, folder: Path, **kwargs: Any) -> tuple[Path, PreTrainedModel
     return folder, model
 
 
+def set_config(folder: Path, **over: Any) -> dict[str, Any]:
+    """Writes config.json with other values, ... for none, and gives it back."""
+    config = json.loads((folder / "config.json").read_text()) | over
+    config = {name: value for name, value in config.items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(config))
+    return config
+
+
 def decoder(name: str, folder: Path, dtype: torch.dtype = torch.float32, quantize: str | None = None) -> Decoder:
     """The model of that name in CONFIGS, saved to the folder and loaded from it."""
     return load_decoder(open_checkpoint(saved(name, folder)[0]), dtype=dtype, device="cpu", quantize=quantize)

@@ -1,7 +1,6 @@
 """What users of such tools report, each as a test that names the complaint and shows that it cannot be made here."""
 
 import gc
-import socket
 import warnings
 from pathlib import Path
 
@@ -139,14 +138,9 @@ def test_double_or_hidden_bos(lm: LM):
     assert sum(piece.special for piece in tokens.pieces[0]) <= 1
 
 
-def test_local_folders_still_call_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.usefixtures("no_network")
+def test_local_folders_still_call_the_hub(tmp_path: Path):
     tiny_lm("opt", tmp_path)
-
-    def refused(*args: object, **kwargs: object) -> None:
-        raise AssertionError("a network call")
-
-    monkeypatch.setattr(socket.socket, "connect", refused)
-    monkeypatch.setattr(socket, "create_connection", refused)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load(tmp_path, device="cpu").generate(TEXTS, max_new_tokens=2)

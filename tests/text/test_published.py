@@ -14,10 +14,10 @@ from tokenizers import Tokenizer as Backend
 from cutaway.ground.errors import NoTokenizer
 from cutaway.text.chat import chat_prompt
 from cutaway.text.tokenizer import Tokenizer
+from tests.text.conftest import as_transformers
 from tests.tiny import byte_level
 
 PUBLISHED = Path(__file__).parents[1] / "published" / "tokenizer"
-OPT_FILES = Path(__file__).parents[2].parent / "shared" / "opt-tokenizer"
 TEXTS = ["the cat sat", "  the cat ", " 🙂 日本<s>the</s> x", "\n\nthe<|endoftext|>the", " <|im_end|>hi", "</s>the"]
 TYPES = {"command-r-v01": "cohere", "mistral-7b-instruct-v0.2": "mistral", "kimi-k2-instruct": "kimi_k2"}
 
@@ -36,22 +36,6 @@ def folder_of(folder: Path, name: str | None, model_type: str, **config: Any) ->
     return folder
 
 
-def check_as_transformers(folder: Path, texts: list[str] = TEXTS) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    reference = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    tokenizer = Tokenizer.from_folder(folder)
-    for text in texts:
-        ids = reference(text).input_ids
-        assert tokenizer.backend.encode(text).ids == ids, text
-        assert tokenizer.decode(ids) == reference.decode(ids, skip_special_tokens=True)
-    for role in ("bos", "eos", "pad"):
-        assert getattr(tokenizer, f"{role}_id") == getattr(reference, f"{role}_token_id")
-    template = reference.chat_template
-    assert tokenizer.chat_template == (template.get("default") if isinstance(template, dict) else template)
-    return tokenizer
-
-
 @pytest.mark.parametrize(
     "name",
     ["opt-1.3b", "llama-2-7b-chat", "deepseek-coder-6.7b-instruct", "mistral-7b-instruct-v0.2", "command-r-v01"],
@@ -59,7 +43,7 @@ def check_as_transformers(folder: Path, texts: list[str] = TEXTS) -> Tokenizer:
 def test_beside_a_tokenizer_json(backend: Backend, tmp_path: Path, name: str) -> None:
     folder = folder_of(tmp_path, name, TYPES.get(name, "opt" if name == "opt-1.3b" else "llama"))
     backend.save(str(folder / "tokenizer.json"))
-    check_as_transformers(folder)
+    as_transformers(folder, TEXTS)
 
 
 def test_command_rs_named_templates(backend: Backend, tmp_path: Path) -> None:
@@ -119,18 +103,14 @@ def test_vocab_and_merges_are_read_as_transformers_reads_them(
     for file, content in others.items():
         following = str(backend.get_vocab_size())
         (folder / file).write_text(json.dumps(content).replace('"next id"', following))
-    check_as_transformers(folder)
+    as_transformers(folder, TEXTS)
 
 
-def test_opts_folder_as_on_the_hub_gives_the_notebooks_ids(tmp_path: Path) -> None:
-    if not OPT_FILES.is_dir():
-        pytest.skip("OPT's vocabulary is test data beside the repository, and is not there")
-    folder = folder_of(tmp_path, "opt-1.3b", "opt")
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(OPT_FILES / name, folder)
+def test_opts_folder_as_on_the_hub_gives_the_notebooks_ids(bare_opt: Path) -> None:
+    folder = folder_of(bare_opt, "opt-1.3b", "opt")
     roles = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
     (folder / "special_tokens_map.json").write_text(json.dumps(roles))
-    tokenizer = check_as_transformers(folder, [*TEXTS, "naïve café 🙂 日本語 텍스트", "def f(x):\n    return  x\t"])
+    tokenizer = as_transformers(folder, [*TEXTS, "naïve café 🙂 日本語 텍스트", "def f(x):\n    return  x\t"])
     ids = tokenizer.tokenize("The quick brown fox jumps over the lazy dog").ids.tolist()
     assert ids == [[2, 133, 2119, 6219, 23602, 13855, 81, 5, 22414, 2335]]
     assert tokenizer.vocab_size == 50265
