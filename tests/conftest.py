@@ -4,6 +4,7 @@ And the models of most tests: `lm` and `int8`, one of each family.
 """
 
 import socket
+from unittest.mock import Mock
 
 import pytest
 from jaxtyping import install_import_hook
@@ -29,9 +30,5 @@ def int8(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every way to a network is an error."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a network call")
-
     for owner, name in ((socket.socket, "connect"), (socket, "getaddrinfo"), (socket, "create_connection")):
-        monkeypatch.setattr(owner, name, refuse)
+        monkeypatch.setattr(owner, name, Mock(side_effect=AssertionError("a network call")))

