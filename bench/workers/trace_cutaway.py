@@ -1,8 +1,14 @@
-"""cutaway in 8 bits: a pass without and with recording every site, and generation likewise."""
+"""cutaway, this tree's or another's: a pass without and with recording every site, and generation likewise.
 
+After the threads, "-" or JSON with any of `source` (the src folder of a tree, as old as 1e23ea7), `mode` and `isa`.
+"""
+
+import importlib
+import json
 import statistics
 import sys
 import time
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -10,12 +16,26 @@ import torch
 from serve import versions
 from tracing import Written, serve
 
-import cutaway
-from cutaway.model.tap import untapped
-from cutaway.sample.generation import new_ids_of
+asked = json.loads(sys.argv[3]) if sys.argv[3] != "-" else {}
+sys.path.insert(0, asked.get("source", ""))
+import cutaway  # noqa: E402  of that tree
+from cutaway.sample.generation import new_ids_of  # noqa: E402
+
+
+def use_isa(isa: str) -> None:
+    """Has the native library run these instructions, by the name that the tree has for that."""
+    for module in ("cutaway.quant.native", "cutaway.quant.kernels"):
+        with suppress(ModuleNotFoundError):
+            native = importlib.import_module(module)
+            return (getattr(native, "use_isa", None) or native.force)(isa)
+    raise ModuleNotFoundError("no native library")
+
 
 torch.set_num_threads(int(sys.argv[2]))
-lm = cutaway.load(sys.argv[1], device="cpu")
+if asked.get("isa"):
+    use_isa(asked["isa"])
+lm = cutaway.load(sys.argv[1], quantize=asked.get("mode", "int8"), device="cpu")
+engine = next((layer.engine for layer in lm.decoder.modules() if hasattr(layer, "engine")), "float32")
 
 
 def most(site: str) -> bool:
@@ -24,14 +44,15 @@ def most(site: str) -> bool:
 
 def written(ids: list[int], new: int, sites: Any = None) -> Written:
     """What lm.generate does, with the clock read at every step."""
-    prompt, tap = torch.tensor([ids]), untapped
+    prompt = torch.tensor([ids])
     recording = None if sites is None else lm.recording(prompt, sites, max_new_tokens=new)
     steps, times = [], [time.perf_counter()]
-    for step in lm.stream(prompt, tap=tap if recording is None else recording.tap, max_new_tokens=new):
+    for step in lm.stream(prompt, max_new_tokens=new, **({} if recording is None else {"tap": recording.tap})):
         steps.append(step)
         times.append(time.perf_counter())
     trace = None if recording is None else recording.trace(new_ids_of(steps, 1))
-    return Written((steps, trace), statistics.median(after - before for before, after in pairwise(times[1:])))
+    between = [after - before for before, after in pairwise(times[1:])]
+    return Written((steps, trace), statistics.median(between) if between else 0.0)
 
 
 serve(
@@ -43,6 +64,6 @@ serve(
         "generate, recorded": lambda ids, new: written(ids, new, most),
         "generate, residuals": lambda ids, new: written(ids, new, "blocks.*.resid_post"),
     },
-    settings="int8, float32 between the layers",
+    settings=f"{engine}, torch {torch.backends.cpu.get_cpu_capability()}",
     runs_on=versions("torch"),
 )

@@ -12,10 +12,10 @@ from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM, load
 from tests.apps.conftest import Run, cutaway, tiny_folder  # noqa: F401  fixtures
 from tests.parity import real
-from tests.tiny_lm import CONFIGS, tiny_lm
+from tests.tiny import WITH_TOKENIZER, tiny_lm
 
 
-@pytest.fixture(params=CONFIGS)
+@pytest.fixture(params=WITH_TOKENIZER)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     tiny_lm(request.param, tmp_path)
     return tmp_path

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -12,10 +11,10 @@ from cutaway.analysis import compare
 from cutaway.analysis.compare import compare_sites, compared_sites, kl_divergence, next_tokens, outlier_layers
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites, block_exit
-from cutaway.lm import LM, load
+from cutaway.lm import LM
 from cutaway.quant.explain import int8_layers
 from cutaway.trace.trace import Trace
-from tests.tiny_lm import CONFIGS, tiny_lm
+from tests.tiny import WITH_TOKENIZER, tiny_lm
 
 TEXTS = ["the cat sat on the", "naïve"]
 
@@ -26,11 +25,10 @@ class Pair(NamedTuple):
     int8: Trace
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=WITH_TOKENIZER)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder: Path = tmp_path_factory.mktemp(request.param)
-    plain, small = tiny_lm(request.param, folder), None
-    small = load(folder, device="cpu")
+    folders = (tmp_path_factory.mktemp(request.param) for _ in range(2))
+    plain, small = (tiny_lm(request.param, folder, mode) for folder, mode in zip(folders, (None, "int8"), strict=True))
     for lm in (plain, small):
         gain = lm.decoder.get_submodule("blocks.1.ln1").weight
         gain.data = gain.data * 5  # type: ignore[operator, union-attr]

@@ -13,14 +13,9 @@ from cutaway.analysis import perplexity as module
 from cutaway.analysis.perplexity import perplexity, spans
 from cutaway.ground.errors import BadArgument, BadText
 from cutaway.lm import LM, load
-from tests.tiny_lm import CONFIGS, tiny_lm
+from tests.tiny import tiny_lm
 
 PROTOCOLS = [(16, 16), (16, 4), (16, 1), (7, 5), (2, 2), (2, 1)]
-
-
-@pytest.fixture(scope="module", params=CONFIGS)
-def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
-    return tiny_lm(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def text_of(count: int) -> Tensor:

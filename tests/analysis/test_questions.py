@@ -19,9 +19,9 @@ from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
 from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
-from tests.explain.by_formula import TOKENS, decoder
+from tests.explain.by_formula import TOKENS
 from tests.parity import real
-from tests.tiny_lm import tiny_lm
+from tests.tiny import decoder, tiny_lm
 
 FAMILIES = ("opt", "opt-350m-like", "gpt2", "llama-gqa", "opt-projected", "opt-no-final-norm")
 CLEAN, CORRUPT = Tokens.from_ids([[3, 5, 7, 2, 9]]), Tokens.from_ids([[3, 5, 8, 2, 9]])
@@ -30,7 +30,7 @@ METRIC = patching.logit_difference(4, 6)
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Decoder:
-    return decoder(request.param, tmp_path_factory.mktemp("model"))
+    return decoder(request.param, tmp_path_factory.mktemp("model"), torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,7 @@ def test_an_attribution_sums_to_the_logit_with_no_part_left_out(model: Decoder, 
 
 
 def test_in_8_bits_the_sum_holds_with_a_row_for_rounding(tmp_path: Path):
-    tiny_lm("llama", tmp_path)
-    lm = load(tmp_path, device="cpu")
+    lm = tiny_lm("llama", tmp_path, "int8")
     found = attribute(lm.trace("the cat sat"), lm.decoder, 42, by="head")
     assert float(found.values.sum()) == pytest.approx(found.logit, abs=2e-4 * max(1, abs(found.logit)))
 

@@ -8,26 +8,14 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from cutaway.apps.cli.main import main
+from tests.tiny import TEXT, build, llama, save_tokenizer
 
 CONTEXT = 4096
-CONFIG: dict[str, Any] = {
-    "model_type": "llama",
-    "vocab_size": 300,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 40,
-    "max_position_embeddings": CONTEXT,
-    "tie_word_embeddings": True,
-    "eos_token_id": 0,
-}
-SENTENCES = ["the cat sat on the mat", "the dog ran to the cat", "naïve café 🙂🙂"] * 3
+CONFIG = llama(
+    **TEXT, num_hidden_layers=2, num_key_value_heads=2, max_position_embeddings=CONTEXT, tie_word_embeddings=True
+)
 
 
 class Result(NamedTuple):
@@ -56,20 +44,8 @@ def cutaway(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A llama of two blocks with 300 tokens, in Hugging Face's format."""
     folder = tmp_path_factory.mktemp("tiny")
-    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
-    save_file(weights(), folder / "model.safetensors", {"format": "pt"})
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = ["<|end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator(SENTENCES, trainer)
-    backend.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "pad_token": "<|end|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    build(CONFIG).save_pretrained(folder)
+    save_tokenizer(folder)
     return folder
 
 
@@ -80,20 +56,9 @@ def broken(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 def set_config(folder: Path, **over: Any) -> None:
-    (folder / "config.json").write_text(json.dumps(CONFIG | over), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(CONFIG.to_dict() | over), encoding="utf-8")
 
 
 def weights() -> dict[str, torch.Tensor]:
-    """Random weights of CONFIG under Hugging Face's names."""
-    random = torch.Generator().manual_seed(0)
-    width, mlp, kv = CONFIG["hidden_size"], CONFIG["intermediate_size"], 16
-    shapes = {"model.embed_tokens.weight": (CONFIG["vocab_size"], width)}
-    for layer in range(CONFIG["num_hidden_layers"]):
-        block = f"model.layers.{layer}."
-        shapes |= {f"{block}self_attn.{name}_proj.weight": (width, width) for name in "qo"}
-        shapes |= {f"{block}self_attn.{name}_proj.weight": (kv, width) for name in "kv"}
-        shapes |= {f"{block}mlp.{name}_proj.weight": (mlp, width) for name in ("gate", "up")}
-        shapes |= {f"{block}mlp.down_proj.weight": (width, mlp)}
-    matrices = {name: torch.randn(shape, generator=random) * 0.3 for name, shape in shapes.items()}
-    norms = [f"model.layers.{i}.{n}_layernorm" for i in range(2) for n in ("input", "post_attention")]
-    return matrices | {f"{name}.weight": torch.ones(width) for name in [*norms, "model.norm"]}
+    """Those of the tiny model, to be damaged."""
+    return {name: tensor.clone() for name, tensor in build(CONFIG).state_dict().items() if name != "lm_head.weight"}

@@ -14,7 +14,7 @@ from cutaway.model import architecture
 from cutaway.weights.families import supported
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.opening import quantize as write
-from tests.parity.tiny import CONFIGS, build
+from tests.tiny import CONFIGS, build
 from tests.weights.test_default_model import tiny_gguf
 
 from .conftest import Run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity.tiny import build, gpt2, llama, opt
+from tests.tiny import build, gpt2, llama, opt
 from tests.weights.gguf_files import llama_file
 
 from .conftest import Run

@@ -131,7 +131,7 @@ def test_models_without_anything_here(cutaway: Run, monkeypatch: pytest.MonkeyPa
 
 def test_models_of_the_hubs_cache(cutaway: Run, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     hub = _point_caches_at(tmp_path, monkeypatch)
-    for name, config in (("tiny", CONFIG), ("other", {"model_type": "t5"})):
+    for name, config in (("tiny", CONFIG.to_dict()), ("other", {"model_type": "t5"})):
         snapshot = hub / f"models--somebody--{name}" / "snapshots" / "0123abc"
         shutil.copytree(tiny_folder, snapshot)
         (snapshot / "config.json").write_text(json.dumps(config))

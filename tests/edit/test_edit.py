@@ -14,7 +14,8 @@ from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
 from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
-from tests.explain.by_formula import FAMILIES, TOKENS, after, decoder
+from tests.explain.by_formula import FAMILIES, TOKENS, after
+from tests.tiny import decoder
 
 ROW, PLACE = 1, 2  # the text and the position that are edited; a real one in the middle
 OTHER = Tokens.from_ids([[6, 2, 8, 8, 5, 1]])
@@ -22,7 +23,7 @@ OTHER = Tokens.from_ids([[6, 2, 8, 8, 5, 1]])
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Decoder:
-    return decoder(request.param, tmp_path_factory.mktemp("model"))
+    return decoder(request.param, tmp_path_factory.mktemp("model"), torch.float64)
 
 
 @pytest.fixture(scope="module")

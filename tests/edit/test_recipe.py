@@ -10,7 +10,7 @@ import torch
 from cutaway import Edit
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
-from tests.tiny_lm import CONFIGS, tiny_lm
+from tests.tiny import WITH_TOKENIZER, tiny_lm
 
 TEXT = "the cat sat on"
 
@@ -95,4 +95,4 @@ def test_an_edit_says_what_it_is(lm: LM):
 
 
 def test_every_family_has_tiny_models():
-    assert {"opt", "gpt2", "llama"} <= set(CONFIGS)
+    assert {"opt", "gpt2", "llama"} <= set(WITH_TOKENIZER)

@@ -1,25 +1,14 @@
 """The whole pass by the formulas of ground/sites.py alone: what a value changed by hand makes of all that follow."""
 
-from pathlib import Path
-
-import torch
 from torch import Tensor
 
 from cutaway.explain.formula import recompute
 from cutaway.ground.sites import all_sites
 from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
-from cutaway.weights.checkpoint import open_checkpoint
-from cutaway.weights.load import load_decoder
-from tests.parity.tiny import saved
 
 FAMILIES = ("opt", "opt-350m-like", "gpt2", "llama-gqa")
 TOKENS = Tokens.from_ids([[3, 5, 7, 2, 9, 0], [8, 3, 3, 6, 4, 9]], [[1, 1, 1, 1, 1, 0], [1] * 6])
-
-
-def decoder(name: str, folder: Path) -> Decoder:
-    """A tiny model in float64."""
-    return load_decoder(open_checkpoint(saved(name, folder)[0]), dtype=torch.float64, device="cpu")
 
 
 def after(values: dict[str, Tensor], site: str, changed: Tensor, model: Decoder, tokens: Tokens) -> dict[str, Tensor]:

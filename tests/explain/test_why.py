@@ -12,7 +12,8 @@ from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM, load
 from cutaway.trace.trace import Trace
-from tests.tiny_lm import CONFIGS, tiny_lm
+from tests.tiny import WITH_TOKENIZER as CONFIGS
+from tests.tiny import tiny_lm
 
 TEXTS = ["the cat sat on", "the dog"]
 MODES = [None, "int8", "int8-pooled", "int8-weight"]

@@ -1,7 +1,6 @@
 """What users of such tools report, each as a test that names the complaint and shows that it cannot be made here."""
 
 import gc
-import socket
 import warnings
 from pathlib import Path
 
@@ -13,21 +12,14 @@ from cutaway import Edit
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM, load
-from tests.parity.tiny import CONFIGS as SHAPES
-from tests.parity.tiny import saved
-from tests.tiny_lm import CONFIGS, tiny_lm
+from tests.tiny import CONFIGS, saved, tiny_lm
 
 TEXTS = ["the cat sat on", "the dog"]
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
-def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
-    return tiny_lm(request.param, tmp_path_factory.mktemp("model"))
-
-
 @pytest.mark.parametrize("name", ["opt", "opt-350m-like", "gpt2", "llama"])
 def test_numbers_differ_from_hugging_face_after_helpful_weight_processing(name: str, tmp_path: Path):
-    assert name in SHAPES
+    assert name in CONFIGS
     folder, _ = saved(name, tmp_path)
     ours = load(folder, quantize=None, device="cpu").logits(torch.tensor([[3, 5, 7, 2, 9]]))
     with torch.no_grad():
@@ -124,8 +116,7 @@ def test_caching_everything_takes_far_more_than_it_would_need(lm: LM):
 
 
 def test_8_bit_weights_cast_to_uint8_as_if_they_were_activations(tmp_path: Path):
-    tiny_lm("llama", tmp_path)
-    trace = load(tmp_path, device="cpu").trace(TEXTS)
+    trace = tiny_lm("llama", tmp_path, "int8").trace(TEXTS)
     assert {value.dtype for value in trace.values()} == {torch.float32}
     half = load(tmp_path, device="cpu", dtype="bfloat16").trace(TEXTS)
     assert {value.dtype for name, value in half.items() if not name.endswith("scale")} == {torch.bfloat16}
@@ -147,14 +138,9 @@ def test_double_or_hidden_bos(lm: LM):
     assert sum(piece.special for piece in tokens.pieces[0]) <= 1
 
 
-def test_local_folders_still_call_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.usefixtures("no_network")
+def test_local_folders_still_call_the_hub(tmp_path: Path):
     tiny_lm("opt", tmp_path)
-
-    def refused(*args: object, **kwargs: object) -> None:
-        raise AssertionError("a network call")
-
-    monkeypatch.setattr(socket.socket, "connect", refused)
-    monkeypatch.setattr(socket, "create_connection", refused)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load(tmp_path, device="cpu").generate(TEXTS, max_new_tokens=2)

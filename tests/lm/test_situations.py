@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -18,7 +18,7 @@ from cutaway.ground.errors import BadArgument, BadCheckpoint
 from cutaway.lm import LM, load
 from cutaway.text.pieces import Tokens
 from tests.apps.conftest import Run, cutaway  # noqa: F401
-from tests.parity.tiny import build, gpt2, llama, opt
+from tests.tiny import build, byte_level, gpt2, llama, opt, set_config
 
 TALK = [{"role": "user", "content": "the cat"}]
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -26,14 +26,7 @@ TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
 
 def tokenizer(folder: Path, special: tuple[str, ...] = (), **more: Any) -> PreTrainedTokenizerFast:
     """A byte-level BPE trained on a sentence, saved by transformers; <|end|> is id 0, `special` follow."""
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<|end|>", *special], initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator(["the cat sat on the mat and the dog ran"] * 4, trainer)
+    backend = byte_level(["the cat sat on the mat and the dog ran"] * 4, special=("<|end|>", *special))
     if "<bos>" in special:  # as Llama 3's
         backend.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])  # type: ignore
     fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>", **more)
@@ -255,8 +248,7 @@ def test_a_pad_token_that_also_begins_texts(tmp_path: Path):
 
 def test_what_was_said_of_the_files_is_kept_in_8_bits(tmp_path: Path, cutaway: Run):  # noqa: F811
     a_gpt2(tmp_path / "model", len(tokenizer(tmp_path / "model")))
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"unsloth_fixed": True}))
+    set_config(tmp_path / "model", unsloth_fixed=True)
     done = cutaway("quantize", tmp_path / "model", tmp_path / "kept")
     assert done.code == 0 and done.err.count("unsloth_fixed=True") == 1
     lm = load(tmp_path / "kept", device="cpu")
@@ -308,9 +300,7 @@ def test_a_bare_gpt2_folder_that_names_no_model_type(tmp_path: Path, cutaway: Ru
     (tmp_path / "old" / "vocab.json").write_text(json.dumps(state["vocab"]))
     merges = "\n".join(" ".join(merge) for merge in state["merges"])
     (tmp_path / "old" / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
-    config = json.loads((tmp_path / "old" / "config.json").read_text())
-    del config["model_type"]
-    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    set_config(tmp_path / "old", model_type=...)
     expected = fast("the cat sat").input_ids
     assert opened(tmp_path / "old").tokenize("the cat sat").ids[0].tolist() == expected
     done = cutaway("tokens", "the cat sat", "--model", tmp_path / "old", "--json")

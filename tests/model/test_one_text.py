@@ -19,7 +19,7 @@ from cutaway.model.decoder import Block, run_blocks
 from cutaway.quant import native
 from cutaway.quant.engine import NativeEngine
 from cutaway.quant.linear import Int8Linear
-from tests.parity.tiny import CONFIGS, saved
+from tests.tiny import CONFIGS, saved
 
 MODES = ("int8", "int8-pooled", "int8-weight", None)
 PROMPT = torch.tensor([[3, 5, 7, 2, 9], [8, 3, 3, 6, 4]])

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from cutaway.ground.sites import block_exit
-from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
 from cutaway.trace.pass_recorder import Recorder
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
-from tests.parity.tiny import CONFIGS, block_outputs, saved
+from tests.tiny import CONFIGS, block_outputs, saved
 
 IDS = torch.tensor([[3, 5, 7, 2, 9, 4, 10, 1, 6], [8, 3, 3, 6, 4, 9, 5, 2, 7]])
 
@@ -34,40 +33,6 @@ def test_logits_and_every_residual_equal_transformers(name: str, tmp_path: Path)
     for site, residual in zip(exits, residuals, strict=True):
         assert (recorder.parts[site][0] - residual).abs().max() < 1e-4, site
     assert logits.std() > 0.1  # not all alike: a lost weight would show
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_cached_steps_equal_one_pass(name: str, tmp_path: Path):
-    decoder = ours(saved(name, tmp_path)[0])
-    with torch.inference_mode():
-        whole = decoder(Tokens.from_ids(IDS))
-        cache = Cache(decoder.config.n_layers, batch=2, capacity=IDS.shape[1])
-        positions = Tokens.from_ids(IDS).positions
-        parts = []
-        for piece in (slice(0, 4), slice(4, 5), slice(5, 8), slice(8, 9)):
-            ones = torch.ones_like(IDS[:, piece])
-            parts.append(decoder(Tokens(IDS[:, piece], ones, positions[:, piece]), cache))
-    assert (torch.cat(parts, 1) - whole).abs().max() < 1e-4
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_a_padded_batch_equals_its_single_rows(name: str, side: str, tmp_path: Path):
-    decoder = ours(saved(name, tmp_path)[0])
-    rows, width = [[3, 5, 7], [8, 3, 3, 6, 4, 9]], 6
-    pads = [[0] * (width - len(row)) for row in rows]
-    ids = [p + r if side == "left" else r + p for r, p in zip(rows, pads, strict=True)]
-    ones = [[1] * len(row) for row in rows]
-    mask = [p + o if side == "left" else o + p for o, p in zip(ones, pads, strict=True)]
-    tokens = Tokens.from_ids(ids, torch.tensor(mask))
-    with torch.inference_mode():
-        batch = decoder(tokens)
-        assert batch.isfinite().all()
-        for i, row in enumerate(rows):
-            alone = decoder(Tokens.from_ids(row))[0]
-            assert (batch[i][tokens.mask[i].bool()] - alone).abs().max() < 1e-4
-        last = decoder(tokens, last=tokens.last)
-    assert torch.allclose(last[:, 0], batch[torch.arange(2), tokens.last], atol=1e-6)
 
 
 @pytest.mark.parametrize("form", ["bin", "safetensors-shards", "bin-shards"])

@@ -13,7 +13,7 @@ from cutaway.ground.config import DecoderConfig
 from cutaway.lm import LM, load
 from cutaway.text.pieces import Tokens
 from tests.parity import real
-from tests.parity.tiny import saved
+from tests.tiny import saved
 
 TINY = Tokens.from_ids([[3, 5, 7, 2, 9, 1, 4], [8, 3, 3, 6, 4, 9, 5]])
 Captured = dict[str, Tensor]

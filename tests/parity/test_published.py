@@ -6,21 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import save_file
-from transformers import PreTrainedModel
+from transformers import GPT2Config, LlamaConfig, OPTConfig
 
 from cutaway.lm import load
 from cutaway.model.cache import Cache
 from cutaway.text.pieces import Tokens
+from tests.tiny import build
 
 HERE = Path(__file__).parents[1] / "published"
 SHARED = Path(__file__).parents[2].parent / "shared" / "published"
-CLASSES = {
-    "opt": (transformers.OPTConfig, transformers.OPTForCausalLM),
-    "gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel),
-    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
-}
+CLASSES = {"opt": OPTConfig, "gpt2": GPT2Config, "llama": LlamaConfig}
 OTHERS = {"openai-gpt", "llama-4-scout-17b-16e", "llava-1.5-7b-hf", "skywork-reward-llama-3.1-8b-v0.2"}
 FILES = {f"{family}/{file.stem}": file for family in CLASSES for root in (SHARED, HERE)
          for file in sorted((root / family).glob("*.json")) if file.stem not in OTHERS}  # fmt: skip
@@ -41,21 +37,11 @@ def shrunk(config: dict[str, Any]) -> dict[str, Any]:
     return {name: small[name] if name in small and value else value for name, value in config.items()}
 
 
-def built(family: str, config: dict[str, Any]) -> PreTrainedModel:
-    """transformers' own model of that config, with random weights, none of them zero or one."""
-    config_class, model_class = CLASSES[family]
-    torch.manual_seed(0)
-    model = model_class(config_class(**{k: v for k, v in config.items() if k != "architectures"})).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.2 + (1.0 if parameter.ndim == 1 else 0.0))
-    return model
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_a_published_config_equals_transformers_padded_and_cached(name: str, tmp_path: Path):
     config = shrunk(json.loads(FILES[name].read_text(encoding="utf-8")))
-    theirs = built(name.split("/")[0], config)
+    given = {key: value for key, value in config.items() if key != "architectures"}
+    theirs = build(CLASSES[name.split("/")[0]](**given), scale=0.2)
     (tmp_path / "config.json").write_text(json.dumps(config))
     state = {k: v.contiguous() for k, v in theirs.state_dict().items()}
     if getattr(theirs.config, "tie_word_embeddings", True):

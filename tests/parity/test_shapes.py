@@ -11,7 +11,7 @@ from cutaway.text.pieces import Tokens
 from cutaway.trace.pass_recorder import Recorder
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
-from tests.parity.tiny import block_outputs, build, opt
+from tests.tiny import block_outputs, build, opt
 
 REAL: dict[str, Any] = {"vocab_size": 50272, "max_position_embeddings": 2048}
 SHAPES = {

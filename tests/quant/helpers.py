@@ -1,4 +1,4 @@
-"""Layers and inputs for the tests of eight bits, made from a seed."""
+"""What the tests of eight bits measure errors with, and what they change of the process and put back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,17 +7,6 @@ import torch
 from torch import Tensor
 
 from cutaway.quant import native
-from cutaway.quant.int8 import quantize_weight
-
-
-def noise(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale
-
-
-def layer(n: int, k: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """codes, scale, bias."""
-    codes, scale = quantize_weight(noise(n, k, seed=seed))
-    return codes, scale, noise(n, seed=seed + 1)
 
 
 def relative(mine: Tensor, theirs: Tensor) -> float:

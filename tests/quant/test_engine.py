@@ -25,7 +25,7 @@ from cutaway.quant.linear import Int8Linear
 from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
-from tests.parity.tiny import saved
+from tests.tiny import saved
 
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
 PROMPT = Tokens.from_ids([[0, 0, 3, 5, 7, 2], [8, 3, 3, 6, 4, 9]], torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6]))

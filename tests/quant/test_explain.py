@@ -1,18 +1,16 @@
 """Explained layers: every part recomputed from the definition, and all parts together the layer's own output."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
-from cutaway.lm import LM, load
+from cutaway.lm import LM
 from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
 from cutaway.quant.linear import Int8Linear
-from tests.quant.helpers import noise, relative
-from tests.tiny_lm import CONFIGS, tiny_lm
+from tests.quant.helpers import relative
+from tests.tiny import noise
 
 MODES = ["int8", "int8-pooled", "int8-weight"]
 BATCH, PLACES, K, N = 2, 5, 77, 50
@@ -115,34 +113,27 @@ def test_what_is_not_this_layers_is_refused():
         explain(layer, x, weight.T)
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
-def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
-    folder: Path = tmp_path_factory.mktemp(request.param)
-    tiny_lm(request.param, folder)
-    return load(folder, device="cpu")
-
-
-def test_every_8_bit_layer_has_a_site_that_is_its_input(lm: LM):
+def test_every_8_bit_layer_has_a_site_that_is_its_input(int8: LM):
     """What each layer is called with, seen by a hook, is the value of its site."""
-    sites = layer_input_sites(lm.config)
-    layers = int8_layers(lm.decoder)
-    assert set(sites) == set(layers) and set(sites.values()) <= set(all_sites(lm.config))
-    trace = lm.trace(["the cat sat", "the dog ran to the mat"], list(sites.values()))
+    sites = layer_input_sites(int8.config)
+    layers = int8_layers(int8.decoder)
+    assert set(sites) == set(layers) and set(sites.values()) <= set(all_sites(int8.config))
+    trace = int8.trace(["the cat sat", "the dog ran to the mat"], list(sites.values()))
     for name, layer in layers.items():
         seen: list[Tensor] = []
         hook = layer.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
-        lm.logits(trace.tokens)
+        int8.logits(trace.tokens)
         hook.remove()
-        x = layer_input(lm.decoder, name, trace[sites[name]])
+        x = layer_input(int8.decoder, name, trace[sites[name]])
         torch.testing.assert_close(x, seen[0], rtol=1e-5, atol=1e-5)
 
 
-def test_a_recorded_input_explains_the_recorded_output(lm: LM):
+def test_a_recorded_input_explains_the_recorded_output(int8: LM):
     names = {"blocks.1.attn.qkv": "blocks.1.attn.q", "blocks.1.attn.out": "blocks.1.attn_out",
              "blocks.1.mlp.down": "blocks.1.mlp_out", "unembed.head": "logits"}  # fmt: skip
-    sites = layer_input_sites(lm.config)
-    trace = lm.trace("the cat sat on the mat", [*names.values(), *(sites[name] for name in names)])
+    sites = layer_input_sites(int8.config)
+    trace = int8.trace("the cat sat on the mat", [*names.values(), *(sites[name] for name in names)])
     for name, out in names.items():
-        told = explain(int8_layers(lm.decoder)[name], layer_input(lm.decoder, name, trace[sites[name]]))
+        told = explain(int8_layers(int8.decoder)[name], layer_input(int8.decoder, name, trace[sites[name]]))
         value = trace[out].flatten(2)
         assert relative(told.result[..., : value.shape[-1]], value) < 1e-5

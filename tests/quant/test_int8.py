@@ -10,7 +10,8 @@ import torch
 from cutaway.ground.errors import BadArgument, NotFinite
 from cutaway.quant import native
 from cutaway.quant.int8 import dequantize, linear, quantize_activation, quantize_weight
-from tests.quant.helpers import layer, noise, relative
+from tests.quant.helpers import relative
+from tests.tiny import layer, noise
 
 THEIR_CONSTANT = 6.200124e-05  # bitsandbytes 0.50 on the CPU, where 1/127² is 6.2000124e-05
 

@@ -17,7 +17,8 @@ from cutaway.quant.native.blocks import _Block, _Pass
 from cutaway.quant.native.layer import _Layer
 from cutaway.quant.native.library import LIBRARY
 from cutaway.quant.native.ops import ACTIVATIONS, _AttentionCall
-from tests.quant.helpers import layer, noise, relative, threads, with_isa
+from tests.quant.helpers import relative, threads, with_isa
+from tests.tiny import layer, noise
 
 ISAS = native.isas()
 SOURCES = Path(__file__).parents[2] / "src" / "cutaway" / "quant" / "native" / "cpp"  # an installed package has none

@@ -13,7 +13,8 @@ from cutaway.ground.errors import BadArgument, NotFinite
 from cutaway.quant import engines, native
 from cutaway.quant.int8 import exact_product, linear, quantize_activation
 from cutaway.quant.linear import Int8Linear
-from tests.quant.helpers import layer, noise, relative
+from tests.quant.helpers import relative
+from tests.tiny import layer, noise
 
 MODES = ["int8", "int8-pooled", "int8-weight"]
 ENGINES = ["native", "onednn", "float64"]

@@ -16,8 +16,8 @@ from cutaway.quant.ops import native_ops
 from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
-from tests.parity.tiny import saved
-from tests.quant.helpers import noise, threads, with_isa
+from tests.quant.helpers import threads, with_isa
+from tests.tiny import noise, saved
 
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library ({native.MISSING})")
 each_isa = pytest.mark.parametrize("isa", native.isas())

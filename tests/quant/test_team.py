@@ -14,8 +14,8 @@ from cutaway.quant.linear import Int8Linear
 from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
-from tests.parity.tiny import build, llama
 from tests.quant.helpers import threads
+from tests.tiny import build, llama
 
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
 

@@ -89,11 +89,7 @@ def test_no_value_is_written_over(path: Path):
                 name = node.func.attr
                 in_place = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
                 assert not in_place, f"{name} at line {node.lineno}"
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        written = (
-            [node.target] if isinstance(node, ast.AugAssign) else [t for t in targets if isinstance(t, ast.Subscript)]
-        )
-        for target in written:
+        for target in written_over(node):
             base = target.value if isinstance(target, ast.Subscript) else target
             assert not (isinstance(base, ast.Name) and SHAPED.match(base.id)), f"{base.id} at line {node.lineno}"
 

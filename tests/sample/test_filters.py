@@ -14,6 +14,7 @@ from transformers import (
 
 from cutaway.sample import filters
 from cutaway.sample.settings import Sampling
+from tests.tiny import build, gpt2
 
 INF = torch.inf
 
@@ -123,9 +124,7 @@ SETTINGS = [
 @pytest.mark.parametrize("asked", SETTINGS)
 @pytest.mark.parametrize("kind", ["plain", "ties"])
 def test_the_chain_is_transformers_generate(asked: dict, kind: str) -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=1000, n_embd=8, n_layer=1, n_head=1, n_positions=16))
+    model = build(gpt2(vocab_size=1000, bos_token_id=None, eos_token_id=None, pad_token_id=None))
     generation = GenerationConfig(**{"top_k": 50} | asked)  # the default that transformers fills in while it runs
     theirs = model._get_logits_processor(generation, input_ids_seq_length=4, logits_processor=LogitsProcessorList())
     x, ids = logits(2, 1000, kind), torch.tensor([[1, 2, 3, 4], [999, 0, 0, 5]])

@@ -1,6 +1,7 @@
 """The loop: what ends a text, what a batch does to its rows, what the decoder is asked, what cannot be a token."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from cutaway.sample.generation import new_ids_of
 from cutaway.sample.loop import generate
 from cutaway.sample.settings import Sampling
 from cutaway.text.pieces import Tokens, positions_of
-from tests.sample.tiny import VOCAB, Scripted, batch, real, successor
+from tests.tiny import VOCAB, Scripted, batch, build, gpt2, llama, random_decoder, successor
 
 
 def run(decoder, tokens, *, eos=(), **asked):
@@ -63,10 +64,10 @@ def test_max_length_in_a_padded_batch_is_each_text_s_own() -> None:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("rope", [True, False])
+@pytest.mark.parametrize("config", [llama(), gpt2()], ids=["rope", "learned positions"])
 @pytest.mark.parametrize("sampled", [True, False])
-def test_with_and_without_the_cache_and_alone_the_same(side: str, rope: bool, sampled: bool) -> None:
-    decoder, rows = real(rope), [[3], [1, 2, 3, 4, 5], [7, 8]]
+def test_with_and_without_the_cache_and_alone_the_same(side: str, config: Any, sampled: bool) -> None:
+    decoder, rows = random_decoder(config), [[3], [1, 2, 3, 4, 5], [7, 8]]
     asked = {"max_new_tokens": 12, "do_sample": sampled, "seed": 4, "top_p": 0.9, "repetition_penalty": 1.3}
     eos = [0, 6]
     cached = run(decoder, batch(*rows, side=side), eos=eos, **asked)
@@ -132,7 +133,7 @@ def test_the_end_of_the_context_ends_a_text() -> None:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_a_text_at_the_context_s_end_waits_for_the_others(side: str, use_cache: bool) -> None:
-    decoder = real(rope=False, n_positions=6)  # learned positions: one beyond the table would be an error
+    decoder = random_decoder(gpt2(n_positions=6))  # learned positions: one beyond the table would be an error
     rows = batch([1, 2, 3, 4, 5, 6], [1, 2], side=side)
     steps = run(decoder, rows, use_cache=use_cache)
     assert [len(new) for new in ids(steps, 2)] == [1, 4]
@@ -185,7 +186,7 @@ class Watcher(Untapped):
 
 @pytest.mark.parametrize("site", ["logits", "ln_final.out"])
 def test_a_tap_on_the_end_of_the_pass_gets_every_place(site: str) -> None:
-    decoder, tokens = real(), batch([1, 2, 3, 4], [5, 6])
+    decoder, tokens = random_decoder(llama()), batch([1, 2, 3, 4], [5, 6])
     plain = run(decoder, tokens, max_new_tokens=3)
     watcher = Watcher(site)
     watched = run(decoder, tokens, max_new_tokens=3, tap=watcher)
@@ -200,7 +201,7 @@ def test_a_tap_on_the_end_of_the_pass_gets_every_place(site: str) -> None:
 
 
 def test_a_cache_of_one_s_own_is_used_and_the_one_made_is_just_large_enough(monkeypatch) -> None:
-    decoder = real()
+    decoder = random_decoder(llama())
     cache = Cache(decoder.config.n_layers, 1, 20)
     run(decoder, batch([1, 2, 3]), max_new_tokens=5, cache=cache)
     assert cache.length == 7
@@ -212,7 +213,7 @@ def test_a_cache_of_one_s_own_is_used_and_the_one_made_is_just_large_enough(monk
 
 
 def test_closing_leaves_nothing_behind() -> None:
-    steps = generate(real(), batch([1]), Sampling())
+    steps = generate(random_decoder(llama()), batch([1]), Sampling())
     assert next(steps).logits.is_inference()  # no graph grows behind the steps
     assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()  # the caller's world is its own
     steps.close()
@@ -232,11 +233,7 @@ def test_closing_leaves_nothing_behind() -> None:
 
 
 def test_greedy_and_penalty_are_transformers_generate() -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=50, initializer_range=0.5, **sizes)).eval()
+    model = build(llama(vocab_size=50))
     prompt = torch.tensor([[3, 4, 5]])
     asked = {"max_new_tokens": 15, "repetition_penalty": 1.4, "do_sample": False}
     theirs = model.generate(prompt, attention_mask=torch.ones_like(prompt), eos_token_id=None, **asked)

@@ -14,7 +14,7 @@ from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
 from cutaway.sample.stopping import holds_stop_string
 from cutaway.text.pieces import Tokens
-from tests.sample.tiny import Scripted, batch, real
+from tests.tiny import Scripted, batch, llama, random_decoder
 
 WORDS = [" the", "\n", "日本語日本語日本語日本語", "é", "'", "a" * 40, "", "\u202e", "🙂", " x", "z"]
 
@@ -104,7 +104,7 @@ def test_rows_and_counts_are_checked() -> None:
 
 
 def test_data_is_json_and_padding_is_marked() -> None:
-    decoder = real()
+    decoder = random_decoder(llama())
     tokens = batch([1, 2], [3])
     first = next(generate(decoder, tokens, Sampling(max_new_tokens=1))).ids.tolist()
     assert first[0] != first[1]
@@ -126,7 +126,7 @@ def test_a_step_holds_the_seen_ids_only_for_the_penalty() -> None:
 def test_generation_holds_the_new_text() -> None:
     def lettered(tokens: Tokens) -> list[Step]:
         """Steps whose text is a letter for each id."""
-        steps = generate(real(), tokens, Sampling(max_new_tokens=4))
+        steps = generate(random_decoder(llama()), tokens, Sampling(max_new_tokens=4))
         return [replace(step, text=tuple(chr(97 + id) for id in step.ids.tolist())) for step in steps]
 
     tokens = batch([1, 2], [3])

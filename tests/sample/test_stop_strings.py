@@ -6,28 +6,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 from transformers.generation.stopping_criteria import StopStringCriteria
 
 from cutaway.sample.stopping import holds_stop_string
 from cutaway.text.parts import Parts
 from cutaway.text.tokenizer import Tokenizer
+from tests.tiny import byte_level
 
 SPECIAL = ["<|end|>", "<|im_end|>", "<|im_start|>"]
 
 
 @pytest.fixture(scope="module")
 def both() -> tuple[Tokenizer, Any]:
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=280, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator(["the cat sat on the mat"] * 3, trainer)
+    backend = byte_level(["the cat sat on the mat"] * 3, 280, SPECIAL)
     return Tokenizer(Parts(backend, {"eos_token": "<|end|>"})), PreTrainedTokenizerFast(tokenizer_object=backend)
 
 

@@ -15,14 +15,8 @@ from cutaway.quant.int8 import quantize_activation
 from cutaway.quant.linear import Int8Linear
 from cutaway.show.tour.draw import draw
 from cutaway.show.tour.stages import Stage, Tour
-from tests.tiny_lm import CONFIGS, tiny_lm
 
 SETTINGS = {"max_new_tokens": 6, "do_sample": True, "temperature": 0.7, "top_p": 0.8, "seed": 0}
-
-
-@pytest.fixture(scope="module", params=CONFIGS)
-def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
-    return tiny_lm(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def tour_of(lm: LM, *texts: str, block: int = 1, head: int = 3) -> Tour:

@@ -1,16 +1,18 @@
 """Small tokenizers made here: a byte-level one by hand (exact ids), one that was trained, and a SentencePiece one."""
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from cutaway.text.parts import Parts
 from cutaway.text.spelling import SPACE, byte_alphabet
+from cutaway.text.stream import StreamDecoder
 from cutaway.text.tokenizer import Tokenizer
+from tests.tiny import byte_level
 
 WORDS = ["I", "Ġlike", "ĠMachine", "ĠLearning", "The", "Ġsun", "Ġrises", "Ġin", "Ġthe", "Ġeast"]
 SENTENCES = [
@@ -19,6 +21,43 @@ SENTENCES = [
     "naïve café 🙂🙂 日本語 日本",
     "def f(x): return x + 1",
 ] * 3
+
+
+OPT_FILES = Path(__file__).parents[2].parent / "shared" / "opt-tokenizer"
+
+
+def streamed(tokenizer: Tokenizer, ids: list[int], skip: bool = True) -> list[str]:
+    stream = StreamDecoder(tokenizer, skip_special_tokens=skip)
+    return [*(stream.push(i) for i in ids), stream.flush()]
+
+
+def as_transformers(folder: Path, texts: Sequence[str]) -> Tokenizer:
+    """The folder's tokenizer, its ids and texts, roles and chat template those of transformers."""
+    from transformers import AutoTokenizer
+
+    reference = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = Tokenizer.from_folder(folder)
+    for text in texts:
+        ids = reference(text).input_ids
+        assert tokenizer.backend.encode(text).ids == ids, text
+        for skip in (True, False):
+            assert tokenizer.decode(ids, skip) == reference.decode(ids, skip_special_tokens=skip)
+    for role in ("bos", "eos", "pad"):
+        assert getattr(tokenizer, f"{role}_id") == getattr(reference, f"{role}_token_id")
+    template = reference.chat_template
+    assert tokenizer.chat_template == (template.get("default") if isinstance(template, dict) else template)
+    return tokenizer
+
+
+@pytest.fixture
+def bare_opt(tmp_path: Path) -> Path:
+    """facebook/opt-1.3b's tokenizer, as bare as on the hub's main branch."""
+    if not OPT_FILES.is_dir():
+        pytest.skip("OPT's vocabulary is test data beside the repository, and is not there")
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(OPT_FILES / name, tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "opt"}')
+    return tmp_path
 
 
 def chain(words: list[str]) -> list[tuple[str, str]]:
@@ -51,15 +90,7 @@ def opt(opt_folder: Path) -> Tokenizer:
 @pytest.fixture(scope="session")
 def trained() -> Tokenizer:
     """Byte-level BPE trained on a few sentences, so that some pieces are whole characters and some are halves."""
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=330, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator(SENTENCES, trainer)
-    return Tokenizer(Parts(backend, {"eos_token": "<|end|>"}))
+    return Tokenizer(Parts(byte_level(SENTENCES, 330), {"eos_token": "<|end|>"}))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
 from cutaway.text.chat import chat_prompt, chat_tokens
@@ -41,8 +42,6 @@ def with_template(tokenizer: Tokenizer, template: str | None) -> Tokenizer:
 
 @pytest.mark.parametrize(("template", "messages"), [(SMOLLM2, HELLO), (SMOLLM2, TALK), (SPACED, HELLO)])
 def test_prompts_are_those_of_transformers(trained: Tokenizer, template: str, messages: list[dict[str, Any]]) -> None:
-    from transformers import PreTrainedTokenizerFast
-
     reference = PreTrainedTokenizerFast(tokenizer_object=trained.backend, bos_token="<s>")
     reference.chat_template = template
     expected = reference.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -83,8 +82,6 @@ def test_a_template_stays_in_its_sandbox(trained: Tokenizer, template: str) -> N
 @pytest.fixture
 def with_bos(trained: Tokenizer, tmp_path: Path) -> Path:
     """A folder whose tokenizer puts BOS before a text, and whose chat template writes it too, as Llama 3's."""
-    from transformers import PreTrainedTokenizerFast
-
     backend = type(trained.backend).from_str(trained.backend.to_str())
     backend.add_special_tokens(["<bos>"])
     bos = ("<bos>", backend.token_to_id("<bos>"))
@@ -97,12 +94,7 @@ def with_bos(trained: Tokenizer, tmp_path: Path) -> Path:
 
 
 def test_f19_chat_tokens_hold_one_bos_as_transformers_gives_them(with_bos: Path) -> None:
-    from transformers import AutoTokenizer
-
-    reference, tokenizer = (
-        AutoTokenizer.from_pretrained(with_bos, local_files_only=True),
-        Tokenizer.from_folder(with_bos),
-    )
+    reference, tokenizer = AutoTokenizer.from_pretrained(with_bos), Tokenizer.from_folder(with_bos)
     expected = reference.apply_chat_template(HELLO, return_dict=False, add_generation_prompt=True)
     assert chat_tokens(tokenizer, HELLO).ids.tolist() == [expected]
     assert expected.count(tokenizer.bos_id) == 1
@@ -111,12 +103,7 @@ def test_f19_chat_tokens_hold_one_bos_as_transformers_gives_them(with_bos: Path)
 
 
 def test_f19_a_second_bos_is_kept_as_transformers_keeps_it_and_warned_of(with_bos: Path) -> None:
-    from transformers import AutoTokenizer
-
-    reference, tokenizer = (
-        AutoTokenizer.from_pretrained(with_bos, local_files_only=True),
-        Tokenizer.from_folder(with_bos),
-    )
+    reference, tokenizer = AutoTokenizer.from_pretrained(with_bos), Tokenizer.from_folder(with_bos)
     with pytest.warns(
         UserWarning, match="two BOS, as transformers gives them; pass add_special_tokens=False"
     ) as caught:
@@ -130,8 +117,6 @@ def test_f19_a_second_bos_is_kept_as_transformers_keeps_it_and_warned_of(with_bo
 
 
 def test_of_several_templates_the_default_one_is_taken(with_bos: Path) -> None:
-    from transformers import AutoTokenizer
-
     path = with_bos / "tokenizer_config.json"
     named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "{{ messages[0].content }}!"}]
     (with_bos / "chat_template.jinja").unlink()

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from cutaway.text.parts import Parts
-from cutaway.text.stream import StreamDecoder
 from cutaway.text.tokenizer import Tokenizer
+from tests.text.conftest import as_transformers, streamed
 
 SENTENCES = ["the cat sat on the mat, don't!", "naïve café 🙂 日本語", "Hello world . it 's in the house"] * 5
 TEXTS = ["the cat sat", " the  cat, don't ", "Hello 🙂 x", "naïve\n\n日本 it 's", "[PAD]the[UNK] cat"]
@@ -84,11 +84,6 @@ def backend_of(kind: str) -> Backend:
     return backend
 
 
-def streamed(tokenizer: Tokenizer, ids: list[int], skip: bool) -> list[str]:
-    stream = StreamDecoder(tokenizer, skip_special_tokens=skip)
-    return [*(stream.push(i) for i in ids), stream.flush()]
-
-
 @pytest.fixture(scope="module", params=KINDS)
 def both(request: pytest.FixtureRequest) -> tuple[Tokenizer, Any]:
     """A tokenizer of ours and transformers' of the same vocabulary."""
@@ -154,10 +149,8 @@ def test_words_come_as_they_settle_not_at_the_end() -> None:
 
 @pytest.mark.parametrize("kind", ["WordLevel", "Unigram", "Metaspace"])
 def test_a_folder_with_such_a_vocabulary_loads(kind: str, tmp_path: Path) -> None:
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     PreTrainedTokenizerFast(tokenizer_object=backend_of(kind), unk_token="[UNK]").save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    reference, ours = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True), Tokenizer.from_folder(tmp_path)
-    for text in TEXTS:
-        assert ours.tokenize(text).ids[0].tolist() == reference(text).input_ids
+    as_transformers(tmp_path, TEXTS)

@@ -10,30 +10,22 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from cutaway.ground.errors import NoTokenizer
 from cutaway.text.chat import chat_prompt
 from cutaway.text.tokenizer import Tokenizer
+from tests.text.conftest import as_transformers
+from tests.tiny import byte_level
 
 PUBLISHED = Path(__file__).parents[1] / "published" / "tokenizer"
-OPT_FILES = Path(__file__).parents[2].parent / "shared" / "opt-tokenizer"
 TEXTS = ["the cat sat", "  the cat ", " 🙂 日本<s>the</s> x", "\n\nthe<|endoftext|>the", " <|im_end|>hi", "</s>the"]
 TYPES = {"command-r-v01": "cohere", "mistral-7b-instruct-v0.2": "mistral", "kimi-k2-instruct": "kimi_k2"}
 
 
 @pytest.fixture(scope="module")
-def byte_level() -> Backend:
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
+def backend() -> Backend:
     special = ["<s>", "<pad>", "</s>", "<unk>", "<|endoftext|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=330, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator(["the cat sat on the mat", "the dog ran to the cat"] * 5, trainer)
-    return backend
+    return byte_level(["the cat sat on the mat", "the dog ran to the cat"] * 5, 330, special)
 
 
 def folder_of(folder: Path, name: str | None, model_type: str, **config: Any) -> Path:
@@ -44,40 +36,24 @@ def folder_of(folder: Path, name: str | None, model_type: str, **config: Any) ->
     return folder
 
 
-def check_as_transformers(folder: Path, texts: list[str] = TEXTS) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    reference = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    tokenizer = Tokenizer.from_folder(folder)
-    for text in texts:
-        ids = reference(text).input_ids
-        assert tokenizer.backend.encode(text).ids == ids, text
-        assert tokenizer.decode(ids) == reference.decode(ids, skip_special_tokens=True)
-    for role in ("bos", "eos", "pad"):
-        assert getattr(tokenizer, f"{role}_id") == getattr(reference, f"{role}_token_id")
-    template = reference.chat_template
-    assert tokenizer.chat_template == (template.get("default") if isinstance(template, dict) else template)
-    return tokenizer
-
-
 @pytest.mark.parametrize(
     "name",
     ["opt-1.3b", "llama-2-7b-chat", "deepseek-coder-6.7b-instruct", "mistral-7b-instruct-v0.2", "command-r-v01"],
 )
-def test_beside_a_tokenizer_json(byte_level: Backend, tmp_path: Path, name: str) -> None:
+def test_beside_a_tokenizer_json(backend: Backend, tmp_path: Path, name: str) -> None:
     folder = folder_of(tmp_path, name, TYPES.get(name, "opt" if name == "opt-1.3b" else "llama"))
-    byte_level.save(str(folder / "tokenizer.json"))
-    check_as_transformers(folder)
+    backend.save(str(folder / "tokenizer.json"))
+    as_transformers(folder, TEXTS)
 
 
-def test_command_rs_named_templates(byte_level: Backend, tmp_path: Path) -> None:
-    byte_level.save(str(folder_of(tmp_path, "command-r-v01", "cohere") / "tokenizer.json"))
+def test_command_rs_named_templates(backend: Backend, tmp_path: Path) -> None:
+    backend.save(str(folder_of(tmp_path, "command-r-v01", "cohere") / "tokenizer.json"))
     prompt = chat_prompt(Tokenizer.from_folder(tmp_path), [{"role": "user", "content": "Hello"}])
     assert prompt.startswith("<BOS_TOKEN><|START_OF_TURN_TOKEN|><|USER_TOKEN|>Hello<|END_OF_TURN_TOKEN|>")
 
 
-def test_roles_that_are_empty_strings_are_the_vocabularys_own(byte_level: Backend, tmp_path: Path) -> None:
-    byte_level.save(str(folder_of(tmp_path, "llama-7b-empty-tokens", "llama") / "tokenizer.json"))
+def test_roles_that_are_empty_strings_are_the_vocabularys_own(backend: Backend, tmp_path: Path) -> None:
+    backend.save(str(folder_of(tmp_path, "llama-7b-empty-tokens", "llama") / "tokenizer.json"))
     names = Tokenizer.from_folder(tmp_path).names
     assert names == {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
@@ -85,19 +61,19 @@ def test_roles_that_are_empty_strings_are_the_vocabularys_own(byte_level: Backen
 @pytest.mark.parametrize("name", ["kimi-k2-instruct", "xgen-7b-8k-base"])
 @pytest.mark.parametrize("with_json", [True, False])
 def test_code_of_the_models_own_is_refused_by_name(
-    byte_level: Backend, tmp_path: Path, name: str, with_json: bool
+    backend: Backend, tmp_path: Path, name: str, with_json: bool
 ) -> None:
     folder = folder_of(tmp_path, name, TYPES.get(name, "llama"))
     if with_json:
-        byte_level.save(str(folder / "tokenizer.json"))
+        backend.save(str(folder / "tokenizer.json"))
     with pytest.raises(NoTokenizer, match=r"Python code of the model's own \(tokenization_\w+\.\w+\)") as caught:
         Tokenizer.from_folder(folder)
     assert ("take auto_map out of tokenizer_config.json" in str(caught.value)) == with_json
 
 
-def test_following_the_advice_ends_in_a_tokenizer(byte_level: Backend, tmp_path: Path) -> None:
+def test_following_the_advice_ends_in_a_tokenizer(backend: Backend, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "xgen-7b-8k-base", "llama")
-    byte_level.save(str(folder / "tokenizer.json"))
+    backend.save(str(folder / "tokenizer.json"))
     for key in ("auto_map", "add_special_tokens"):
         with pytest.raises(NoTokenizer, match=f"take {key} out of"):
             Tokenizer.from_folder(folder)
@@ -120,33 +96,29 @@ def test_following_the_advice_ends_in_a_tokenizer(byte_level: Backend, tmp_path:
     ],
 )
 def test_vocab_and_merges_are_read_as_transformers_reads_them(
-    byte_level: Backend, tmp_path: Path, name: str | None, model_type: str, others: dict[str, Any]
+    backend: Backend, tmp_path: Path, name: str | None, model_type: str, others: dict[str, Any]
 ) -> None:
     folder = folder_of(tmp_path, name, model_type)
-    byte_level.model.save(str(folder))
+    backend.model.save(str(folder))
     for file, content in others.items():
-        following = str(byte_level.get_vocab_size())
+        following = str(backend.get_vocab_size())
         (folder / file).write_text(json.dumps(content).replace('"next id"', following))
-    check_as_transformers(folder)
+    as_transformers(folder, TEXTS)
 
 
-def test_opts_folder_as_on_the_hub_gives_the_notebooks_ids(tmp_path: Path) -> None:
-    if not OPT_FILES.is_dir():
-        pytest.skip("OPT's vocabulary is test data beside the repository, and is not there")
-    folder = folder_of(tmp_path, "opt-1.3b", "opt")
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(OPT_FILES / name, folder)
+def test_opts_folder_as_on_the_hub_gives_the_notebooks_ids(bare_opt: Path) -> None:
+    folder = folder_of(bare_opt, "opt-1.3b", "opt")
     roles = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
     (folder / "special_tokens_map.json").write_text(json.dumps(roles))
-    tokenizer = check_as_transformers(folder, [*TEXTS, "naïve café 🙂 日本語 텍스트", "def f(x):\n    return  x\t"])
+    tokenizer = as_transformers(folder, [*TEXTS, "naïve café 🙂 日本語 텍스트", "def f(x):\n    return  x\t"])
     ids = tokenizer.tokenize("The quick brown fox jumps over the lazy dog").ids.tolist()
     assert ids == [[2, 133, 2119, 6219, 23602, 13855, 81, 5, 22414, 2335]]
     assert tokenizer.vocab_size == 50265
 
 
-def test_what_the_files_do_not_say_of_opt_is_opts_own(byte_level: Backend, tmp_path: Path) -> None:
+def test_what_the_files_do_not_say_of_opt_is_opts_own(backend: Backend, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, None, "opt")
-    byte_level.model.save(str(folder))
+    backend.model.save(str(folder))
     (folder / "tokenizer_config.json").write_text('{"model_max_length": 2048}')
     tokenizer = Tokenizer.from_folder(folder)
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (2, 2, 1)
@@ -185,16 +157,16 @@ def test_what_cannot_be_read_is_said_truly(
     assert "\n" not in str(caught.value)
 
 
-def test_vocab_and_merges_of_another_kind_of_model_are_no_guess(byte_level: Backend, tmp_path: Path) -> None:
-    byte_level.model.save(str(folder_of(tmp_path, None, "llama")))
+def test_vocab_and_merges_of_another_kind_of_model_are_no_guess(backend: Backend, tmp_path: Path) -> None:
+    backend.model.save(str(folder_of(tmp_path, None, "llama")))
     with pytest.raises(NoTokenizer, match=r"LlamaTokenizer does not read|without a rule of how a text is cut"):
         Tokenizer.from_folder(tmp_path)
 
 
-def test_f12_a_pad_token_without_a_row_still_pads(byte_level: Backend, tmp_path: Path) -> None:
+def test_f12_a_pad_token_without_a_row_still_pads(backend: Backend, tmp_path: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
-    saved = PreTrainedTokenizerFast(tokenizer_object=byte_level, eos_token="<|endoftext|>")
+    saved = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
     saved.add_special_tokens({"pad_token": "[PAD]"})
     saved.save_pretrained(folder_of(tmp_path, None, "gpt2", vocab_size=len(saved) - 1))
     padded = saved(["the cat", "the cat sat on"], padding=True, padding_side="right")

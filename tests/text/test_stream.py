@@ -5,16 +5,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cutaway.text.stream import StreamDecoder
 from cutaway.text.tokenizer import Tokenizer
+from tests.text.conftest import streamed
 
 MANY = settings(max_examples=200, deadline=None)
 CHARACTERS = st.text(alphabet="the cat🙂👩‍👩‍👧日本語é\u0301\n", min_size=1, max_size=20)
-
-
-def streamed(tokenizer: Tokenizer, ids: list[int], skip: bool = True) -> list[str]:
-    stream = StreamDecoder(tokenizer, skip_special_tokens=skip)
-    return [*(stream.push(i) for i in ids), stream.flush()]
 
 
 @given(ids=st.lists(st.integers(0, 340), max_size=30), skip=st.booleans())

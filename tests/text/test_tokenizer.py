@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +17,8 @@ from cutaway.text.from_folder import PLAIN_MODEL_TYPES
 from cutaway.text.from_gguf import tokenizer_files_from_gguf
 from cutaway.text.parts import Parts
 from cutaway.text.tokenizer import Tokenizer
+from tests.text.conftest import as_transformers
 
-OPT_FILES = Path(__file__).parents[2].parent / "shared" / "opt-tokenizer"
 REAL_TEXTS = [
     "The quick brown fox jumps over the lazy dog",
     "  leading spaces, 12 34, and a tab\t",
@@ -193,12 +192,8 @@ def test_gpt2_gets_no_bos_and_no_token_that_its_vocabulary_lacks(opt_folder: Pat
     assert tokenizer.backend.token_to_id("<|endoftext|>") is None
 
 
-def test_a_local_folder_opens_no_socket(opt_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("a local folder made a network call")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+@pytest.mark.usefixtures("no_network")
+def test_a_local_folder_opens_no_socket(opt_folder: Path) -> None:
     assert Tokenizer.from_folder(opt_folder).bos_id == 2
 
 
@@ -219,33 +214,17 @@ def test_plain_and_bare_folders_need_no_transformers(plain_folder: Path, opt_fol
 
 
 def test_reading_a_plain_folder_directly_equals_transformers(plain_folder: Path) -> None:
-    from transformers import AutoTokenizer
-
-    reference = AutoTokenizer.from_pretrained(plain_folder, local_files_only=True)
-    ours = Tokenizer.from_folder(plain_folder)
-    for text in REAL_TEXTS:
-        assert ours.tokenize(text).ids[0].tolist() == reference(text).input_ids
-        ids = reference(text).input_ids
-        assert ours.decode(ids) == reference.decode(ids, skip_special_tokens=True)
-        assert ours.decode(ids, False) == reference.decode(ids, skip_special_tokens=False)
-    assert (ours.bos_id, ours.eos_id, ours.pad_id) == (reference.bos_token_id, reference.eos_token_id, None)
-    assert ours.chat_template == reference.chat_template
+    assert as_transformers(plain_folder, REAL_TEXTS).pad_id is None
 
 
 @pytest.mark.parametrize("setting", [{"add_bos_token": True}, {"extra_special_tokens": ["Ġthe"]}])
 def test_a_setting_that_may_change_ids_goes_through_transformers(
     plain_folder: Path, tmp_path: Path, setting: dict[str, Any]
 ) -> None:
-    from transformers import AutoTokenizer
-
-    folder = tmp_path / "set"
-    shutil.copytree(plain_folder, folder)
+    folder = Path(shutil.copytree(plain_folder, tmp_path / "set"))
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | setting))
-    reference = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    ours = Tokenizer.from_folder(folder)
-    for text in REAL_TEXTS:
-        assert ours.tokenize(text).ids[0].tolist() == reference(text).input_ids
+    as_transformers(folder, REAL_TEXTS)
 
 
 def test_transformers_obeys_the_class_for_the_model_types_that_are_read_directly() -> None:
@@ -256,16 +235,9 @@ def test_transformers_obeys_the_class_for_the_model_types_that_are_read_directly
         assert auto.TOKENIZER_MAPPING_NAMES.get(model_type) != "MistralCommonBackend"
 
 
-@pytest.fixture(scope="module")
-def real_opt(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    """facebook/opt-1.3b's tokenizer, as bare as on the hub's main branch."""
-    if not OPT_FILES.is_dir():
-        pytest.skip("OPT's vocabulary is test data beside the repository, and is not there")
-    folder = tmp_path_factory.mktemp("real_opt")
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(OPT_FILES / name, folder)
-    (folder / "config.json").write_text('{"model_type": "opt"}')
-    return Tokenizer.from_folder(folder)
+@pytest.fixture
+def real_opt(bare_opt: Path) -> Tokenizer:
+    return Tokenizer.from_folder(bare_opt)
 
 
 def test_the_notebooks_text_gives_the_notebooks_ids(real_opt: Tokenizer) -> None:

@@ -1,30 +1,15 @@
 """What is recorded and changed while a text is written: the same as one uncached pass over the final text."""
 
-import warnings
-
 import pytest
 import torch
 from torch import Tensor
 
 from cutaway import Edit
 from cutaway.ground.errors import BadArgument
-from cutaway.lm import LM, load
+from cutaway.lm import LM
 from cutaway.trace.trace import Trace
-from tests.tiny_lm import CONFIGS, tiny_lm
 
 TEXTS = ["the cat sat on", "the dog"]
-
-
-@pytest.fixture(scope="module", params=CONFIGS)
-def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
-    return tiny_lm(request.param, tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module", params=CONFIGS)
-def int8(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_lm(request.param, folder)
-    return load(folder, device="cpu")
 
 
 def real(trace: Trace, name: str) -> Tensor:
@@ -109,60 +94,3 @@ def test_a_budget_is_for_the_longest_that_the_text_may_get(lm: LM):
     assert out.trace.plan.bytes == needed >= out.trace.nbytes
     with pytest.raises(BadArgument, match="budget"):
         lm.generate(TEXTS, sites="blocks.*.resid_post", max_new_tokens=6, budget=needed - 1)
-
-
-def test_a_weight_changed_for_a_while(lm: LM):
-    out_of = torch.randn(lm.config.d_model, lm.config.n_heads * lm.config.d_head)
-    before = lm.logits(TEXTS)
-    with lm.edited({"blocks.1.W_O": torch.zeros_like(out_of)}) as changed:
-        trace = changed.trace(TEXTS, "blocks.1.attn_out")["blocks.1.attn_out"]
-        assert torch.equal(trace, trace[:1, :1].expand_as(trace))  # nothing but the bias
-    assert torch.equal(lm.logits(TEXTS), before)
-    a, b = torch.randn(lm.config.n_heads * lm.config.d_head, 2), torch.randn(2, lm.config.d_model)
-    with lm.edited({"blocks.0.W_Q": (a, b)}):
-        low_rank = lm.trace(TEXTS)
-        read = low_rank["blocks.0.resid_pre" if lm.config.post_norm else "blocks.0.ln1.out"]
-    plain = lm.trace(TEXTS)
-    moved = (low_rank["blocks.0.attn.q"] - plain["blocks.0.attn.q"]).flatten(2)
-    torch.testing.assert_close(moved, read @ (a @ b).T, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(low_rank["blocks.0.attn.k"], plain["blocks.0.attn.k"])
-    assert torch.equal(lm.logits(TEXTS), before)
-
-
-def test_an_8_bit_layer_stays_one_and_its_other_rows_keep_their_codes(int8: LM):
-    before = int8.decoder.get_submodule("blocks.0.attn.qkv")
-    width = int8.config.n_heads * int8.config.d_head
-    with int8.edited({"blocks.0.W_Q": torch.randn(width, int8.config.d_model)}):
-        inside = int8.decoder.get_submodule("blocks.0.attn.qkv")
-        assert torch.equal(inside.codes[width:], before.codes[width:])  # type: ignore[union-attr,index]
-        assert not torch.equal(inside.codes[:width], before.codes[:width])  # type: ignore[union-attr,index]
-        int8.generate(TEXTS, max_new_tokens=4)
-    assert int8.decoder.get_submodule("blocks.0.attn.qkv") is before
-
-
-@pytest.mark.parametrize(
-    "weights, words",
-    [
-        ({"blocks.0.W_X": torch.zeros(2, 2)}, "no matrix 'blocks.0.W_X'"),
-        ({"blocks.0.W_O": torch.zeros(2, 2)}, r"\[2, 2\] for blocks.0.W_O"),
-        ({"blocks.0.W_O": (torch.zeros(2, 2), torch.zeros(3, 2))}, "for blocks.0.W_O"),
-    ],
-)
-def test_a_weight_that_does_not_fit_is_refused_and_nothing_is_changed(lm: LM, weights: dict, words: str):
-    before = lm.logits(TEXTS)
-    with pytest.raises(BadArgument, match=words), lm.edited(weights):
-        pass
-    assert torch.equal(lm.logits(TEXTS), before)
-
-
-def test_the_effect_is_that_of_two_passes(lm: LM):
-    edits = [Edit.zero("blocks.0.mlp_out")]
-    found = lm.effect(TEXTS, edits)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        sides = [lm.trace(text, "logits", edits=each)["logits"][0, -1] for text in TEXTS for each in ((), edits)]
-    for row in range(2):
-        log_p, log_q = (side.double().log_softmax(-1) for side in sides[2 * row : 2 * row + 2])
-        assert found.kl[row] == pytest.approx(float((log_p.exp() * (log_p - log_q)).sum()), abs=1e-5)
-        assert found.after[row][0][0] == int(log_q.argmax())
-        assert found.before[row][0][1] == pytest.approx(float(log_p.exp().max()), abs=1e-5)

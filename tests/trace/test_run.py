@@ -8,14 +8,8 @@ import torch
 
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
-from tests.tiny_lm import CONFIGS, tiny_lm
 
 TEXTS = ["the cat sat on", "the dog"]
-
-
-@pytest.fixture(scope="module", params=CONFIGS)
-def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
-    return tiny_lm(request.param, tmp_path_factory.mktemp("model"))
 
 
 def test_chosen_positions_are_those_of_the_whole_trace(lm: LM):

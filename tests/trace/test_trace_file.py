@@ -1,6 +1,7 @@
 """A saved trace: the same values, tokens and facts without the model; a broken file is one sentence."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,12 +10,6 @@ from cutaway.ground.errors import BadArgument, BadCheckpoint
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM
 from cutaway.trace.trace import Trace
-from tests.tiny_lm import CONFIGS, tiny_lm
-
-
-@pytest.fixture(params=CONFIGS)
-def lm(request: pytest.FixtureRequest, tmp_path: Path) -> LM:
-    return tiny_lm(request.param, tmp_path)
 
 
 def test_what_is_loaded_is_what_was_saved(lm: LM, tmp_path: Path):
@@ -36,7 +31,7 @@ def test_a_truncated_or_foreign_file_is_refused(lm: LM, tmp_path: Path):
         Trace.load(path)
     with pytest.raises(BadCheckpoint, match="found no file"):
         Trace.load(tmp_path / "none.safetensors")
-    torch_file = next(tmp_path.rglob("model.safetensors"))
+    torch_file = lm.checkpoint.path / "model.safetensors"
     with pytest.raises(BadCheckpoint, match="expected 'cutaway trace 2'"):
         Trace.load(torch_file)
 
@@ -49,11 +44,7 @@ def test_a_place_that_cannot_be_written(lm: LM, tmp_path: Path):
 def test_the_pass_ends_at_the_last_site(lm: LM, monkeypatch: pytest.MonkeyPatch):
     """What comes after is not computed, and what was recorded is what the whole pass gives."""
     whole = lm.trace("a b c")
-
-    def never(*args: object) -> None:
-        raise AssertionError("the head was computed")
-
-    monkeypatch.setattr(lm.decoder.unembed.head, "forward", never)
+    monkeypatch.setattr(lm.decoder.unembed.head, "forward", Mock(side_effect=AssertionError("the head was computed")))
     early = lm.trace("a b c", sites="blocks.1.mlp_out")
     assert list(early) == ["blocks.1.mlp_out"]
     assert torch.allclose(early["blocks.1.mlp_out"], whole["blocks.1.mlp_out"], atol=1e-5)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from gguf import GGUFWriter
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from cutaway.weights.files.gguf import LLAMA_NAMES
+from tests.tiny import build, llama
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 LLAMA: dict[str, Any] = {
@@ -44,6 +45,13 @@ def add_values(writer: GGUFWriter, values: dict[str, Any]) -> None:
         adders[type(value)](key, value)
 
 
+def finished(writer: GGUFWriter) -> None:
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def write(path: Path, architecture: str, values: dict[str, Any], tensors: Tensors, **whole: Any) -> Path:
     """A GGUF file; values are the architecture's, `whole` (with __ for .) are keys as they are."""
     writer = GGUFWriter(path, architecture)
@@ -51,10 +59,7 @@ def write(path: Path, architecture: str, values: dict[str, Any], tensors: Tensor
     add_values(writer, {key.replace("__", "."): value for key, value in whole.items()})
     for name, tensor in tensors.items():
         writer.add_tensor(name, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finished(writer)
     return path
 
 
@@ -77,19 +82,11 @@ def as_gguf(
     return tensors
 
 
-def tiny_llama(**changes: Any) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=11, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5, **changes,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    for parameter in model.parameters():  # biases too, which start as zeros
-        torch.nn.init.normal_(parameter)
-    return model
+def tiny_llama(**changes: Any) -> PreTrainedModel:
+    return build(llama(intermediate_size=48, num_hidden_layers=2, num_key_value_heads=2, rms_norm_eps=1e-5, **changes))
 
 
-def llama_tensors(model: LlamaForCausalLM, tied: bool = False) -> Tensors:
+def llama_tensors(model: PreTrainedModel, tied: bool = False) -> Tensors:
     def to_ggml(name: str, tensor: torch.Tensor) -> torch.Tensor:
         heads = 4 if ".q_proj." in name else 2 if ".k_proj." in name else 0
         return permuted(tensor, heads) if heads else tensor

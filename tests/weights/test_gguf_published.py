@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFWriter
 
 import cutaway
 from cutaway.ground.errors import NoTokenizer, UnsupportedModel
 from cutaway.lm import LM
 from cutaway.text.from_gguf import merges_from_scores
 from cutaway.text.spelling import SPACE, byte_alphabet
-from tests.weights.gguf_files import Tensors, add_values
+from tests.weights.gguf_files import Tensors, write
 
 PUBLISHED = Path(__file__).parents[1] / "published" / "gguf"
 WIDTH, LAYERS = 32, 2
@@ -77,14 +76,8 @@ def built(path: Path, said: dict[str, Any], vocabulary: dict[str, Any], version:
     values = {key: value for key, value in said.items() if "." in key and not isinstance(value, dict)}
     values |= {key: sizes[bare] for key in values if (bare := key.removeprefix(f"{architecture}.")) in sizes}
     values |= {f"tokenizer.ggml.{key}": array for key, array in vocabulary.items() if f"tokenizer.ggml.{key}" in said}
-    writer = GGUFWriter(path, architecture)
-    add_values(writer, {key: value for key, value in values.items() if key != "general.architecture"})
-    for name, tensor in tensors(len(vocabulary.get("tokens", "x" * 11)), heads, kv_heads).items():
-        writer.add_tensor(name, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    del values["general.architecture"]
+    write(path, architecture, {}, tensors(len(vocabulary.get("tokens", "x" * 11)), heads, kv_heads), **values)
     data = path.read_bytes()
     path.write_bytes(data[:4] + version.to_bytes(4, "little") + data[8:])
     return path

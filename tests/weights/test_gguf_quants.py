@@ -11,13 +11,13 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
 from gguf import GGUFWriter
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import cutaway
 from cutaway.ground.errors import UnsupportedModel
 from cutaway.weights.files import gguf_format, gguf_quants
 from cutaway.weights.files.gguf import LLAMA_NAMES, open_gguf
-from tests.weights.gguf_files import add_values
+from tests.tiny import build, llama
+from tests.weights.gguf_files import LLAMA, add_values, finished
 
 Array = np.ndarray[Any, Any]
 FLOATS = ["F32", "F16", "BF16", "F64"]
@@ -55,13 +55,6 @@ def stored(name: str, rows: int, width: int, seed: int = 0) -> Array:
 def values_of(name: str, raw: Array) -> torch.Tensor:
     """What the package makes of it."""
     return torch.from_numpy(np.ascontiguousarray(gguf.quants.dequantize(raw, Kind[name]))).float()
-
-
-def finished(writer: GGUFWriter) -> None:
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def test_these_are_all_kinds_of_the_package() -> None:
@@ -127,21 +120,14 @@ SHAPES = {
     "mlp.gate_proj.weight": (HIDDEN, HIDDEN), "mlp.up_proj.weight": (HIDDEN, HIDDEN),
     "mlp.down_proj.weight": (HIDDEN, HIDDEN),
 }  # fmt: skip
-CONFIG: dict[str, Any] = {
-    "vocab_size": 64, "hidden_size": HIDDEN, "intermediate_size": HIDDEN, "num_hidden_layers": 1,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
-}  # fmt: skip
+SIZES = {"vocab_size": 64, "hidden_size": HIDDEN, "intermediate_size": HIDDEN, "num_hidden_layers": 1}
 
 
 def same_model_twice(folder: Path, name: str) -> tuple[Path, Path]:
     """A GGUF whose matrices are of this kind, and a folder of what the package makes of them."""
-    values = {
-        "block_count": 1, "context_length": 64, "embedding_length": HIDDEN, "feed_forward_length": HIDDEN,
-        "attention.head_count": 4, "attention.head_count_kv": 2, "attention.layer_norm_rms_epsilon": 1e-5,
-        "rope.dimension_count": 64,
-    }  # fmt: skip
+    sizes = {"block_count": 1, "embedding_length": HIDDEN, "feed_forward_length": HIDDEN, "rope.dimension_count": 64}
     writer = GGUFWriter(folder / "m.gguf", "llama")
-    add_values(writer, {f"llama.{key}": value for key, value in values.items()})
+    add_values(writer, {f"llama.{key}": value for key, value in (LLAMA | sizes).items()})
     state: dict[str, torch.Tensor] = {}
     for theirs, ours in LLAMA_NAMES.items():
         theirs, ours = theirs.replace("{i}", "0"), ours.replace("{i}", "0")
@@ -155,7 +141,7 @@ def same_model_twice(folder: Path, name: str) -> tuple[Path, Path]:
             writer.add_tensor(theirs, np.ones(HIDDEN, np.float32))
             state[ours] = torch.ones(HIDDEN)
     finished(writer)
-    model = LlamaForCausalLM(LlamaConfig(**CONFIG))
+    model = build(llama(**SIZES, num_key_value_heads=2, rms_norm_eps=1e-5))
     model.load_state_dict(state)
     model.save_pretrained(folder / "folder")
     return folder / "m.gguf", folder / "folder"

@@ -14,7 +14,7 @@ from cutaway.ground.errors import BadCheckpoint
 from cutaway.weights.files.gguf import open_gguf
 from cutaway.weights.opening import quantize
 from cutaway.weights.save import MANIFEST, sha256
-from tests.weights.gguf_files import LLAMA, add_values, llama_file, llama_tensors, tiny_llama
+from tests.weights.gguf_files import LLAMA, add_values, finished, llama_file, llama_tensors, tiny_llama
 
 VOCABULARY = {
     "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.tokens": [*"abcdefghij", "ab"],
@@ -29,10 +29,7 @@ def parts(folder: Path, name: str = "m.gguf", **changes: Any) -> list[Path]:
     add_values(writer, {f"llama.{key}": value for key, value in LLAMA.items()} | VOCABULARY)
     for tensor, values in llama_tensors(tiny_llama()).items():
         writer.add_tensor(tensor, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finished(writer)
     return sorted(folder.glob(f"{Path(name).stem}-*.gguf"))
 
 

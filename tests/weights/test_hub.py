@@ -31,15 +31,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a network call")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-
-
 def put_in_cache(cache: Path, name: str, *files: str, index: dict[str, Any] | None = None) -> Path:
     """A snapshot as the hub's client leaves one."""
     repository = cache / f"models--{name.replace('/', '--')}"

@@ -8,10 +8,10 @@ import pytest
 from cutaway.ground.errors import DownloadFailed, ModelNotFound
 from cutaway.weights.hub import config_of_hub
 from cutaway.weights.opening import described
-from tests.parity.tiny import CONFIGS, build
-from tests.weights.test_hub import FakeHub, cache, hub, no_network, point_at, put_in_cache
+from tests.tiny import CONFIGS, build
+from tests.weights.test_hub import FakeHub, cache, hub, point_at, put_in_cache
 
-__all__ = ["cache", "hub", "no_network"]  # fixtures
+__all__ = ["cache", "hub"]  # fixtures
 
 LLAMA = {"model_type": "llama", "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 11, "num_hidden_layers": 2}
 

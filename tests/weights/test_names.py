@@ -1,6 +1,5 @@
 """Names and heads as people's files have them: the tensors decide, and what cannot be right is refused."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.lm import LM, load
 from cutaway.text.pieces import Tokens
-from tests.parity.tiny import saved
+from tests.tiny import saved, set_config
 
 TWO = Tokens.from_ids([[3, 4, 6], [5, 8, 0]], [[1, 1, 1], [1, 1, 0]])
 IDS = torch.tensor([[3, 5, 7, 2, 9, 4, 10, 1, 6]])
@@ -23,12 +22,6 @@ State = dict[str, Tensor]
 def change(folder: Path, how: Callable[[State], State]) -> None:
     file = folder / "model.safetensors"
     save_file({name: t.clone().contiguous() for name, t in how(load_file(file)).items()}, file, {"format": "pt"})
-
-
-def set_config(folder: Path, **over: object) -> None:
-    config = json.loads((folder / "config.json").read_text()) | over
-    config = {name: value for name, value in config.items() if value is not ...}
-    (folder / "config.json").write_text(json.dumps(config))
 
 
 def opened(folder: Path) -> LM:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -19,10 +20,7 @@ from cutaway.weights.load import load_decoder
 from cutaway.weights.opening import quantize
 from cutaway.weights.quantizing import MappedEmbedding
 from cutaway.weights.save import MANIFEST, WEIGHTS, check_files
-from tests.parity.tiny import CONFIGS
-from tests.parity.tiny import saved as tiny_model
-from tests.tiny_lm import CONFIGS as WITH_TOKENIZER
-from tests.tiny_lm import tiny_lm
+from tests.tiny import CONFIGS, WITH_TOKENIZER, saved, tiny_lm
 
 
 @pytest.fixture(params=WITH_TOKENIZER)
@@ -31,9 +29,16 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A llama in 8 bits; beside it lies the model that it was made from."""
+    tiny_lm("llama", tmp_path / "model")
+    return quantize(tmp_path / "model", tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_codes_are_those_of_the_whole_weight(name: str, tmp_path: Path):
-    folder, _ = tiny_model(name, tmp_path)
+    folder, _ = saved(name, tmp_path)
     checkpoint = open_checkpoint(folder)
     plain = load_decoder(checkpoint, dtype=torch.float32, device="cpu")
     small = load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize="int8")
@@ -77,12 +82,10 @@ def test_a_saved_folder_opens_to_the_same_model(folder: Path, tmp_path: Path, mo
     assert WEIGHTS in check_files(out)
 
 
-def test_what_is_opened_lies_in_the_file(tmp_path: Path):
-    tiny_lm("llama", tmp_path / "model")
-    lm = load(quantize(tmp_path / "model", tmp_path / "out"), device="cpu")
-    codes = lm.decoder.blocks[0].attn.qkv.codes
+def test_what_is_opened_lies_in_the_file(out: Path):
+    codes = load(out, device="cpu").decoder.blocks[0].attn.qkv.codes
     assert codes.data_ptr() % 64 == 0
-    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path / "out") in line]
+    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(out) in line]
     spans = [tuple(int(end, 16) for end in line.split()[0].split("-")) for line in maps]
     assert any(start <= codes.data_ptr() < end for start, end in spans)
 
@@ -92,10 +95,9 @@ def test_a_batch_gives_each_text_exactly_what_it_gets_alone(folder: Path):
     lm = load(folder, device="cpu")
     texts = ["the cat sat on the", "the dog ran to the", "naïve"]
     alone = [lm.logits(text)[0] for text in texts]
-    same = lm.logits(texts[:2]) if len(alone[0]) == len(alone[1]) else None
-    assert same is None or all(
-        torch.allclose(same[i], alone[i], rtol=0, atol=1e-5 * alone[i].abs().max()) for i in (0, 1)
-    )
+    same = lm.logits(texts[:2])
+    assert len(alone[0]) == len(alone[1]) == same.shape[1]
+    assert all(torch.allclose(same[i], alone[i], rtol=0, atol=1e-5 * alone[i].abs().max()) for i in (0, 1))
     tokens = lm.tokenize(texts)
     batch = lm.logits(tokens)
     for i, expected in enumerate(alone):
@@ -104,7 +106,7 @@ def test_a_batch_gives_each_text_exactly_what_it_gets_alone(folder: Path):
 
 
 def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path: Path):
-    folder, model = tiny_model("llama", tmp_path)
+    folder, model = saved("llama", tmp_path)
     state = {n: p.clone() for n, p in model.state_dict().items()}
     state["model.layers.1.mlp.down_proj.weight"][3, 4] = float("nan")
     (folder / "model.safetensors").unlink()
@@ -130,16 +132,13 @@ def lose_weights(out: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"), [(spoil_layout, "layout 99"), (truncate, "ends too early"), (lose_weights, f"no {WEIGHTS}")]
 )
-def test_a_damaged_folder_is_refused_by_name(spoil, message: str, tmp_path: Path):
-    tiny_lm("llama", tmp_path / "model")
-    spoil(out := quantize(tmp_path / "model", tmp_path / "out"))
+def test_a_damaged_folder_is_refused_by_name(spoil, message: str, out: Path):
+    spoil(out)
     with pytest.raises(BadCheckpoint, match=message):
         load(out)
 
 
-def test_a_flipped_bit_is_caught_by_its_hash(tmp_path: Path):
-    tiny_lm("llama", tmp_path / "model")
-    out = quantize(tmp_path / "model", tmp_path / "out")
+def test_a_flipped_bit_is_caught_by_its_hash(out: Path):
     data = bytearray((out / WEIGHTS).read_bytes())
     data[-5] ^= 1
     (out / WEIGHTS).write_bytes(data)
@@ -157,9 +156,7 @@ def test_a_flipped_bit_is_caught_by_its_hash(tmp_path: Path):
         (lambda model, out: load(out, keep=["lm_head"]), "in 8 bits already"),
     ],
 )
-def test_what_makes_no_sense_is_one_sentence(call, message: str, tmp_path: Path):
-    tiny_lm("llama", tmp_path / "model")
-    out = quantize(tmp_path / "model", tmp_path / "out")
+def test_what_makes_no_sense_is_one_sentence(call, message: str, out: Path, tmp_path: Path):
     with pytest.raises(BadArgument, match=message):
         call(tmp_path / "model", out)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "out"]
@@ -167,11 +164,7 @@ def test_what_makes_no_sense_is_one_sentence(call, message: str, tmp_path: Path)
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     tiny_lm("llama", tmp_path / "model")
-
-    def full(*args: object, **kwargs: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfile", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         quantize(tmp_path / "model", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
@@ -184,9 +177,8 @@ def test_the_result_of_8_bits_is_near_full_precision(folder: Path):
     assert 0 < (plain - small).norm() / plain.norm() < 0.1
 
 
-def test_a_saved_model_is_an_lm_like_any_other(tmp_path: Path):
-    tiny_lm("gpt2", tmp_path / "model")
-    lm = load(quantize(tmp_path / "model", tmp_path / "out"))
+def test_a_saved_model_is_an_lm_like_any_other(out: Path):
+    lm = load(out)
     assert isinstance(lm, LM)
     assert "int8" in str(lm) and lm.trace("the cat", "blocks.0.attn.q").attention == "fused"
 

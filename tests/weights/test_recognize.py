@@ -16,7 +16,7 @@ from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.files import model_path
 from cutaway.weights.files.packed import refuse_packed_config
 from cutaway.weights.opening import described
-from tests.parity.tiny import build, gpt2
+from tests.tiny import build, gpt2, set_config
 
 from .test_files_gguf import llama_file
 
@@ -325,8 +325,7 @@ PUBLISHED = {  # quantization_config of config.json files as published, what is 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_quantized_checkpoint_is_named_by_its_method_and_bits(good: Path, name: str) -> None:
     quantization, said = PUBLISHED[name]
-    config = json.loads((good / "config.json").read_text())
-    (good / "config.json").write_text(json.dumps(config | {"quantization_config": quantization}))
+    set_config(good, quantization_config=quantization)
     refused(good, UnsupportedModel, f"a quantized checkpoint: {said}", "cutaway makes the 8 bits itself")
 
 

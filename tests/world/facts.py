@@ -10,8 +10,7 @@ from torch import Tensor
 
 import cutaway
 from cutaway.lm import LM, load
-from tests.parity.tiny import build, llama
-from tests.tiny_lm import ALIKE, save_tokenizer
+from tests.tiny import TEXT, build, llama, save_tokenizer
 
 TEXTS = ["the cat sat on the mat", "the dog"]
 WAYS = ("int8", "full precision", "saved in int8")
@@ -19,7 +18,7 @@ WAYS = ("int8", "full precision", "saved in int8")
 
 def folder(at: Path) -> Path:
     """A folder with the model, and beside its files "q", the same in 8 bits."""
-    config = llama(**ALIKE, num_key_value_heads=2, hidden_size=256, intermediate_size=512, num_hidden_layers=2)
+    config = llama(**TEXT, num_key_value_heads=2, hidden_size=256, intermediate_size=512, num_hidden_layers=2)
     build(config, scale=0.05).save_pretrained(at)
     save_tokenizer(at)
     cutaway.quantize(at, at / "q")

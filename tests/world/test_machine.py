@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from torch import Tensor
@@ -61,11 +62,8 @@ def test_the_default_model_without_a_home_that_can_be_written_is_one_sentence():
 
 
 def test_a_user_without_a_home_is_told_where_to_keep_the_default_model(monkeypatch: pytest.MonkeyPatch):
-    def none() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
     for name in ("CUTAWAY_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", none)
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("Could not determine home directory.")))
     with pytest.raises(DownloadFailed, match=r"no home folder of this user.*set CUTAWAY_CACHE"):
         default_model.cache_dir()

@@ -9,26 +9,11 @@ import torch
 
 from cutaway.edit.edit import Edit
 from cutaway.ground.errors import BadArgument
-from cutaway.ground.whole import indexes, number, require_whole, whole
+from cutaway.ground.whole import number
 from cutaway.lm import LM
 from cutaway.text.pieces import Tokens
-from tests.tiny_lm import tiny_lm
-
-KINDS = [np.int64, np.int8, np.uint16, torch.tensor, lambda n: torch.tensor(n, dtype=torch.int32), np.array]
-NONE = [
-    1.0,
-    "3",
-    True,
-    np.float32(1),
-    np.bool_(True),
-    np.array(True),
-    torch.tensor(1.0),
-    torch.tensor(True),
-    1 + 0j,
-    b"3",
-    [1.0],
-    {},
-]
+from tests.ground.test_whole import KINDS, NONE
+from tests.tiny import tiny_lm
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +23,6 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> LM:
 
 def data(value: Any) -> str:
     return json.dumps(value)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_whatever_has_an_index_is_that_whole_number(kind: Any):
-    found = whole(kind(3))
-    assert found == 3 and type(found) is int
-    assert require_whole("n", kind(3), 3, "pass 3") == 3
-
-
-@pytest.mark.parametrize("value", [*NONE, None, torch.tensor(1, device="meta")], ids=repr)
-def test_nothing_else_is_one(value: Any):
-    assert whole(value) is None
-    with pytest.raises(BadArgument, match="expected a whole number, 0 or above; pass 3"):
-        require_whole("n", value, 0, "pass 3")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -143,14 +114,6 @@ def test_a_place_of_why_is_made_of_them(lm: LM):
     assert str(lm.why(trace, "blocks.0.mlp_out", *place)) == str(lm.why(trace, "blocks.0.mlp_out", 0, 1, 2))
     with pytest.raises(BadArgument, match="an index for each of B T D"):
         lm.why(trace, "blocks.0.mlp_out", 0, True, 2)
-
-
-def test_indexes_once_and_twice():
-    assert indexes("n", None) is None
-    assert indexes("n", np.int64(-2), signed=True) == -2
-    assert indexes("n", [1, 1], distinct=False) == (1, 1)
-    with pytest.raises(BadArgument, match="found n=-2; expected one or several different whole numbers from 0"):
-        indexes("n", -2)
 
 
 @pytest.mark.parametrize(

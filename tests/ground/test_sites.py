@@ -10,9 +10,7 @@ from cutaway.explain.formula import recompute
 from cutaway.ground.sites import all_sites
 from cutaway.text.pieces import Tokens
 from cutaway.trace.pass_recorder import Recorder
-from cutaway.weights.checkpoint import open_checkpoint
-from cutaway.weights.load import load_decoder
-from tests.parity.tiny import CONFIGS, saved
+from tests.tiny import CONFIGS, decoder
 
 MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1] * 7])
 TOKENS = Tokens.from_ids([[3, 5, 7, 2, 9, 0, 0], [8, 3, 3, 6, 4, 9, 5]], MASK)
@@ -21,9 +19,8 @@ AXES = {"B": 2, "T": 7, "S": 7, "1": 1}
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_site_is_emitted_once_and_equals_its_formula(name: str, tmp_path: Path):
-    checkpoint = open_checkpoint(saved(name, tmp_path)[0])
-    decoder = load_decoder(checkpoint, dtype=torch.float64, device="cpu")
-    config = decoder.config
+    model = decoder(name, tmp_path, torch.float64)
+    config = model.config
     table = all_sites(config)
     order: list[str] = []
     recorder = Recorder(table)
@@ -35,8 +32,8 @@ def test_every_site_is_emitted_once_and_equals_its_formula(name: str, tmp_path: 
     for method in ("wants", "changes", "room"):
         setattr(tap, method, getattr(recorder, method))
     with torch.inference_mode():
-        logits = decoder(TOKENS, tap=tap)
-        plain = decoder(TOKENS)
+        logits = model(TOKENS, tap=tap)
+        plain = model(TOKENS)
     assert Counter(order) == Counter(list(table)), "each site once, and no other"
     assert order == list(table), "in the order of ground/sites.py"
     sizes = AXES | {
@@ -46,17 +43,17 @@ def test_every_site_is_emitted_once_and_equals_its_formula(name: str, tmp_path: 
     values = {site: parts[0] for site, parts in recorder.parts.items()}
     for site, facts in table.items():
         assert list(values[site].shape) == [sizes[axis] for axis in facts.shape.split()], site
-        again = recompute(site, values, TOKENS, decoder)
+        again = recompute(site, values, TOKENS, model)
         torch.testing.assert_close(values[site], again, atol=1e-10, rtol=1e-10, msg=lambda m, s=site: f"{s}: {m}")
     torch.testing.assert_close(logits, plain, atol=1e-10, rtol=1e-10)  # watched or not, the same numbers
 
 
 def test_a_wrong_formula_would_show(tmp_path: Path):
-    decoder = load_decoder(open_checkpoint(saved("opt", tmp_path)[0]), dtype=torch.float64, device="cpu")
-    recorder = Recorder(all_sites(decoder.config))
+    model = decoder("opt", tmp_path, torch.float64)
+    recorder = Recorder(all_sites(model.config))
     with torch.inference_mode():
-        decoder(TOKENS, tap=recorder)
+        model(TOKENS, tap=recorder)
     values = {site: parts[0] for site, parts in recorder.parts.items()}
     values["blocks.1.attn_out"] = values["blocks.1.attn_out"] + 1e-6
-    again = recompute("blocks.1.resid_mid", values, TOKENS, decoder)
+    again = recompute("blocks.1.resid_mid", values, TOKENS, model)
     assert (again - values["blocks.1.resid_mid"]).abs().max() > 9e-7

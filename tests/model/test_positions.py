@@ -1,0 +1,31 @@
+"""Rotary positions against transformers, far beyond the context, and what rotation is for: only distances count."""
+
+import pytest
+import torch
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from cutaway.model.positions import Rotary, rotate
+from tests.tiny import CONFIGS, facts, noise
+
+ROTARY = [name for name in CONFIGS if name.startswith("llama")]
+
+
+@pytest.mark.parametrize("name", ROTARY)
+def test_angles_are_those_of_transformers(name: str):
+    positions = torch.tensor([[0, 1, 2, 15, 16, 63, 64, 1000]])
+    cos, sin = Rotary(facts(CONFIGS[name]).rope)(positions, torch.float32)
+    theirs = LlamaRotaryEmbedding(CONFIGS[name])(torch.empty(0), positions)
+    for mine, expected in zip((cos, sin), theirs, strict=True):
+        torch.testing.assert_close(torch.cat((mine, mine), -1)[:, :, 0], expected, atol=2e-4, rtol=0)
+
+
+def test_a_product_depends_on_the_distance_alone():
+    rotary = Rotary(facts(CONFIGS["llama"]).rope)
+    q, k = noise(1, 1, 1, 8).double(), noise(1, 1, 1, 8, seed=1).double()
+
+    def product(at: int, other: int) -> torch.Tensor:
+        ends = (rotate(x, rotary(torch.tensor([[place]]), x.dtype)) for x, place in ((q, at), (k, other)))
+        return torch.mul(*ends).sum()
+
+    torch.testing.assert_close(product(7, 3), product(57, 53))
+    assert not torch.allclose(product(7, 3), product(7, 4))
