@@ -29,7 +29,7 @@ def test_every_site_is_emitted_once_and_equals_its_formula(name: str, tmp_path: 
         order.append(name)
         return recorder(name, value)
 
-    for method in ("wants", "changes", "room"):
+    for method in ("wants", "changes", "buffers"):
         setattr(tap, method, getattr(recorder, method))
     with torch.inference_mode():
         logits = model(TOKENS, tap=tap)

@@ -68,7 +68,7 @@ class Chain:
 
     def buffers(self, names: tuple[str, ...]) -> Any:
         """Those of the only tap that wants the values."""
-        wanting = [tap for tap in self.taps if tap.wants(*names)]
+        wanting = [tap for tap in self.taps if tap.wants(*names) or tap.changes(*names)]
         return wanting[0].buffers(names) if len(wanting) == 1 else None
 
 

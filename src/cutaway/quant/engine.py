@@ -144,7 +144,7 @@ def _facts(module: nn.Module) -> tuple[str, ...]:
 
 def _needs_each_value(tap: Tap, names: Names) -> bool:
     """Whether it must be called with one of these values."""
-    return tap.wants(*names) and (tap.changes(*names) or tap.buffers(names) is None)
+    return tap.changes(*names) or (tap.wants(*names) and tap.buffers(names) is None)
 
 
 def _pairs(info: PassInfo) -> int:
