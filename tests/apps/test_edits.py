@@ -64,7 +64,7 @@ def test_why_takes_a_number_apart(cutaway: Run, tiny_folder: Path):
     assert done.code == 0 and "= mix(attn.pattern, shared(attn.v))" in done.out
     data = json.loads(cutaway(*words, "--json").out)["why"][0]
     assert abs(data["difference"]) < 1e-5
-    assert sum(part["share"] for part in data["parts"]) == pytest.approx(data["value"], abs=1e-5)
+    assert sum(term["contribution"] for term in data["terms"]) == pytest.approx(data["value"], abs=1e-5)
 
 
 def test_positions_until_and_disk(cutaway: Run, tiny_folder: Path, tmp_path: Path):

@@ -1,10 +1,15 @@
 """Weights changed for a while: what changes with them, what does not, and that they are back afterwards."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from cutaway.edit.weights import changed
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.layers import all_weights
 from cutaway.lm import LM
+from tests.tiny import WITH_TOKENIZER, tiny_lm
 
 TEXTS = ["the cat sat on", "the dog"]
 
@@ -51,3 +56,16 @@ def test_a_weight_that_does_not_fit_is_refused_and_nothing_is_changed(lm: LM, we
     with pytest.raises(BadArgument, match=words), lm.edited(weights):
         pass
     assert torch.equal(lm.logits(TEXTS), before)
+
+
+@pytest.mark.parametrize("name", WITH_TOKENIZER)
+def test_every_matrix_changes_its_own_rows_and_comes_back(name: str, tmp_path: Path):
+    model = tiny_lm(name, tmp_path).decoder
+    for weight in all_weights(model.config).values():
+        if weight.kind in ("linear", "projection"):
+            before = model.get_submodule(weight.module)
+            expected = before.weight.detach().clone()  # type: ignore[union-attr,operator]
+            expected[weight.rows] *= 2
+            with changed(model, {weight.name: expected[weight.rows]}):
+                assert torch.equal(model.get_submodule(weight.module).weight, expected)  # type: ignore[arg-type]
+            assert model.get_submodule(weight.module) is before

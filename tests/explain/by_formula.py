@@ -14,8 +14,8 @@ TOKENS = Tokens.from_ids([[3, 5, 7, 2, 9, 0], [8, 3, 3, 6, 4, 9]], [[1, 1, 1, 1,
 def after(values: dict[str, Tensor], site: str, changed: Tensor, model: Decoder, tokens: Tokens) -> dict[str, Tensor]:
     """All values, those after `site` computed anew from the changed one."""
     names = list(all_sites(model.config))
-    place = names.index(site)
-    made = {name: values[name] for name in names[:place]} | {site: changed}
-    for name in names[place + 1 :]:
+    at = names.index(site)
+    made = {name: values[name] for name in names[:at]} | {site: changed}
+    for name in names[at + 1 :]:
         made[name] = recompute(name, made, tokens, model)
     return made

@@ -1,7 +1,8 @@
-"""Every element of every site explained: recomputed from its parts, in every family, padded, and in 8 bits."""
+"""Elements of every site explained: the terms are recorded values, in every family, padded, and in 8 bits."""
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -27,27 +28,19 @@ def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory)
     return load(folder, quantize=mode, dtype="float32", device="cpu")
 
 
-def places(trace: Trace, site: str, count: int) -> list[tuple[int, ...]]:
+def elements(trace: Trace, site: str, count: int) -> list[tuple[int, ...]]:
     random = torch.Generator().manual_seed(len(site))
     shape = trace[site].shape
     return [tuple(int(torch.randint(n, (), generator=random)) for n in shape) for _ in range(count)]
 
 
 def sum_of(found: Why) -> float | None:
-    """The number from the parts alone, where it is a sum of them; in 8 bits the outliers' weights are not rounded."""
+    """The number from the terms alone, where it is a sum of them; in 8 bits the outliers' weights are not rounded."""
     kind = found.site.rpartition(".")[2]
-    if kind in ("resid_pre", "resid_mid", "resid_post") or kind in (
-        "z",
-        "q",
-        "k",
-        "v",
-        "attn_out",
-        "mlp_out",
-        "logits",
-    ):
-        bias = sum(float(note.split()[1]) for note in found.notes if note.startswith("bias"))
-        return math.fsum(part.share for part in found.parts) + bias
-    return None
+    if kind not in ("resid_pre", "resid_mid", "resid_post", "z", "q", "k", "v", "attn_out", "mlp_out", "logits"):
+        return None
+    bias = sum(float(note.split()[1]) for note in found.notes if note.startswith("bias"))
+    return math.fsum(term.contribution for term in found.terms) + bias
 
 
 def test_every_site_is_recomputed_from_its_parents(lm: LM):
@@ -55,13 +48,17 @@ def test_every_site_is_recomputed_from_its_parents(lm: LM):
     for site, value in trace.items():
         finite = value[value.isfinite()]
         tolerance = 2e-5 * max(float(finite.abs().max()), 1.0)
-        for place in places(trace, site, 2):
-            found = lm.why(trace, site, *place)
-            assert found.value == float(value[place]) and found.site == site
-            assert abs(found.difference) <= tolerance, f"{site}{place}: {found}"
+        for index in elements(trace, site, 2):
+            found = lm.why(trace, site, *index)
+            assert found.value == float(value[index]) and found.site == site
+            assert abs(found.difference) <= tolerance, f"{site}{index}: {found}"
+            for term in found.terms:
+                named = re.fullmatch(r"([\w.]+)\[([\d, ]+)\]", term.what)
+                if named and named[1] in trace and term.codes is None:
+                    assert term.value == float(trace[named[1]][tuple(map(int, named[2].split(", ")))]), term.what
             total = sum_of(found)
             if total is not None:
-                assert total == pytest.approx(found.value, abs=10 * tolerance), f"{site}{place}"
+                assert total == pytest.approx(found.value, abs=10 * tolerance), f"{site}{index}"
             assert max(map(len, str(found).splitlines())) <= 80, str(found)
 
 
@@ -77,11 +74,11 @@ def test_in_8_bits_the_codes_are_shown(tmp_path: Path):
     trace = lm.trace(TEXTS[0])
     found = lm.why(trace, "blocks.0.mlp.pre", 0, 2, 5)
     layer = lm.decoder.get_submodule("blocks.0.mlp.up")
-    for k, part in enumerate(found.parts):
-        assert part.codes is not None and part.codes[1] == int(layer.codes[5, k])  # type: ignore[union-attr,index]
-        assert abs(part.value - float(trace["blocks.0.ln2.out"][0, 2, k])) < 0.05  # the code's value, not the value's
+    for k, term in enumerate(found.terms):
+        assert term.codes is not None and term.codes[1] == int(layer.codes[5, k])  # type: ignore[union-attr,index]
+        assert abs(term.value - float(trace["blocks.0.ln2.out"][0, 2, k])) < 0.05  # the code's value, not the value's
     assert "codes" in str(found) and "sum of code · code" in str(found)
-    assert json.loads(json.dumps(found.as_data()))["parts"][0]["codes"] == list(found.parts[0].codes or ())
+    assert json.loads(json.dumps(found.as_data()))["terms"][0]["codes"] == list(found.terms[0].codes or ())
 
 
 def test_a_generations_trace_is_explained_too(tmp_path: Path):
@@ -89,8 +86,8 @@ def test_a_generations_trace_is_explained_too(tmp_path: Path):
     trace = lm.generate(TEXTS, sites="*", max_new_tokens=5).trace
     last = trace.tokens.ids.shape[1] - 1
     for site, axes in all_sites(lm.config).items():
-        place = (0, 0, last, 1) if axes.shape == "B H T S" else (0, last, *(0 for _ in axes.shape.split()[2:]))
-        assert abs(lm.why(trace, site, *place).difference) < 1e-4, site
+        index = (0, 0, last, 1) if axes.shape == "B H T S" else (0, last, *(0 for _ in axes.shape.split()[2:]))
+        assert abs(lm.why(trace, site, *index).difference) < 1e-4, site
 
 
 def test_what_cannot_be_explained_is_told(tmp_path: Path):

@@ -23,7 +23,7 @@ def test_public_names_are_there_and_no_others():
     exec("from cutaway import *", public)
     expected = {"LM", "Edit", "Generation", "Step", "Tokens", "Trace", "load", "quantize"}
     assert public.keys() - {"__builtins__"} == expected == set(dir(cutaway))
-    assert all(public[name].__module__ == home for name, home in cutaway._HOMES.items())
+    assert all(public[name].__module__ == home for name, home in cutaway._MODULES.items())
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         cutaway.nonsense  # type: ignore[attr-defined]
 

@@ -14,18 +14,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.analysis.logit_lens import stream_sites
-from cutaway.edit.weights import matrices
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.layers import all_weights
 from cutaway.ground.shapes import sizes
 from cutaway.model.decoder import Decoder
 from cutaway.trace.trace import Trace
 
 
 def matrix(decoder: Decoder, name: str) -> Float[Tensor, "N K"]:
-    """A weight by its name in formulas ("blocks.3.W_O", "W_U"); dequantized in 8 bits."""
-    layer, start, end = matrices(decoder.config)[name]
-    return decoder.get_submodule(layer).weight[start:end].detach()  # pyright: ignore[reportIndexIssue,reportReturnType]
+    """A weight by the name that formulas give it ("blocks.3.W_O", "W_U"); in 8 bits what its codes stand for."""
+    weight = all_weights(decoder.config)[name]
+    return decoder.get_submodule(weight.module).weight[weight.rows].detach()  # pyright: ignore[reportIndexIssue,reportReturnType]
 
 
 def head_outputs(trace: Trace, decoder: Decoder, layer: int) -> Float[Tensor, "B T H D"]:

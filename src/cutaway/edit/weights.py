@@ -1,7 +1,6 @@
 """Weights changed for a while: one matrix replaced, or something of low rank added to it, and all put back after.
 
-It knows the letters of ground/sites.py's formulas ("blocks.3.W_O") and the layers that hold them; it does not know
-values.
+It knows the names of ground/layers.py ("blocks.3.W_O") and the modules that hold them; it does not know values.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,32 +9,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.layers import Weight, all_weights
 from cutaway.model.decoder import Decoder
 from cutaway.quant.linear import Int8Linear
 
 Change = Tensor | tuple[Tensor, Tensor]  # the matrix [N, K] itself, or A [N, R] and B [R, K], whose product is added
-
-
-def matrices(config: DecoderConfig) -> dict[str, tuple[str, int, int]]:
-    """Every matrix that can be changed: its name → the layer that holds it, and its rows there, from and to."""
-    q, kv = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
-    ups = (("W_gate", config.d_mlp), ("W_up", config.d_mlp)) if config.gated else (("W_up", config.d_mlp),)
-    layers = {
-        "attn.qkv": (("W_Q", q), ("W_K", kv), ("W_V", kv)),
-        "attn.out": (("W_O", config.d_model),),
-        "mlp.up": ups,
-        "mlp.down": (("W_down", config.d_model),),
-    }
-    table = {}
-    for block in (f"blocks.{layer}." for layer in range(config.n_layers)):
-        for layer, parts in layers.items():
-            start = 0
-            for name, rows in parts:
-                table[block + name] = (block + layer, start, start + rows)
-                start += rows
-    return table | {"W_U": ("unembed.head", 0, config.vocab_size)}
 
 
 @contextmanager
@@ -48,15 +27,15 @@ def changed(decoder: Decoder, weights: Mapping[str, Change]) -> Iterator[None]:
     if not isinstance(weights, Mapping):
         expected = 'a dict from matrices to what becomes of them, such as {"blocks.3.W_O": W}'
         raise BadArgument(f"{type(weights).__name__} as weights", expected, "pass edits of values as edits= to a run")
-    table = matrices(decoder.config)
+    table = {name: w for name, w in all_weights(decoder.config).items() if w.kind in ("linear", "projection")}
     layers: dict[str, nn.Module] = {}
     for name, change in weights.items():
         if name not in table:
             found, expected = f"no matrix {name!r}", "one of this model, such as " + ", ".join(list(table)[:4])
             raise BadArgument(found, expected, "correct the name")
-        layer, start, end = table[name]
+        layer = table[name].module
         before = layers.get(layer, decoder.get_submodule(layer))
-        layers[layer] = _with_rows(name, before, start, end, change)
+        layers[layer] = _with_rows(table[name], before, change)
     originals = {layer: decoder.get_submodule(layer) for layer in layers}
     try:
         for layer, module in layers.items():
@@ -67,11 +46,11 @@ def changed(decoder: Decoder, weights: Mapping[str, Change]) -> Iterator[None]:
             _put(decoder, layer, module)
 
 
-def _with_rows(name: str, layer: nn.Module, start: int, end: int, change: Change) -> nn.Module:
-    """A new layer, like the old but for these rows."""
+def _with_rows(weight: Weight, layer: nn.Module, change: Change) -> nn.Module:
+    """A new layer, like the old but for this weight's rows."""
     assert isinstance(layer, Int8Linear | nn.Linear), "every layer of the table is one of these"
-    weight_NK = layer.weight.detach()
-    rows_NK = _new_rows(name, weight_NK[start:end], change)
+    weight_NK, start, end = layer.weight.detach(), weight.rows.start, weight.rows.stop
+    rows_NK = _new_rows(weight.name, weight_NK[weight.rows], change)
     if isinstance(layer, Int8Linear):
         new = Int8Linear.from_linear(_linear(rows_NK, None), layer.mode)
         codes = torch.cat((layer.codes[:start], new.codes, layer.codes[end:]))

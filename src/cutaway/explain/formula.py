@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from cutaway.ground.layers import site_weights
 from cutaway.ground.sites import all_sites
 from cutaway.model.decoder import Decoder
 from cutaway.model.positions import frequencies
@@ -25,10 +26,9 @@ from cutaway.text.pieces import Tokens
 def recompute(name: str, values: Mapping[str, Tensor], tokens: Tokens, decoder: Decoder) -> Tensor:
     """The value of site `name` from the values of its parents, by its formula."""
     site = all_sites(decoder.config)[name]
-    block = re.match(r"blocks\.(\d+)\.", name)
-    words = _words(decoder, tokens) | _weights(decoder, name, int(block[1]) if block else None)
+    block = re.match(r"blocks\.\d+\.", name)
     given = {"ids": tokens.ids, "mask": tokens.mask, "positions": tokens.positions}
-    names = SimpleNamespace(**words, **given)
+    names = SimpleNamespace(**_functions(decoder, tokens), **_weights(decoder, name), **given)
     for i, parent in enumerate(site.parents):
         whole = (block[0] if block else "") + parent
         value = given[parent] if parent in given else values[whole if whole in values else parent]
@@ -48,7 +48,7 @@ def _set(names: SimpleNamespace, dotted: str, value: Tensor) -> None:
     setattr(names, leaf, value)
 
 
-def _words(decoder: Decoder, tokens: Tokens) -> dict[str, Any]:
+def _functions(decoder: Decoder, tokens: Tokens) -> dict[str, Any]:
     """The functions and numbers that a formula may use."""
     config = decoder.config
     sharing = config.n_heads // config.n_kv_heads
@@ -72,7 +72,7 @@ def _words(decoder: Decoder, tokens: Tokens) -> dict[str, Any]:
         "variance": lambda x: mean((x - mean(x)) ** 2),
         "at_least": lambda x, low: x.clamp(min=low),
         "heads": lambda x: x.unflatten(-1, (-1, config.d_head)),
-        "joined": lambda z: z.flatten(-2),
+        "concat_heads": lambda z: z.flatten(-2),
         "shared": lambda x: x.repeat_interleave(sharing, 2),
         "dot": lambda q, k: torch.einsum("bthk,bshk->bhts", q, k),
         "mix": lambda pattern, v: torch.einsum("bhts,bshk->bthk", pattern, v),
@@ -87,40 +87,29 @@ def _words(decoder: Decoder, tokens: Tokens) -> dict[str, Any]:
 
 
 def _rotate(decoder: Decoder) -> Callable[[Tensor, Tensor], Tensor]:
-    """Each pair as a complex number, turned by multiplication: another way to the same rotation."""
+    """Each pair as a complex number, rotated by multiplication: another way to the same rotation."""
 
     def rotate(x: Tensor, positions: Tensor) -> Tensor:
         rope = decoder.config.rope
         assert rope is not None, "only rotary models have sites with this formula"
         angle = positions[:, :, None, None] * frequencies(rope)
-        turn = torch.polar(torch.full_like(angle, rope.attention_factor), angle)
         half = rope.dims // 2
-        turned = torch.complex(x[..., :half].double(), x[..., half : 2 * half].double()) * turn
-        return torch.cat((turned.real.to(x.dtype), turned.imag.to(x.dtype), x[..., 2 * half :]), -1)
+        rotated = torch.complex(x[..., :half].double(), x[..., half : 2 * half].double())
+        rotated = rotated * torch.polar(torch.full_like(angle, rope.attention_factor), angle)
+        return torch.cat((rotated.real.to(x.dtype), rotated.imag.to(x.dtype), x[..., 2 * half :]), -1)
 
     return rotate
 
 
-def _weights(decoder: Decoder, name: str, layer: int | None) -> dict[str, Any]:
-    """The weights that the site's formula may name: W_Q, b_Q, w ..."""
-    if layer is None:
-        embed, out = decoder.embed, decoder.unembed
-        modules = {"W_E": embed.token, "W_pos": embed.position, "W_in": embed.project_in}
-        modules |= {"W_out": out.project_out, "W_U": out.head}
-        weights: dict[str, Any] = {key: _matrix(module) for key, module in modules.items() if module is not None}
-        return weights | (_gain(out.ln_final) if out.ln_final is not None else {})
-    config, block = decoder.config, cast(Any, decoder.blocks[layer])
-    q, kv = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
-    weights = _rows("Q K V", block.attn.qkv, (q, kv, kv)) | _rows("O", block.attn.out, (config.d_model,))
-    mlp_rows = ("gate up", (config.d_mlp, config.d_mlp)) if config.gated else ("up", (config.d_mlp,))
-    weights |= _rows(mlp_rows[0], block.mlp.up, mlp_rows[1]) | _rows("down", block.mlp.down, (config.d_model,))
-    return weights | (_gain(getattr(block, name.split(".")[2])) if ".ln" in name else {})
-
-
-def _rows(parts: str, linear: Any, sizes: tuple[int, ...]) -> dict[str, Any]:
-    weights = zip(parts.split(), _matrix(linear).split(sizes), strict=True)
-    biases = zip(parts.split(), linear.bias.split(sizes), strict=True) if linear.bias is not None else ()
-    return {f"W_{part}": rows for part, rows in weights} | {f"b_{part}": rows for part, rows in biases}
+def _weights(decoder: Decoder, name: str) -> dict[str, Any]:
+    """The weights and biases that the site's formula names: W_Q, b_Q, w ..."""
+    values: dict[str, Any] = {}
+    for weight in site_weights(decoder.config, name):
+        layer = cast(Any, decoder.get_submodule(weight.module))
+        values[weight.symbol] = _weight(layer)[weight.rows]
+        if weight.bias and layer.bias is not None:  # else the formula fails on it
+            values[weight.bias] = layer.bias[weight.rows]
+    return values
 
 
 class _Codes:
@@ -133,9 +122,8 @@ class _Codes:
     def T(self) -> "_Codes":  # noqa: N802  as a tensor's
         return self
 
-    def split(self, sizes: tuple[int, ...]) -> list["_Codes"]:
-        rows = zip(self.codes_NK.split(sizes), self.scale_N.split(sizes), strict=True)
-        return [_Codes(codes, scale, self.mode) for codes, scale in rows]
+    def __getitem__(self, rows: slice) -> "_Codes":
+        return _Codes(self.codes_NK[rows], self.scale_N[rows], self.mode)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Tensor:
@@ -144,10 +132,6 @@ class _Codes:
         return int8.linear(x, codes.codes_NK, codes.scale_N, mode=cast(Mode, codes.mode))
 
 
-def _matrix(layer: Any) -> Any:
+def _weight(layer: Any) -> Any:
     """A layer's weight, or its codes."""
     return _Codes(layer.codes, layer.scale, layer.mode) if isinstance(layer, Int8Linear) else layer.weight
-
-
-def _gain(norm: Any) -> dict[str, Tensor]:
-    return {"w": norm.weight, "b": norm.bias}

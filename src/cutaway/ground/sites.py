@@ -1,8 +1,8 @@
 """The table of values: every site of the decoder with its shape, its parents and its formula, as data.
 
-A formula is a Python expression over the parents' names (relative to the block where they are in it), the block's
-weights (W_Q, b_Q, ...) and a few words (softmax, heads, rotate, ...). explain/formula.py evaluates them; a test holds
-every value of every family to its formula. This file knows no tensor: it is words, not work.
+A formula is a Python expression over the parents' names (relative to the block where they are in it), the weights of
+ground/layers.py (W_Q, b_Q, ...) and a few functions (softmax, heads, rotate, ...). explain/formula.py evaluates them; a
+test holds every value of every family to its formula. This file knows no tensor.
 """
 
 from dataclasses import dataclass
@@ -133,7 +133,7 @@ def _attention_sites(config: DecoderConfig, read: str) -> list[Site]:
         Site("attn.scores", "B H T S", (q, k, "mask"), scores),
         Site("attn.pattern", "B H T S", ("attn.scores",), "softmax(attn.scores)"),
         Site("attn.z", "B T H K", ("attn.pattern", "attn.v"), "mix(attn.pattern, shared(attn.v))"),
-        Site("attn_out", "B T D", ("attn.z",), f"joined(attn.z) @ W_O.T{bias}"),
+        Site("attn_out", "B T D", ("attn.z",), f"concat_heads(attn.z) @ W_O.T{bias}"),
     ]
 
 

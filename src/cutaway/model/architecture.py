@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cutaway.ground.config import DecoderConfig
+from cutaway.ground.layers import all_weights
 from cutaway.model.decoder import Decoder
 
 NAME = 21  # columns of a printed table that a module's name may take
@@ -105,11 +106,11 @@ def table(decoder: Decoder) -> str:
 def tree(modules: Sequence[Row]) -> list[str]:
     """Lines of at most 80 columns: a head, the modules with those of a block as branches, and the sums."""
     lines = [_line("module", "shape", "dtype", "parameters", "bytes")]
-    for place, row in enumerate(modules):
-        in_block, opened = row.name.startswith("blocks.*."), place and modules[place - 1].name.startswith("blocks.*.")
+    for i, row in enumerate(modules):
+        in_block, opened = row.name.startswith("blocks.*."), i and modules[i - 1].name.startswith("blocks.*.")
         if in_block and not opened:
             lines.append(f"blocks.*  ×{row.count}, all alike; the numbers are those of all")
-        last = not any(later.name.startswith("blocks.*.") for later in modules[place + 1 :])
+        last = not any(later.name.startswith("blocks.*.") for later in modules[i + 1 :])
         branch, trunk = ("└─ " if last else "├─ ", "   " if last else "│  ") if in_block else ("", "")
         name = branch + row.name.removeprefix("blocks.*.")
         lines.append(_line(name, row.shape, row.dtype, f"{row.parameters * row.count:,}", size(row.bytes * row.count)))
@@ -128,18 +129,15 @@ def _wrapped(facts: str) -> list[str]:
     """The facts in lines of at most 80 columns, broken between two of them."""
     lines = [""]
     for fact in facts.split(" · "):
-        joined = f"{lines[-1]} · {fact}" if lines[-1] else fact
-        lines = [*lines[:-1], joined] if len(joined) <= 80 else [*lines, fact]
+        line = f"{lines[-1]} · {fact}" if lines[-1] else fact
+        lines = [*lines[:-1], line] if len(line) <= 80 else [*lines, fact]
     return lines
 
 
 def _note(name: str, module: nn.Module, config: DecoderConfig) -> str:
-    """What the rows of a joined matrix are, and whose numbers a tied head has."""
+    """What the rows of a packed matrix are, and whose numbers a tied head has."""
     if name == "unembed.head" and config.tied_head:
         return "the embedding's table again" + (", in 8 bits" if hasattr(module, "codes") else "")
-    if name.endswith("attn.qkv"):
-        q, kv = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
-        return f"rows: q {q}, k {kv}, v {kv}"
-    if name.endswith("mlp.up") and config.gated:
-        return f"rows: gate {config.d_mlp}, up {config.d_mlp}"
-    return ""
+    packed = [weight for weight in all_weights(config).values() if weight.module == name]
+    rows = ", ".join(f"{weight.symbol[2:].lower()} {weight.rows.stop - weight.rows.start}" for weight in packed)
+    return f"rows: {rows}" if len(packed) > 1 else ""

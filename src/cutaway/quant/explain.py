@@ -1,7 +1,7 @@
-"""The inside of an 8-bit layer: codes, scales, outliers and what they cost, from the layer and an input it has met.
+"""The inside of an 8-bit layer: codes, scales, outliers and what they cost, from the layer and a recorded input.
 
 Every part is a formula of quant/int8.py; together they are the layer's own output. It does not know how the input was
-recorded, nor who computes the layer.
+recorded, nor which backend computes the layer.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
-from cutaway.ground.sites import block_exit
+from cutaway.ground.layers import all_weights
 from cutaway.model.decoder import Decoder
 from cutaway.quant.int8 import Mode, dequantize, exact_product, quantize_activation
 from cutaway.quant.linear import Int8Linear
@@ -46,7 +46,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Explained:
-    """A layer in 8 bits at work on one call's input x [..., K] → [..., N]. What is wide is computed when it is asked.
+    """A layer in 8 bits and one call's input: x [..., K] → [..., N]. What is wide is computed when it is read.
 
     A value is its code x its scale / 127. original: the weight before it was quantized, where it is at hand.
     """
@@ -167,17 +167,12 @@ def int8_layers(decoder: Decoder) -> dict[str, Int8Linear]:
 
 
 def layer_input_sites(config: DecoderConfig) -> dict[str, str]:
-    """Which recorded value each linear layer reads, by the layer's name; see `layer_input` for how it reads it."""
-    attention, mlp = ("resid_pre", "ln1.out") if config.post_norm else ("ln1.out", "ln2.out")
-    table = {}
-    for block in (f"blocks.{layer}." for layer in range(config.n_layers)):
-        table |= {f"{block}attn.qkv": block + attention, f"{block}attn.out": f"{block}attn.z"}
-        table |= {f"{block}mlp.up": block + mlp, f"{block}mlp.down": f"{block}mlp.post"}
-    return table | {HEAD: "ln_final.out" if config.final_norm else block_exit(config, config.n_layers - 1)}
+    """Which site each layer that can be in 8 bits reads, by the layer's name; see `layer_input` for how it reads it."""
+    return {weight.module: weight.reads for weight in all_weights(config).values() if weight.kind == "linear"}
 
 
 def layer_input(decoder: Decoder, layer: str, value: Tensor) -> Float[Tensor, "B T K"]:
-    """The value of a layer's input site as the layer reads it: heads joined, and projected out before the head."""
+    """The value of a layer's input site as it enters the layer: heads concatenated, and projected out for the head."""
     x = value.flatten(2)
     project = decoder.unembed.project_out if layer == HEAD else None
     if project is None:

@@ -13,6 +13,7 @@ import torch
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadCheckpoint
+from cutaway.ground.layers import block_weights
 from cutaway.model.decoder import Decoder
 from cutaway.weights.config_reader import CONFIG
 from cutaway.weights.families import Family
@@ -90,9 +91,9 @@ def decided_head(
 def match(
     facts: DecoderConfig, family: Family, tensors: Tensors, decoder: Decoder, source: str = CONFIG
 ) -> dict[str, Target]:
-    """Every checkpoint tensor's place. Nothing unmapped, nothing missing, every shape checked before a byte is read.
+    """Where every checkpoint tensor goes. Nothing unmapped, nothing missing, every shape checked before a byte is read.
 
-    A tied head's tensor has no place beside the table's. source: the file the facts are from. Raises BadCheckpoint.
+    A tied head's tensor goes nowhere beside the table's. source: the file the facts are from. Raises BadCheckpoint.
     """
     do = "use the config.json that belongs to these weights" if source == CONFIG else f"fetch {source} again"
     shapes = {name: tuple(p.shape) for name, p in decoder.named_parameters()}
@@ -118,9 +119,9 @@ def match(
 
 
 def target_of(spec: str, facts: DecoderConfig) -> Target:
-    """The right side of a family's table, read."""
-    parameter, _, part = spec.removesuffix(".T").partition("[")
-    rows = _rows(part.rstrip("]"), facts) if part else None
+    """The right side of a family's table, read: the rows [q] of a packed matrix are those of W_Q."""
+    parameter, _, part = spec.removesuffix(".T").removesuffix("]").partition("[")
+    rows = next(weight.rows for weight in block_weights(facts) if weight.name.lower() == f"w_{part}") if part else None
     return Target(parameter, rows, spec.endswith(".T"))
 
 
@@ -138,13 +139,6 @@ def _equal(one: LazyTensor, other: LazyTensor) -> bool:
     runs = (slice(start, start + step) for start in range(0, one.n_rows, step))
     wide = torch.promote_types(one.dtype, other.dtype)
     return all(torch.equal(one.read(rows).to(wide), other.read(rows).to(wide)) for rows in runs)
-
-
-def _rows(part: str, facts: DecoderConfig) -> slice:
-    """Which rows of a packed matrix belong to one of its parts."""
-    q, kv, f = facts.n_heads * facts.d_head, facts.n_kv_heads * facts.d_head, facts.d_mlp
-    start, size = {"q": (0, q), "k": (q, kv), "v": (q + kv, kv), "gate": (0, f), "up": (f, f)}[part]
-    return slice(start, start + size)
 
 
 def _shape(target: Target, whole: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,0 +1,101 @@
+"""The table of weights: every matrix and gain of the decoder, the module that holds it, the sites it reads and writes.
+
+Loading, weight edits, formulas, the codes of a layer and the engine read it. It knows no tensor and no file; what a
+weight reads is the first parent of the site that it writes (ground/sites.py).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+from typing import Literal
+
+from cutaway.ground.config import DecoderConfig
+from cutaway.ground.sites import Site, block_sites, embed_sites, final_sites
+
+Kind = Literal["linear", "projection", "embedding", "norm"]  # projection: linear, between E and D, never in 8 bits
+Line = tuple[str, str, Kind, bool, int, str]  # weight, module, kind, whether it has a bias, rows, site written
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Some rows of a module's weight, and of its bias where it has one.
+
+    name: relative to the block ("W_Q", "ln1.w") or whole ("W_U", "blocks.3.W_Q"), as are module, reads and writes. A
+    formula writes `symbol`, and the bias as `bias` ("" where there is none).
+    """
+
+    name: str
+    bias: str
+    module: str
+    kind: Kind
+    rows: slice
+    reads: str
+    writes: str
+
+    @property
+    def symbol(self) -> str:
+        return self.name.rpartition(".")[2]
+
+
+@lru_cache(maxsize=16)
+def block_weights(config: DecoderConfig) -> tuple[Weight, ...]:
+    """The weights of one block, all names relative to it, in the order of the forward pass."""
+    q, kv, d, f = config.n_heads * config.d_head, config.n_kv_heads * config.d_head, config.d_model, config.d_mlp
+    pre, pre_linear = ("mlp.pre", "mlp.pre_linear") if config.gated else ("", "mlp.pre")
+    table: list[Line] = [
+        ("ln1.w", "ln1", "norm", config.norm_bias, d, "ln1.out"),
+        ("W_Q", "attn.qkv", "linear", config.qkv_bias, q, "attn.q"),
+        ("W_K", "attn.qkv", "linear", config.qkv_bias, kv, "attn.k"),
+        ("W_V", "attn.qkv", "linear", config.qkv_bias, kv, "attn.v"),
+        ("W_O", "attn.out", "linear", config.out_bias, d, "attn_out"),
+        ("ln2.w", "ln2", "norm", config.norm_bias, d, "ln2.out"),
+        ("W_gate", "mlp.up", "linear", config.mlp_bias, f, pre),
+        ("W_up", "mlp.up", "linear", config.mlp_bias, f, pre_linear),
+        ("W_down", "mlp.down", "linear", config.mlp_bias, d, "mlp_out"),
+    ]
+    return _weights(table, block_sites(config, 0))
+
+
+def block_layers(config: DecoderConfig) -> dict[str, tuple[Weight, ...]]:
+    """The modules of one block in the order of the forward pass, each with the weights packed in it, by rows."""
+    return {module: tuple(parts) for module, parts in groupby(block_weights(config), lambda weight: weight.module)}
+
+
+@lru_cache(maxsize=16)
+def all_weights(config: DecoderConfig) -> Mapping[str, Weight]:
+    """Every weight of a model by its whole name, in the order of the forward pass."""
+    v, d, e, positions = config.vocab_size, config.d_model, config.d_embed, config.n_positions + config.position_offset
+    table: list[Line] = [
+        ("W_E", "embed.token", "embedding", False, v, "embed.token"),
+        ("W_in", "embed.project_in", "projection", False, d, "embed.projected"),
+        ("W_pos", "embed.position", "embedding", False, positions, "embed.position"),
+        ("ln_final.w", "unembed.ln_final", "norm", config.norm_bias, d, "ln_final.out"),
+        ("W_out", "unembed.project_out", "projection", False, e, "logits" if config.projected else ""),
+        ("W_U", "unembed.head", "linear", False, v, "logits"),
+    ]
+    blocks = [
+        replace(w, **{field: f"blocks.{i}.{getattr(w, field)}" for field in ("name", "module", "reads", "writes")})
+        for i in range(config.n_layers)
+        for w in block_weights(config)
+    ]
+    weights = (*_weights(table, embed_sites(config)), *blocks, *_weights(table, final_sites(config)))
+    return {weight.name: weight for weight in weights}
+
+
+def site_weights(config: DecoderConfig, site: str) -> list[Weight]:
+    """The weights that a site's formula names: none, one, or two for logits that are projected out first."""
+    return [weight for weight in all_weights(config).values() if weight.writes == site]
+
+
+def _weights(table: Iterable[Line], sites: Iterable[Site]) -> tuple[Weight, ...]:
+    """The weights that write one of these sites, in the order of the sites."""
+    reads = {site.name: site.parents[0] for site in sites}
+    weights, filled = [], {}  # filled: a module's rows so far
+    for name, module, kind, bias, rows, writes in table:
+        if writes in reads:
+            start = filled.get(module, 0)
+            filled[module] = start + rows
+            b = f"b{name.rpartition('.')[2][1:]}" if bias else ""  # of W_Q b_Q, of ln1.w b
+            weights.append(Weight(name, b, module, kind, slice(start, start + rows), reads[writes], writes))
+    return tuple(sorted(weights, key=lambda weight: list(reads).index(weight.writes)))
