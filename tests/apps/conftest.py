@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from cutaway.apps.cli.main import main
+from tests.tiny_lm import save_tokenizer
 
 CONTEXT = 4096
 CONFIG: dict[str, Any] = {
@@ -27,7 +26,6 @@ CONFIG: dict[str, Any] = {
     "tie_word_embeddings": True,
     "eos_token_id": 0,
 }
-SENTENCES = ["the cat sat on the mat", "the dog ran to the cat", "naïve café 🙂🙂"] * 3
 
 
 class Result(NamedTuple):
@@ -58,18 +56,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
     save_file(weights(), folder / "model.safetensors", {"format": "pt"})
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = ["<|end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator(SENTENCES, trainer)
-    backend.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "pad_token": "<|end|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    save_tokenizer(folder)
     return folder
 
 

@@ -3,10 +3,11 @@
 It computes no logit and no probability: it is told. It does not know what a step is.
 """
 
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from textwrap import wrap
+
+from cutaway.text.table import cut, padded
 
 WIDTH = 80
 HEAD = f"  {'id':>7}  {'text':<18} {'logit':>8} {'model':>8} {'scaled':>8} {'final':>8}  removed"
@@ -45,21 +46,6 @@ def _rows(candidates: list[Candidate]) -> Iterator[str]:
 
 
 def _line(c: Candidate) -> str:
-    text = _fit("" if c.text is None else repr(c.text), 18)
+    text = padded(cut("" if c.text is None else repr(c.text), 18), 18)
     numbers = f"{c.logit:>8.3f} {c.prob_model:>8.4f} {c.prob_scaled:>8.4f} {c.prob:>8.4f}"
     return f"{'>' if c.chosen else ' '} {c.id:>7}  {text} {numbers}  {c.removed_by or ''}".rstrip()
-
-
-def _fit(text: str, width: int) -> str:
-    """The text in exactly so many columns: cut with an ellipsis, or filled. Wide characters take two."""
-    if sum(map(_columns, text)) > width:
-        while sum(map(_columns, text)) >= width:
-            text = text[:-1]
-        text += "…"
-    return text + " " * (width - sum(map(_columns, text)))
-
-
-def _columns(char: str) -> int:
-    if unicodedata.combining(char):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

@@ -8,7 +8,7 @@ from textwrap import wrap
 
 from torch import Tensor
 
-from cutaway.text.table import columns_of, cut
+from cutaway.text.table import columns_of, cut, padded
 
 WIDTH = 80
 # Text, or text and its style in words: "bold green", "dim", "rgb(255,0,0)", "black on rgb(255,170,50)".
@@ -31,8 +31,7 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
 def fit(text: str, width: int, right: bool = False) -> str:
     """The text in exactly so many columns with a space behind it, cut with an ellipsis; wide characters take two."""
     text = cut(text, width - 1)
-    space = " " * (width - 1 - columns_of(text))
-    return space + text + " " if right else text + space + " "
+    return " " * (width - 1 - columns_of(text)) + text + " " if right else padded(text, width)
 
 
 def bar(share: float, width: int) -> str:

@@ -41,8 +41,8 @@ def draw(title: str, rows: Mapping[str, Sequence[str]], width: int) -> str:
 def _band(names: list[str], columns: list[list[str]], label_width: int) -> Iterator[str]:
     widths = [max(columns_of(cell) for cell in column) for column in columns]
     for place, name in enumerate(names):
-        cells = (_padded(column[place], width) for column, width in zip(columns, widths, strict=True))
-        yield (_padded(name, label_width) + "".join(f" │ {cell}" for cell in cells)).rstrip()
+        cells = (padded(column[place], width) for column, width in zip(columns, widths, strict=True))
+        yield (padded(name, label_width) + "".join(f" │ {cell}" for cell in cells)).rstrip()
 
 
 def _bands(columns: list[list[str]], room: int) -> Iterator[list[list[str]]]:
@@ -72,7 +72,8 @@ def cut(text: str, width: int) -> str:
     return kept + "…"
 
 
-def _padded(text: str, width: int) -> str:
+def padded(text: str, width: int) -> str:
+    """The text, and spaces up to so many columns."""
     return text + " " * (width - columns_of(text))
 
 
