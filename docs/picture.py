@@ -11,7 +11,8 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 import cutaway
-from cutaway.show.tour.draw import WIDTH, draw
+from cutaway.show.layout import WIDTH
+from cutaway.show.tour.draw import draw
 from cutaway.show.tour.stages import Tour
 
 STAGES = (1, 5, 6, 7, 8)
@@ -38,7 +39,8 @@ def main() -> None:
     stages = [*tour.stages(), tour.draw_stage(list(tour.steps()))]
     for stage in stages:
         if stage.number in STAGES:
-            console.print(draw(stage))
+            for line in draw(stage):
+                console.print(Text.assemble(*line))
     for text in stages[-1].data["texts"]:
         console.print(Text.assemble((text["prompt"], "dim"), (text["text"], "bold")))
     svg = console.export_svg(title="", theme=MONOKAI, code_format=FRAME, unique_id="tour")

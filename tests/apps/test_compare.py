@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 
 import cutaway as package
 from cutaway.analysis.compare import compared_sites
-from cutaway.apps.cli import compare as module
-from cutaway.apps.cli.running import MODES
+from cutaway.apps.cli.common import MODES
 from cutaway.quant.int8 import quantize_activation
 from cutaway.quant.linear import Int8Linear
 from cutaway.weights.opening import quantize
@@ -130,7 +129,7 @@ def test_the_drawing_fits_80_columns_and_says_it_all(cutaway: Run, loud: Path, m
 
 
 def test_the_first_model_is_gone_when_the_second_is_loaded(cutaway: Run, loud: Path, monkeypatch: pytest.MonkeyPatch):
-    opened, real = [], module.open_model
+    opened, real = [], package.load
 
     def watched(*args: Any, **kwargs: Any) -> package.LM:
         assert all(model() is None for model in opened)
@@ -138,7 +137,7 @@ def test_the_first_model_is_gone_when_the_second_is_loaded(cutaway: Run, loud: P
         opened.append(weakref.ref(lm.decoder))
         return lm
 
-    monkeypatch.setattr(module, "open_model", watched)
+    monkeypatch.setattr("cutaway.lm.load", watched)
     gc.disable()  # no help from a chance collection
     try:
         told(cutaway, loud, TEXT)

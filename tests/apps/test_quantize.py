@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import cutaway as package
-from cutaway.apps.cli.running import MODES
+from cutaway.apps.cli.common import MODES
 from cutaway.quant.int8 import Mode
 from cutaway.quant.linear import Int8Linear
 from cutaway.weights import save
@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_nothing_behind(
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "out"))
 
     monkeypatch.setattr(save, step, full)
-    refused(cutaway("quantize", tiny_folder, tmp_path / "out"), "a full disk", "room to write", "free some space")
+    refused(cutaway("quantize", tiny_folder, tmp_path / "out"), "a full disk", "space to write", "free some space")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ import torch
 import cutaway as package
 from cutaway.analysis.attribution import attribute, needed_sites
 from cutaway.analysis.patching import Sweep, logit_difference, sweep
-from cutaway.apps.cli.patch import _drawn
+from cutaway.show.patching import finding
 from tests.apps.conftest import Run
 
 TEXT = "the cat sat"
@@ -67,9 +67,10 @@ def test_patch_is_the_sweep(cutaway: Run, tiny_folder: Path, what: str):
 def test_patch_draws_what_helps_and_what_hinders():
     scores = torch.tensor([[0.1, 0.13, -0.2, 1.4], [0.5, 0.74, 0.88, -9.0]])
     found = Sweep(1.0 + scores, ("block", "head"), 2.0, 1.0, "denoise")
-    lines = _drawn(found, [], "measure").splitlines()
+    lines = str(finding("tiny", "heads", found, [], "measure")).splitlines()
     assert lines[4:6] == ["     0     ░░░---███", "     1  ▒▒▒▓▓▓███---"]
-    wide = _drawn(Sweep(torch.ones(1, 90), ("block", "position"), 2.0, 1.0, "denoise"), ["a"] * 90, "measure")
+    long = Sweep(torch.ones(1, 90), ("block", "position"), 2.0, 1.0, "denoise")
+    wide = str(finding("tiny", "resid", long, ["a"] * 90, "measure"))
     assert "20 more on the right are not drawn" in wide
     assert max(map(len, wide.splitlines())) <= 80
 

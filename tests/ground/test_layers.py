@@ -10,7 +10,7 @@ from cutaway.ground.layers import all_weights, block_layers, site_weights
 from cutaway.ground.sites import all_sites, parents_of
 from cutaway.model.decoder import Decoder, Norm
 from cutaway.weights.families import facts_of
-from tests.parity.tiny import CONFIGS
+from tests.tiny import CONFIGS
 
 CLASSES = {"linear": nn.Linear, "projection": nn.Linear, "embedding": nn.Embedding, "norm": Norm}
 

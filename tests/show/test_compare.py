@@ -1,13 +1,12 @@
 """The drawing of a comparison: within 80 columns whatever the numbers are, and nothing left out in silence."""
 
-from io import StringIO
 from typing import Any
 
 import pytest
 from rich.cells import cell_len
-from rich.console import Console
 
 from cutaway.show.compare import OUTLIERS, draw_comparison
+from cutaway.show.layout import plain
 
 
 def data(error: float = 0.01, cosine: float = 0.99995, **over: Any) -> dict[str, Any]:
@@ -40,13 +39,9 @@ def data(error: float = 0.01, cosine: float = 0.99995, **over: Any) -> dict[str,
 
 
 def drawn(of: dict[str, Any]) -> str:
-    console = Console(width=80, file=StringIO(), record=True, highlight=False)
-    wide = Console(width=300, file=StringIO(), record=True, highlight=False)
-    for one in (console, wide):
-        one.print(draw_comparison(of))
-    rows = [line.rstrip() for line in wide.export_text().splitlines() if "───" not in line]
-    assert all(cell_len(line) <= 80 for line in rows), max(rows, key=cell_len)
-    return console.export_text()
+    page = plain(draw_comparison(of))
+    assert all(cell_len(line) <= 80 for line in page.splitlines()), max(page.splitlines(), key=cell_len)
+    return page
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,18 @@
 """Eight bits on a line: what they save, and one number of a layer's result as the codes and scales that made it.
 
-Made as data first, then drawn from the data alone. It does not know which view asks for it.
+Made as data first, then drawn from the data alone. It does not know which view shows it.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.text import Text
-
 from cutaway.model.architecture import size
 from cutaway.model.decoder import Decoder
-from cutaway.quant.explain import HEAD, Explained, Output, int8_layers
+from cutaway.quant.explain import HEAD, Explained, int8_layers
+from cutaway.show.layout import Line, dim, unbroken
 
-WIDTH = 80
 FIRST = 24  # codes that the data carries
-DRAWN = 8  # codes that a line of 80 columns has room for
+DRAWN = 8  # codes that fit in a line of 80 columns
 
 
 def saving(decoder: Decoder) -> dict[str, Any]:
@@ -31,53 +29,46 @@ def saving(decoder: Decoder) -> dict[str, Any]:
     return {"layers": list(layers), "bytes": held, "bytes_float32": full, "bytes_saved": full - held, "tied": shares}
 
 
-def shared(int8: dict[str, Any]) -> str:
-    """A line that tells what makes the bytes of `saving` more than a quarter, where something does."""
-    return "\n  (the head's codes stand beside the embedding's table)" if int8["tied"] else ""
-
-
-def saved(count: int) -> str:
-    """Bytes saved in words. A small model may take more: its tied head is there as codes and as the embedding."""
-    return f"saves {size(count)}" if count >= 0 else f"takes {size(-count)} more"
+def saving_line(int8: dict[str, Any]) -> str:
+    """The data of `saving` in words. A small model may take more: its tied head is both codes and the embedding."""
+    count = int8["bytes_saved"]
+    saved = f"saves {size(count)}" if count >= 0 else f"takes {size(-count)} more"
+    tied = "\n  (the head's codes stand beside the embedding's table)" if int8["tied"] else ""
+    return f"{size(int8['bytes'])} where float32 takes {size(int8['bytes_float32'])}: {saved}{tied}"
 
 
 def one_output(explained: Explained, at: tuple[int, ...], row: int) -> dict[str, Any]:
     """The first codes of a weight row and of a token's activation, their scales, and the number that they make.
 
-    at: the token's place in x, such as (text, position). row: which output.
+    at: the token's index in x, such as (text, position). row: which output.
     """
-    output = explained.output(at, row)
+    output, activation = explained.output(at, row), None
+    if output.activation_codes is not None:
+        activation = {"codes": output.activation_codes[:FIRST].tolist(), "scale": output.activation_scale}
     return {
         "mode": explained.mode, "row": row, "rows": len(explained.weight_codes),
         "weight": {"codes": output.weight_codes[:FIRST].tolist(), "scale": output.weight_scale},
-        "activation": _activation(output), "outlier_columns": list(output.outlier_columns),
+        "activation": activation, "outlier_columns": list(output.outlier_columns),
         "product": output.product, "inlier": output.inlier, "outlier": output.outlier, "bias": output.bias,
         "value": output.value,
     }  # fmt: skip
 
 
-def _activation(output: Output) -> dict[str, Any] | None:
-    if output.activation_codes is None:
-        return None
-    return {"codes": output.activation_codes[:FIRST].tolist(), "scale": output.activation_scale}
-
-
-def draw_codes(data: dict[str, Any], token: str) -> Iterable[Text]:
+def draw_codes(data: dict[str, Any], token: str) -> Iterable[Line]:
     """The data of `one_output`, no line over 80 columns. token: a word for whose activation it is, 14 columns."""
     yield _line(f"weight row {data['row']}", data["weight"])
     if data["activation"] is None:
-        yield Text(f"activation of {token}: not quantized; the product is one of floats", style="dim")
+        yield dim(f"activation of {token}: not quantized; the product is one of floats")
     else:
         yield _line(f"at {token}", data["activation"])
-    yield from map(Text, _wrapped(_terms(data)))
-    columns = data["outlier_columns"]
-    if columns:
-        yield Text(f"outliers here, in float: columns {_some(columns)}", style="dim")
+    yield from ([line] for line in unbroken(_terms(data)))
+    if data["outlier_columns"]:
+        yield dim(f"outliers here, in float: columns {_some(data['outlier_columns'])}")
 
 
-def _line(label: str, part: dict[str, Any]) -> Text:
+def _line(label: str, part: dict[str, Any]) -> Line:
     codes = "".join(f"{code:>5}" for code in part["codes"][:DRAWN])
-    return Text.assemble((f"{label:<17}", "bold"), f"{codes} …", (f"  scale {part['scale']:.5g}", "dim"))
+    return [(f"{label:<17}", "bold"), f"{codes} …", (f"  scale {part['scale']:.5g}", "dim")]
 
 
 def _terms(data: dict[str, Any]) -> list[str]:
@@ -90,15 +81,6 @@ def _terms(data: dict[str, Any]) -> list[str]:
     terms += [f"+ outliers {data['outlier']:.4g}"] if data["outlier_columns"] else []
     terms += [f"+ bias {data['bias']:.4g}"] if data["bias"] else []
     return [*terms, f"= {data['value']:.5g}"]
-
-
-def _wrapped(terms: Sequence[str]) -> list[str]:
-    """The terms in lines of at most 80 columns, broken between two of them."""
-    lines = [terms[0]]
-    for term in terms[1:]:
-        joined = f"{lines[-1]} {term}"
-        lines = [*lines[:-1], joined] if len(joined) <= WIDTH else [*lines, f"  {term}"]
-    return lines
 
 
 def _some(columns: Sequence[int]) -> str:

@@ -1,14 +1,27 @@
-"""The effect of edits as text: the likeliest next tokens before and after, side by side.
+"""Next tokens with their probabilities, as data; and the effect of edits on them as text, before and after.
 
 It knows an Effect and how ids look as text; it does not know which edits there were.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from cutaway.analysis.effect import Effect
-from cutaway.text.table import visible
+from cutaway.lm import LM
+from cutaway.text.pieces import Tokens
+from cutaway.text.table import cut, visible
 
 WIDE = 14  # columns of a token's text
+
+
+def named(lm: LM, likeliest: Iterable[tuple[int, float]]) -> list[dict[str, Any]]:
+    """Tokens and their probabilities, with what each token looks like."""
+    return [{"id": i, "text": lm.tokenizer.pieces([i])[0].visible, "prob": prob} for i, prob in likeliest]
+
+
+def pieces_of(tokens: Tokens, row: int) -> list[str]:
+    """What the pieces of a text look like, without the padding."""
+    return [piece.visible for piece in (tokens.pieces or ())[row] if not piece.padding]
 
 
 def effect_table(effect: Effect, show: Callable[[int], str]) -> str:
@@ -27,6 +40,5 @@ def effect_table(effect: Effect, show: Callable[[int], str]) -> str:
 
 
 def _cell(token: int, probability: float, show: Callable[[int], str]) -> str:
-    text = visible(show(token).encode())
-    text = text if len(text) <= WIDE else text[: WIDE - 1] + "…"
+    text = cut(visible(show(token).encode()), WIDE)
     return f"{text:<{WIDE}} {probability:6.1%}"

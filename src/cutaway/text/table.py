@@ -33,9 +33,9 @@ def draw(title: str, rows: Mapping[str, Sequence[str]], width: int) -> str:
         raise BadArgument(f"a table {width} columns wide", f"at least {NARROWEST}", "make the width larger")
     label_width = max(columns_of(name) for name in rows)
     free = width - label_width
-    cells = [[_cut(cell, free - 3) for cell in column] for column in zip(*rows.values(), strict=True)]
+    cells = [[cut(cell, free - 3) for cell in column] for column in zip(*rows.values(), strict=True)]
     bands = ["\n".join(_band(list(rows), band, label_width)) for band in _bands(cells, free)]
-    return "\n\n".join([_cut(title, width) + "\n" + bands[0], *bands[1:]])
+    return "\n\n".join([cut(title, width) + "\n" + bands[0], *bands[1:]])
 
 
 def _band(names: list[str], columns: list[list[str]], label_width: int) -> Iterator[str]:
@@ -59,7 +59,8 @@ def _bands(columns: list[list[str]], free: int) -> Iterator[list[list[str]]]:
     yield band
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
+    """The text in at most so many columns, with an ellipsis where it was longer."""
     if columns_of(text) <= width:
         return text
     start, used = "", 1
@@ -73,7 +74,7 @@ def _cut(text: str, width: int) -> str:
 
 def fit(text: str, width: int) -> str:
     """The text in exactly `width` columns: cut with an ellipsis, or filled with spaces. Wide characters take two."""
-    text = _cut(text, width)
+    text = cut(text, width)
     return text + " " * (width - columns_of(text))
 
 

@@ -3,12 +3,12 @@
 It shows the lines; it does not know how one is proved.
 """
 
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
 
-from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline
-from cutaway.apps.cli.running import busy, open_model, print_json, read_texts
+from cutaway.apps.cli.common import Options, read_texts, verb
 from cutaway.ground.errors import BadArgument
 
 Texts = Annotated[
@@ -19,33 +19,26 @@ Against = Annotated[
     str | None, typer.Option(metavar="WHOM", help="transformers: compare with its own pass, in full precision.")
 ]
 Precision = Annotated[
-    str | None,
-    typer.Option("--quantize", metavar="HOW", help="As elsewhere; int8 without it, and none with --against."),
+    str | None, typer.Option(metavar="HOW", help="As elsewhere; int8 without it, and none with --against.")
 ]
 
 
-def check(
-    texts: Texts = None,
-    against: Against = None,
-    model: Model = None,
-    quantize: Precision = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    offline: Offline = False,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+@dataclass(frozen=True)
+class Checked(Options):
+    """The default of --quantize depends on --against."""
+
+    quantize: Precision = None
+
+
+@verb
+def check(options: Checked, texts: Texts = None, against: Against = None) -> None:
     """Prove what this model's sites mean: formulas, sums, padding, cache, edits, weights. Exit code 1 if one fails."""
     if against not in (None, "transformers"):
         raise BadArgument(f"--against {against}", "transformers", "pass that, or leave it out")
     read = read_texts(texts) if texts else None
-    mode = quantize or ("int8" if against is None else "none")
-    with busy("starting") as report:
-        lm = open_model(model, quantize=mode, dtype=dtype, device=device, offline=offline, report=report)
+    mode = options.quantize or ("int8" if against is None else "none")
+    with replace(options, quantize=mode).opened() as lm:
         certificate = lm.check(read, against=against)
-    if as_json:
-        print_json(certificate.as_data())
-    else:
-        print(certificate)
+    options.print(certificate)
     if not certificate.passed:
         raise typer.Exit(1)

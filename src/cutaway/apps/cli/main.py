@@ -1,4 +1,4 @@
-"""The command `cutaway`: its verbs in the order of the river, and the one place where they are called.
+"""The command `cutaway`: its verbs in the order of the river, and what runs the one that is called.
 
 It does not know what a verb does: each is a file of this folder, and imports what is heavy when it is called.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import typer.main
 
-from cutaway.apps.cli.ending import guarded
+from cutaway.apps.cli.exit_codes import guarded
 
 # each a file here, and a function of that name, with _ for -
 VERBS = (

@@ -1,21 +1,23 @@
-"""The options that every verb takes, with the words that --help says of them.
+"""The options that several verbs take, with the words that --help says of them.
 
 It does not know what a verb makes of them; the heavy imports are not here, since --help needs this file.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Texts = Annotated[
-    list[str],
-    typer.Argument(metavar="TEXT", help='A text, or several; "-" is standard input.', show_default=False),
-]
+TEXTS = typer.Argument(metavar="TEXT", help='A text, or several; "-" is standard input.', show_default=False)
+Texts = Annotated[list[str], TEXTS]
+Text = Annotated[str, typer.Argument(help='The text; "-" is standard input.', show_default=False)]
 Model = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="A hub id, a folder or a .gguf file; without it, the default model."),
 ]
-Quantize = Annotated[str, typer.Option(metavar="HOW", help="int8, int8-pooled, int8-weight, or none: full precision.")]
+Quantize = Annotated[
+    str | None, typer.Option(metavar="HOW", help="int8, int8-pooled, int8-weight, or none: full precision.")
+]
 Dtype = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="float32, bfloat16, float16 or float64; float32 on a CPU without it."),
@@ -26,6 +28,14 @@ Device = Annotated[
 NoSpecial = Annotated[
     bool, typer.Option("--no-special-tokens", help="The text as it stands: no BOS or EOS is added to it.")
 ]
+Block = Annotated[int, typer.Option(help="The block to look into, from 0.")]
+EditsFile = Annotated[
+    Path | None, typer.Option(metavar="RECIPE", help="Edits to do in every pass, a JSON file; their effect is shown.")
+]
+Save = Annotated[Path | None, typer.Option(metavar="FILE", help="Write what is recorded as a .safetensors file.")]
+Temperature = Annotated[float | None, typer.Option(help="Divides the logits; 1 leaves them.")]
+TopK = Annotated[int | None, typer.Option(help="Keep the k highest; 0 keeps all, 50 without it.")]
+TopP = Annotated[float | None, typer.Option(help="Keep the fewest tokens that sum to it; 1 keeps all.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use no network, whatever is missing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # main.py looks for it

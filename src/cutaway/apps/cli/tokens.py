@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from cutaway.apps.cli.options import Debug, Json, Model, NoSpecial, Offline, Texts, Unread
-from cutaway.apps.cli.running import busy, find, note, print_json, read_texts, require_known
+from cutaway.apps.cli.common import WithoutWeights, busy, note, read_texts, verb
+from cutaway.apps.cli.options import NoSpecial, Texts
 
 if TYPE_CHECKING:
     from cutaway.text.tokenizer import Tokenizer
@@ -17,36 +17,23 @@ if TYPE_CHECKING:
 Side = Annotated[str, typer.Option(metavar="SIDE", help="right or left: where shorter texts are padded.")]
 
 
+@verb
 def tokens(
-    texts: Texts,
-    padding_side: Side = "right",
-    no_special_tokens: NoSpecial = False,
-    model: Model = None,
-    offline: Offline = False,
-    as_json: Json = False,
-    debug: Debug = False,
-    quantize: Unread = None,
-    dtype: Unread = None,
-    device: Unread = None,
+    options: WithoutWeights, texts: Texts, padding_side: Side = "right", no_special_tokens: NoSpecial = False
 ) -> None:
     """Cut texts into pieces: ids, mask, positions.
 
     Several texts are padded to the longest. The model's weights are not read.
     """
-    require_known(quantize)
     read = read_texts(texts)
     with busy("reading the tokenizer") as report:
-        path = find(model, offline=offline, report=report)
-        tokenizer, context = _open(path)
+        tokenizer, context = _open(options.find(report))
         side = cast(Literal["right", "left"], padding_side)  # the tokenizer refuses another, in a sentence
         added = not no_special_tokens
         cut = tokenizer.tokenize(read, padding_side=side, add_special_tokens=added, context=context)
     for line in tokenizer.notes:
         note(line)
-    if as_json:
-        print_json(cut.as_data())
-    else:
-        print(cut.table())
+    options.print(cut)
 
 
 def _open(path: Path) -> "tuple[Tokenizer, int | None]":

@@ -12,10 +12,12 @@ from torch import Tensor
 from cutaway.analysis.logit_lens import logit_lens, stream_sites
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
-from cutaway.model import architecture
+from cutaway.model.architecture import nbytes
 from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
 from cutaway.sample.step import Step
+from cutaway.show.architecture import made_of
 from cutaway.show.codes import one_output, saving
+from cutaway.show.effect import named, pieces_of
 from cutaway.trace.pass_recorder import Recorder
 from cutaway.trace.trace import Trace
 
@@ -47,7 +49,10 @@ class Tour:
         _require("head", head, config.n_heads)
         self.lm, self.block, self.head, self.row = lm, block, head, 0
         self.tokens = lm.tokens(list(texts))
-        self.texts = list(texts)
+        self.texts, self.last = list(texts), int(self.tokens.last[self.row])
+        # the columns of the text's own tokens, on whichever side the padding is
+        self.real = slice(self.last + 1 - int(self.tokens.lengths[self.row]), self.last + 1)
+        self.pieces = pieces_of(self.tokens, self.row)
         inner = ("attn.q", "attn.k", "attn.v", "attn.rot_q", "attn_out", "mlp_out", "resid_pre", "attn.pattern")
         self.qkv = f"blocks.{block}.attn.qkv"
         asked = {f"blocks.{block}.{name}" for name in inner} | {"embed.token", "embed.position"}
@@ -61,13 +66,8 @@ class Tour:
 
     def stages(self) -> Iterator[Stage]:
         """The stops 1 to 7."""
-        yield self.tokens_stage()
-        yield self.model_stage()
-        yield self.embedding_stage()
-        yield self.positions_stage()
-        yield self.attention_stage()
-        yield self.stream_stage()
-        yield self.logits_stage()
+        start = (self.tokens_stage, self.model_stage, self.embedding_stage, self.positions_stage)
+        yield from (stage() for stage in (*start, self.attention_stage, self.stream_stage, self.logits_stage))
 
     def steps(self) -> Iterator[Step]:
         """The steps of the text as it is written, the first one (stage 7) with them."""
@@ -83,14 +83,7 @@ class Tour:
     def model_stage(self) -> Stage:
         decoder = self.lm.decoder
         says = "The ids pass through these modules from top to bottom; all blocks are built alike."
-        data = {
-            "name": self.lm.name,
-            "facts": architecture.facts(self.lm.config),
-            "modules": [vars(row) for row in architecture.rows(decoder)],
-            "parameters": architecture.parameters(decoder),
-            "bytes": architecture.nbytes(decoder),
-            "int8": saving(decoder),
-        }
+        data = {"name": self.lm.name, **made_of(self.lm), "bytes": nbytes(decoder), "int8": saving(decoder)}
         return Stage(2, "The model", "model/decoder.py", says, data)
 
     def embedding_stage(self) -> Stage:
@@ -99,36 +92,37 @@ class Tour:
         return Stage(3, "The embedding", "model/decoder.py: Embed", says, self._vectors("embed.token"))
 
     def positions_stage(self) -> Stage:
-        where, says = "model/positions.py", "Order comes from turning: pairs of numbers in q and k turn by an angle"
         if self.lm.config.rope is None:
-            says = "Each place has a learned vector of its own, which is added to the piece's."
+            says = "Each position has a learned vector of its own, which is added to the piece's."
             data = {"kind": "learned"} | self._vectors("embed.position")
             return Stage(4, "The positions", "model/decoder.py: Embed", says, data)
-        says += " that grows with the position, some pairs fast, some slowly."
-        return Stage(4, "The positions", where, says, {"kind": "rotary"} | self._angles())
+        says = (
+            "Rotary positions: each pair of numbers in q and k is rotated by an angle that grows with the position, "
+            "some pairs fast, some slowly."
+        )
+        return Stage(4, "The positions", "model/positions.py", says, {"kind": "rotary"} | self._angles())
 
     def attention_stage(self) -> Stage:
         site = f"blocks.{self.block}."
         group = self.head * self.lm.config.n_kv_heads // self.lm.config.n_heads
         heads = {"q": self.head, "k": group, "v": group}
-        last = self._last()
         vectors = {
-            name: {"shape": self._shape(f"{site}attn.{name}"), "head": head,
-                   "first": _floats(self._value(f"{site}attn.{name}")[last, head])}
+            name: {"shape": list(self.trace[f"{site}attn.{name}"].shape), "head": head,
+                   "first": _floats(self._value(f"{site}attn.{name}")[self.last, head])}
             for name, head in heads.items()
         }  # fmt: skip
-        real = self._real()
-        pattern = self._value(f"{site}attn.pattern")[self.head][real][:, real]
-        sizes = {name: float(self._value(site + name)[last].norm()) for name in ("resid_pre", "attn_out", "mlp_out")}
+        pattern = self._value(f"{site}attn.pattern")[self.head][self.real][:, self.real]
+        sizes = {name: self._size(site + name) for name in ("resid_pre", "attn_out", "mlp_out")}
         says = (
             "A head compares the query q of each word with the keys k of the words before it; "
-            "the likest give most of their value v. The row of a word says where it looks; each row sums to 100 %."
+            "the closest matches contribute most of their value v. The row of a word says where it looks; "
+            "each row sums to 100 %."
         )
         data = {
-            "block": self.block, "head": self.head, "at": self._pieces()[-1], "vectors": vectors,
-            "pieces": self._pieces(), "pattern": pattern.tolist(), "sizes": sizes, "codes": self._codes(),
+            "block": self.block, "head": self.head, "at": self.pieces[-1], "vectors": vectors,
+            "pieces": self.pieces, "pattern": pattern.tolist(), "sizes": sizes, "codes": self._codes(),
         }  # fmt: skip
-        return Stage(5, f"Inside block {self.block}: head {self.head}", "model/attend.py", says, data)
+        return Stage(5, f"Inside block {self.block}: head {self.head}", "model/ops.py", says, data)
 
     def _codes(self) -> dict[str, Any] | None:
         """The codes behind the first number of the head's q at the last word; None in full precision."""
@@ -138,31 +132,28 @@ class Tour:
         site = layer_input_sites(self.lm.config)[self.qkv]
         explained = explain(layer, layer_input(self.lm.decoder, self.qkv, self.trace[site]))
         first_row = self.head * self.lm.config.d_head
-        return {"layer": self.qkv, "site": site} | one_output(explained, (self.row, self._last()), first_row)
+        return {"layer": self.qkv, "site": site} | one_output(explained, (self.row, self.last), first_row)
 
     def stream_stage(self) -> Stage:
         sites = stream_sites(self.lm.config)
         logits_LBV = logit_lens(self.trace, self.lm.decoder, self.tokens.last)
         probs_LV = logits_LBV[:, self.row].float().softmax(-1)
-        last, rows = self._last(), []
-        for site, probs_V in zip(sites, probs_LV, strict=True):
-            top = probs_V.topk(3)
-            says = [
-                {"id": i, "text": self._text(i), "prob": p}
-                for i, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-            ]
-            rows.append({"site": site, "size": float(self._value(site)[last].norm()), "top": says})
+        top = probs_LV.topk(3)
+        rows = [
+            {"site": site, "size": self._size(site), "top": named(self.lm, zip(ids, probs, strict=True))}
+            for site, ids, probs in zip(sites, top.indices.tolist(), top.values.tolist(), strict=True)
+        ]
         says = (
             "Every block adds to one vector, the residual stream. Read after each block as if it were the last, "
             "it shows the answer taking shape (logit lens)."
         )
-        data = {"at": self._pieces()[-1], "rows": rows}
+        data = {"at": self.pieces[-1], "rows": rows}
         return Stage(6, "The residual stream", "analysis/logit_lens.py", says, data)
 
     def logits_stage(self) -> Stage:
         says = (
-            "The last vector is compared with every token's row: a logit each, and softmax makes them probabilities. "
-            "Temperature sharpens them; top-k and top-p take the unlikely ones out."
+            "The final norm, then the dot product with each token's unembedding vector: a logit each, and softmax "
+            "makes them probabilities. Temperature sharpens them; top-k and top-p take the unlikely ones out."
         )
         names = [name for name, _ in self.first.stages()]
         data = self.first.as_data(10)["texts"][self.row]  # type: ignore[index]
@@ -181,45 +172,35 @@ class Tour:
         }
         return Stage(8, "The draw, and the text", "sample/choose.py", says, data)
 
-    def _value(self, site: str) -> Tensor:
-        return self.trace[site][self.row]
-
     def _shape(self, site: str) -> list[int]:
         return list(self.trace[site].shape)
 
-    def _last(self) -> int:
-        return int(self.tokens.last[self.row])
+    def _value(self, site: str) -> Tensor:
+        return self.trace[site][self.row]
 
-    def _real(self) -> slice:
-        """The places of the text's own tokens: one run, wherever the padding stands."""
-        last = self._last()
-        return slice(last + 1 - int(self.tokens.lengths[self.row]), last + 1)
-
-    def _pieces(self) -> list[str]:
-        return [piece.visible for piece in (self.tokens.pieces or ())[self.row] if not piece.padding]
-
-    def _text(self, token: int) -> str:
-        return self.lm.tokenizer.pieces([token])[0].visible
+    def _size(self, site: str) -> float:
+        """The length of the last word's vector."""
+        return float(self._value(site)[self.last].norm())
 
     def _vectors(self, site: str) -> dict[str, Any]:
-        vectors = self._value(site)[self._real()]
+        vectors = self._value(site)[self.real]
         rows = [
             {"piece": piece, "first": _floats(vector), "size": float(vector.float().norm())}
-            for piece, vector in zip(self._pieces(), vectors, strict=True)
+            for piece, vector in zip(self.pieces, vectors, strict=True)
         ]
-        return {"site": site, "shape": self._shape(site), "rows": rows}
+        return {"site": site, "shape": list(self.trace[site].shape), "rows": rows}
 
     def _angles(self) -> dict[str, Any]:
-        """Degrees by which a few pairs turn at each position, read from the cos and sin that the pass used."""
+        """Degrees by which a few pairs are rotated at each position, read from the cos and sin that the pass used."""
         rotary = self.lm.decoder.rotary
         assert rotary is not None, "only rotary models get here"
         cos, sin = rotary(self.tokens.positions, self.trace["embed.token"].dtype)
-        degrees_TK = sin.atan2(cos).rad2deg()[self.row, self._real(), 0] % 360
+        degrees_TK = sin.atan2(cos).rad2deg()[self.row, self.real, 0] % 360
         count = degrees_TK.shape[-1]
         pairs = sorted({0, count // 8, count // 4, count // 2, count - 1})
         rows = [
-            {"piece": piece, "position": place, "degrees": row[pairs].tolist()}
-            for place, (piece, row) in enumerate(zip(self._pieces(), degrees_TK, strict=True))
+            {"piece": piece, "position": position, "degrees": row[pairs].tolist()}
+            for position, (piece, row) in enumerate(zip(self.pieces, degrees_TK, strict=True))
         ]
         period = [float(2 * 3.141592653589793 / rotary.frequency[pair]) for pair in pairs]
         return {"pairs": pairs, "of": count, "tokens_per_turn": period, "rows": rows}

@@ -36,11 +36,8 @@ def _guarded(work: Callable[[], int], debug: bool) -> int:
         code = work()
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a full disk can still be reported
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-        _trace(debug)
-    except BrokenPipeError:  # the reader had enough, which is no fault of anyone
-        code = 0
+    except (KeyboardInterrupt, BrokenPipeError) as end:  # no pipe: its reader had enough, which is no error
+        code = INTERRUPTED if isinstance(end, KeyboardInterrupt) else 0
         _trace(debug)
     except SystemExit as end:  # rich's answer to a closed pipe
         if not isinstance(end.__context__, BrokenPipeError):
@@ -49,32 +46,27 @@ def _guarded(work: Callable[[], int], debug: bool) -> int:
     except Exception as error:
         line, code = sentence(error)
         _trace(debug)
-        with suppress(OSError):
-            print("cutaway: " + " ".join(line.splitlines()), file=sys.stderr)
+        _print(line)
     _let_go()
     return code
 
 
 def sentence(error: Exception) -> tuple[str, int]:
     """An error in one sentence, with its exit code."""
+    if isinstance(error, USAGE_ERROR):
+        error = CutawayError(*_usage(error))
+    elif isinstance(error, OSError) and not isinstance(error, CutawayError):
+        error = CutawayError(*_refusal(error))
+    elif _out_of_memory(error):
+        do = "choose a smaller model, a shorter text, or --dtype bfloat16"
+        error = CutawayError("too little memory for this run", "memory for the weights and the values", do)
     if isinstance(error, CutawayError):
         return str(error), BAD_INPUT
-    if isinstance(error, USAGE_ERROR):
-        return _usage(error), BAD_INPUT
-    if isinstance(error, OSError):
-        return _refusal(error), BAD_INPUT
-    if _out_of_memory(error):
-        do = "choose a smaller model, a shorter text, or --dtype bfloat16"
-        return _said("too little memory for this run", "room for the weights and the values", do), BAD_INPUT
     first = next(iter(str(error).splitlines()), "no message")
     return f"a bug: {type(error).__name__}: {first}; run it again with --debug, and report what it prints.", BUG
 
 
-def _said(found: str, expected: str, do: str) -> str:
-    return str(CutawayError(found, expected, do))
-
-
-def _usage(error: Exception) -> str:
+def _usage(error: Exception) -> tuple[str, str, str]:
     """What typer says of a command line, in our order: found, expected, do this."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "cutaway"
@@ -90,21 +82,21 @@ def _usage(error: Exception) -> str:
     option = str(getattr(error, "option_name", ""))
     if option.startswith("-") and not option.startswith("--"):
         do += ", and put -- before a text that begins with a dash"
-    return _said(message[:1].lower() + message[1:], expected, do)
+    return message[:1].lower() + message[1:], expected, do
 
 
-def _refusal(error: OSError) -> str:
+def _refusal(error: OSError) -> tuple[str, str, str]:
     """What the system would not do."""
     where = f" at {error.filename}" if error.filename else ""
     if error.errno == errno.ENOSPC:
-        return _said(f"a full disk{where}", "room to write", "free some space and run it again")
+        return f"a full disk{where}", "space to write", "free some space and run it again"
     if isinstance(error, FileNotFoundError) and error.filename:
-        return _said(f"no file {error.filename}", "one that is there", "correct the path")
+        return f"no file {error.filename}", "one that is there", "correct the path"
     if isinstance(error, IsADirectoryError) and error.filename:
-        return _said(f"a folder at {error.filename}", "a file", "name a file in it")
+        return f"a folder at {error.filename}", "a file", "name a file in it"
     what = error.strerror or str(error) or type(error).__name__
     do = f"look at {error.filename}" if error.filename else "look at where the output goes"
-    return _said(f"{what[:1].lower()}{what[1:]}{where}", "to be allowed to read or write there", do)
+    return f"{what[:1].lower()}{what[1:]}{where}", "to be allowed to read or write there", do
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -114,10 +106,13 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _warned(message: Warning | str, *_: object, **__: object) -> None:
-    """A warning of ours or of a library as one line like our notes, without the place in the code."""
+    """A warning of ours or of a library as one line like our notes, without where it is in the code."""
+    _print(" ".join(str(message).split()).replace("add_special_tokens=False", "--no-special-tokens"))
+
+
+def _print(message: str) -> None:
     with suppress(OSError):
-        line = " ".join(str(message).split()).replace("add_special_tokens=False", "--no-special-tokens")
-        print(f"cutaway: {line}", file=sys.stderr)
+        print("cutaway:", *message.splitlines(), file=sys.stderr)
 
 
 def _trace(debug: bool) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cutaway.apps.cli import ending
-from cutaway.apps.cli.ending import guarded
+from cutaway.apps.cli import exit_codes
+from cutaway.apps.cli.exit_codes import guarded
 from cutaway.ground.errors import BadText
 
 from .conftest import CONTEXT, Run
@@ -47,7 +47,7 @@ def test_a_pipe_closed_on_rich_is_quiet_too():
     code = """if True:
         import sys
         from rich.console import Console
-        from cutaway.apps.cli.ending import guarded
+        from cutaway.apps.cli.exit_codes import guarded
         sys.exit(guarded(lambda: [Console().print(n) for n in range(100_000)] and 0, debug=False))"""
     with subprocess.Popen([sys.executable, "-c", code], **PIPES) as process:
         assert process.stdout is not None and process.stderr is not None
@@ -61,7 +61,7 @@ def test_a_full_disk_under_the_output(tiny_folder: Path):
     with open("/dev/full", "w") as full:
         command = [*COMMAND, "models", "--model", str(tiny_folder)]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
-    said = b"cutaway: found a full disk; expected room to write; free some space and run it again.\n"
+    said = b"cutaway: found a full disk; expected space to write; free some space and run it again.\n"
     assert (done.returncode, done.stderr) == (2, said)
 
 
@@ -70,13 +70,13 @@ def test_a_full_disk_under_the_output(tiny_folder: Path):
     [
         (
             OSError(errno.ENOSPC, "No space left on device", "a.bin"),
-            "found a full disk at a.bin; expected room to write",
+            "found a full disk at a.bin; expected space to write",
         ),
         (
             PermissionError(errno.EACCES, "Permission denied", "a.bin"),
             "found permission denied at a.bin; expected to be",
         ),
-        (MemoryError(), "found too little memory for this run; expected room"),
+        (MemoryError(), "found too little memory for this run; expected memory"),
         (RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory"), "found too little memory"),
     ],
 )
@@ -119,7 +119,7 @@ def test_interrupted_before_anything_is_written(capsys: pytest.CaptureFixture[st
     def interrupt() -> int:
         raise KeyboardInterrupt
 
-    assert guarded(interrupt, debug=False) == ending.INTERRUPTED == 130
+    assert guarded(interrupt, debug=False) == exit_codes.INTERRUPTED == 130
     assert capsys.readouterr() == ("", "")
 
 

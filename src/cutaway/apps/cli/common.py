@@ -1,0 +1,201 @@
+"""What the verbs share: the options that all of them take, the model with a progress bar, texts in, text or JSON out.
+
+It does not know what is asked of the model, nor how a result is drawn.
+"""
+
+import functools
+import inspect
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
+
+from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize, Unread
+from cutaway.ground.errors import BadArgument, BadText
+
+if TYPE_CHECKING:
+    from cutaway.ground.config import DecoderConfig
+    from cutaway.lm import LM
+    from cutaway.show.layout import Line
+
+MODES = ("int8", "int8-pooled", "int8-weight")  # quant/int8.py has them too, but costs an import of torch
+Report = Callable[[int, int, str], None]  # bytes done, bytes in all, what
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that every verb takes, with the values given; a verb that takes one differently has a subclass."""
+
+    modes: ClassVar[Sequence[str]] = (*MODES, "none")  # what --quantize may be
+
+    model: Model = None
+    quantize: Quantize = "int8"
+    dtype: Dtype = None
+    device: Device = None
+    offline: Offline = False
+    as_json: Json = False
+    debug: Debug = False
+
+    def find(self, report: Report) -> Path:
+        """Where the model's files are, fetched if need be, none of them read. Raises the errors of weights/hub.py."""
+        from cutaway.weights.hub import resolve
+
+        return resolve(self.model, offline=self.offline, progress=report)
+
+    def config(self, report: Report) -> "DecoderConfig":
+        """The model's facts, from its config.json or its GGUF metadata alone: a folder without weights will do."""
+        from cutaway.weights.checkpoint import open_checkpoint
+        from cutaway.weights.opening import config_alone
+
+        path = self.find(report)
+        return (config_alone(path) if (path / "config.json").is_file() else open_checkpoint(path)).facts
+
+    def load(self, report: Report, notes: bool = True) -> "LM":
+        """The model that the options ask for; its notes go to stderr, if they are wanted. Raises as lm.load."""
+        from cutaway.lm import load
+
+        lm = load(
+            self.model, quantize=self.quantize, dtype=self.dtype, device=self.device, offline=self.offline,
+            progress=report,
+        )  # fmt: skip
+        for line in lm.notes if notes else ():
+            note(line)
+        return lm
+
+    @contextmanager
+    def opened(self) -> "Iterator[LM]":
+        """The model, with a progress bar until the work on it is done."""
+        with busy("starting") as report:
+            yield self.load(report)
+
+    def print(self, found: Any) -> None:
+        """Its `as_data()` as JSON where --json is given, else itself as text."""
+        print_json(found.as_data()) if self.as_json else print(found)
+
+
+@dataclass(frozen=True)
+class WithoutWeights(Options):
+    """Of a verb that reads no weights."""
+
+    quantize: Unread = None
+    dtype: Unread = None
+    device: Unread = None
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """The function as typer reads it: its first argument, an Options, is replaced by the options themselves."""
+    first, *own = inspect.signature(function).parameters.values()
+    kind: type[Options] = first.annotation
+    shared = inspect.signature(kind).parameters
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        options = kind(**{each.name: given.pop(each.name) for each in fields(kind)})
+        require_known(options.quantize, kind.modes)
+        function(options, **given)
+
+    command.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in (*own, *shared.values())}
+    return command
+
+
+def require_known(quantize: str | None, modes: Sequence[str]) -> None:
+    """Raises BadArgument for a word that --quantize does not know."""
+    if quantize is not None and quantize not in modes:
+        expected = f"{', '.join(modes[:-1])} or {modes[-1]}"
+        raise BadArgument(f"--quantize {quantize}", expected, "pass one of these, or leave --quantize out")
+
+
+def read_texts(texts: Sequence[str]) -> list[str]:
+    """The texts, "-" replaced by what stands on standard input. Raises BadText for an empty one, before any work."""
+    if list(texts).count("-") > 1:
+        raise BadArgument('"-" more than once', "standard input read once", 'pass "-" for one text only')
+    read = [_standard_input() if text == "-" else text for text in texts]
+    for number, text in enumerate(read, 1):
+        if not text:
+            which = "an empty text" if len(read) == 1 else f"an empty text (number {number} of {len(read)})"
+            raise BadText(which, "at least one character", "write a few words")
+    return read
+
+
+def _standard_input() -> str:
+    """Without the newline at its end, which `echo` adds and nobody means."""
+    text = decoded(b"" if sys.stdin is None else sys.stdin.buffer.read(), "standard input")
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise BadText("an empty standard input", "a text", "pipe one in, or pass it in place of the -")
+    return text
+
+
+def decoded(data: bytes, source: str) -> str:
+    """The text in UTF-8. Raises BadText where it is none."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = f"{source} that is no UTF-8 (byte {error.start})"
+        raise BadText(found, "text in UTF-8", "convert it first, for example with iconv") from error
+
+
+def token_of(lm: "LM", text: str, option: str) -> int:
+    """The id of a text that is one token. Raises BadArgument where it is none or several."""
+    ids = lm.tokenizer.tokenize(text, add_special_tokens=False).ids[0].tolist()
+    if len(ids) != 1:
+        pieces = " ".join(repr(lm.token_text(i)) for i in ids)
+        raise BadArgument(f"{option} {text!r}, {len(ids)} tokens: {pieces}", "one token", "pass the first of them")
+    return ids[0]
+
+
+@contextmanager
+def busy(what: str) -> Iterator[Report]:
+    """A bar on stderr while this lasts, erased at its end; nothing where stderr is no terminal."""
+    if not is_terminal(sys.stderr):
+        yield lambda done, total, what: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.table import Column
+
+    name = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"), markup=False)
+    with Progress(BarColumn(20), TaskProgressColumn(), name, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total or None, description=what)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether it is a terminal, and one that can erase a line."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def note(line: str) -> None:
+    """One line on stderr: what should be known and is no error."""
+    print(f"cutaway: {line}", file=sys.stderr, flush=True)
+
+
+def print_lines(lines: "Iterable[Line]") -> None:
+    """Lines of show/, in colour where the terminal has it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from cutaway.show.layout import WIDTH
+
+    console = Console(width=WIDTH, highlight=False)
+    for line in lines:
+        console.print(Text.assemble(*line))
+
+
+def print_json(data: Any) -> None:
+    """One line, in ASCII so that any stream takes it; a number that JSON does not have (NaN, infinity) is null."""
+    print(json.dumps(_finite(data), allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    return [_finite(value) for value in data] if isinstance(data, list | tuple) else data

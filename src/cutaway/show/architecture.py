@@ -1,0 +1,37 @@
+"""What a model is made of, and what it takes in each precision, as data and as a page.
+
+It does not know whether the weights are here: shapes are enough.
+"""
+
+from typing import Any
+
+from cutaway.lm import LM
+from cutaway.model import architecture
+from cutaway.model.architecture import size
+from cutaway.show.finding import Finding
+from cutaway.show.layout import columns
+
+
+def finding(lm: LM, in_bytes: dict[str, int], memory: int | None) -> Finding:
+    """in_bytes: all weights in each precision. memory: what a process here may use, None where nothing says.
+
+    data: "opened" is the bytes with the options given, "bytes" those of each precision.
+    """
+    needs = {"opened": architecture.nbytes(lm.decoder), "bytes": in_bytes, "memory": memory}
+    cells, here = [("all weights in", "", "")], []
+    for precision, count in in_bytes.items():
+        fits = "" if memory is None else "fits" if count < memory else "does not fit"
+        cells.append((f"  {precision}", size(count), fits))
+    if memory is not None:
+        here = [f"this machine has {size(memory)} of memory"]
+    text = "\n".join([str(lm), "", columns(cells, right=(1,)), *here])
+    return Finding({"model": lm.name, **made_of(lm), **needs}, text)
+
+
+def made_of(lm: LM) -> dict[str, Any]:
+    """The model in one line, its modules, and the sum of their parameters."""
+    return {
+        "facts": architecture.facts(lm.config),
+        "modules": [vars(row) for row in architecture.rows(lm.decoder)],
+        "parameters": architecture.parameters(lm.decoder),
+    }

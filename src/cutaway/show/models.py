@@ -1,0 +1,88 @@
+"""The models on this machine that can be run, as data and as a list; nothing uses the network.
+
+It reads config.json files and sizes; it does not know any weights.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from cutaway.ground.errors import CutawayError, ModelNotFound
+from cutaway.model.architecture import size
+from cutaway.show.finding import Finding
+from cutaway.show.layout import columns
+from cutaway.weights import default_model
+from cutaway.weights.checkpoint import open_checkpoint
+from cutaway.weights.families import supported
+from cutaway.weights.files.packed import refuse_packed_config
+from cutaway.weights.hub import cached, cached_ids
+from cutaway.weights.opening import config_alone
+
+Row = dict[str, Any]  # name, family, folder, bytes
+
+
+def one(name: str, path: Path) -> Finding:
+    """A model that was named, and where it is. Raises the errors of weights/families for one that cannot be run."""
+    row = _described(name, path)
+    return Finding({"models": [row]}, f"{_table([row])}\n  {row['folder']}")
+
+
+def finding() -> Finding:
+    """All of them: the default model, and what the hub's cache has."""
+    default, hub = _default(), _hub_cache()
+    where = default["folder"] or "not here yet; the first run fetches it"
+    lines = ["the hub's cache", _table(hub["hub_cache"]) if hub["hub_cache"] else "  no model that cutaway runs"]
+    for row in hub["hub_not_whole"]:
+        do = f"run `cutaway tokens hi --model {row['name']}` with the network on"
+        lines.append(f"  {row['name']}: not whole, without {row['missing']}; {do}")
+    lines += [f"  {row['name']}: {row['found']}; {row['do']}" for row in hub["hub_several"]]
+    lines += [f"  and {hub['hub_others']} that it does not run"] if hub["hub_others"] else []
+    families = f"families that cutaway runs: {', '.join(supported())}"
+    parts = [families, f"the default model\n{_table([default])}\n  {where}", "\n".join(lines)]
+    return Finding({"families": supported(), "default": default, **hub}, "\n\n".join(parts))
+
+
+def _hub_cache() -> dict[str, Any]:
+    """The models of the hub's cache that can be run, those that are not whole, those of which one file must be named,
+    and how many others there are.
+    """
+    found: list[Row] = []
+    not_whole: list[Row] = []
+    several: list[Row] = []
+    others = 0
+    for name in cached_ids():
+        try:
+            path, lacks = cached(name)
+            row: Row = {"name": name, "folder": None if path is None else str(path)}
+            if path is not None and lacks in (None, "weights"):  # of a kind that cutaway runs, or not: its config says
+                row = _described(name, path)
+            not_whole.append(row | {"missing": lacks}) if lacks or path is None else found.append(row)
+        except ModelNotFound as error:  # several models in one folder
+            several.append({"name": name, "found": error.found, "do": error.do})
+        except CutawayError:  # of a kind that cutaway does not run
+            others += 1
+    return {"hub_cache": found, "hub_not_whole": not_whole, "hub_several": several, "hub_others": others}
+
+
+def _described(name: str, path: Path) -> Row:
+    checkpoint = open_checkpoint(path) if path.is_file() else config_alone(path)
+    refuse_packed_config(checkpoint.config)
+    files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+    count = sum(file.stat().st_size for file in files)
+    return {"name": name, "family": checkpoint.model_type, "folder": str(path), "bytes": count}
+
+
+def _default() -> Row:
+    """The default model, and where it is, if it is here."""
+    name = default_model.SMOLLM2.name
+    try:
+        return _described(name, default_model.fetch(offline=True))
+    except CutawayError:
+        return {"name": name, "family": None, "folder": None, "bytes": None}
+
+
+def _table(rows: list[Row]) -> str:
+    cells = [
+        ("  " + row["name"], row["family"] or "", size(row["bytes"]) if row["bytes"] is not None else "")
+        for row in rows
+    ]
+    return columns(cells, right=(2,))
