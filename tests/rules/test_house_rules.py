@@ -49,10 +49,12 @@ def test_the_median_function_is_short():
     assert statistics.median(length(f) for path in FILES for f in functions(path)) < MEDIAN
 
 
-def test_the_forward_pass_is_under_a_hundred_lines_and_no_function_of_it_over_thirty():
-    methods = list(functions(SOURCE / "model" / "decoder.py"))
-    assert sum(length(f) for f in methods if f.name in ("forward", "explicit")) < FORWARD
+def test_the_forward_pass_is_a_hundred_lines_and_no_function_of_it_over_thirty():
+    path = SOURCE / "model" / "decoder.py"
+    methods = list(functions(path))
+    assert sum(length(f) for f in methods if f.name != "__init__") <= FORWARD
     assert max(length(f) for f in methods) <= 30
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 210
 
 
 def test_no_family_is_named_in_the_model():
