@@ -63,7 +63,10 @@ def theirs(path: Path) -> torch.Tensor | str:
     """Logits of transformers on the same folder; or why there are none: it refuses, or fills tensors with noise."""
     try:
         with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-            loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+            # eager: of infinite scores torch's fused attention makes numbers, where a softmax is NaN
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                path, dtype=torch.float32, output_loading_info=True, attn_implementation="eager"
+            )
             model, info = loaded
             invented = [*info["missing_keys"], *info["mismatched_keys"]]
             return f"transformers invents {invented[:3]}" if invented else model.eval()(IDS).logits

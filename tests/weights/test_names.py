@@ -135,7 +135,7 @@ def test_a_table_and_a_head_that_only_round_alike_are_two(tmp_path: Path):
     change(folder, lambda state: state | {table: state[table].half(), "lm_head.weight": state[table]})
     lm = opened(folder)
     assert not lm.config.tied_head and lm.check(TWO).passed
-    assert (lm.logits(IDS) - expected(folder)).abs().max() < 1e-6
+    assert (lm.logits(IDS) - expected(folder)).abs().max() < 1e-5
 
 
 def test_the_same_weights_twice_are_refused(tmp_path: Path):

@@ -100,12 +100,12 @@ def test_an_older_build_without_a_function_is_said(tmp_path: Path, monkeypatch: 
 def test_who_computes_is_said_in_words(monkeypatch: pytest.MonkeyPatch):
     if native.available:
         words = {"avx512-vnni": "native C++ with AVX-512 VNNI", "avx2": "native C++ with AVX2"}
-        assert native.engine() == words.get(native.path(), "portable native C++")
-        native.force("portable")
+        assert native.engine() == words.get(native.isa(), "portable native C++")
+        native.use_isa("portable")
         try:
             assert native.engine() == "portable native C++"
         finally:
-            native.force(None)
+            native.use_isa(None)
     monkeypatch.setattr(library, "LIBRARY", None)
     monkeypatch.setattr(library, "MISSING", "not built: the install found no C++ compiler with OpenMP")
     expected = "torch, as the native library is not built: the install found no C++ compiler with OpenMP"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cutaway.ground.errors import ModelNotFound
 from cutaway.lm import LM
-from cutaway.model.counted import Counted
+from cutaway.model.tap import Untapped
 from cutaway.quant import native
 from tests.quant.helpers import threads
 from tests.world.facts import TEXTS, WAYS, assert_same, opened
@@ -100,11 +100,21 @@ def test_a_child_forked_while_another_thread_generates_lets_its_layers_go(model:
 @pytest.mark.filterwarnings(ALLOWED)
 @pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
 def test_a_child_forked_from_inside_a_pass_computes(model: Path, usual: Usual):
-    """As a tap that starts a process does: the thread that forks leads a team whose other threads the child lacks."""
+    """As a tap that starts a process does."""
     lm, codes = opened(model, "int8"), []
+
+    class Forks(Untapped):
+        def __call__(self, name: str, value: Tensor) -> Tensor:
+            if name == "blocks.0.attn.z":
+                codes.append(in_a_fork(lambda: assert_same(lm, usual["int8"])))
+            return value
+
+        def wants(self, *names: str) -> bool:
+            return "blocks.0.attn.z" in names
+
     with threads(2):
-        native.together(lambda: codes.append(in_a_fork(lambda: assert_same(lm, usual["int8"]))))
-    assert codes == [0]
+        list(lm.stream(TEXTS, tap=Forks(), max_new_tokens=2))
+    assert codes == [0, 0]
 
 
 def _child(lm: LM, expected: dict[str, Tensor]) -> None:
@@ -210,13 +220,3 @@ def test_a_model_whose_memory_torch_moves_to_share_it_is_the_same(way: str, mode
     assert_same(lm, usual[way])
     lm.decoder.share_memory()
     assert_same(lm, usual[way])
-
-
-def test_a_copied_layer_still_counts_its_changes(model: Path):
-    """What a prepared pass relies on is seen to change in a copy, too."""
-    copied = copy.deepcopy(opened(model, "int8"))
-    copied.logits(TEXTS)
-    layer = copied.decoder.blocks[0].mlp.down
-    before = Counted.changes
-    layer._buffers["scale"] = layer.scale * 2
-    assert Counted.changes == before + 1

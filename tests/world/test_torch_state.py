@@ -90,14 +90,20 @@ def test_every_claim_of_the_certificate_holds_in_another_state_of_torch(name: st
 
 
 @pytest.mark.parametrize("dtype", HALVES_AND_DOUBLE)
-def test_native_steps_read_and_write_float32_whatever_the_default_dtype(dtype: torch.dtype):
+def test_native_ops_read_and_write_float32_whatever_the_default_dtype(dtype: torch.dtype):
     """They write through pointers: a result of two bytes an element would be written past its end."""
-    gate, up, q = torch.randn(3, 40), torch.randn(3, 40), torch.randn(2, 4, 8)
-    keys, values = torch.randn(2, 5, 2, 8).transpose(1, 2), torch.randn(2, 5, 2, 8).transpose(1, 2)
+    q, k, v = torch.randn(2, 5, 4, 8), torch.randn(2, 5, 2, 8), torch.randn(2, 5, 2, 8)
+    ops = (
+        lambda: native.mean(q),
+        lambda: native.root_mean_square(q, 1e-5),
+        lambda: native.activate("silu", q),
+        lambda: native.softmax(native.scores(q, k, True)),
+        lambda: native.attend(q, k, v, True),
+    )
     with default_dtype(dtype):
-        product, z = native.silu_mul(gate, up), native.attend_one(q, keys, values)
-    assert torch.equal(product, native.silu_mul(gate, up)) and product.dtype == torch.float32
-    assert torch.equal(z, native.attend_one(q, keys, values)) and z.dtype == torch.float32
+        found = [op() for op in ops]
+    for value, op in zip(found, ops, strict=True):
+        assert torch.equal(value, op()) and value.dtype == torch.float32
 
 
 @pytest.mark.parametrize("way", ["int8", "saved in int8"])

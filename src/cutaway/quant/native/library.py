@@ -26,6 +26,7 @@ SIGNATURES = {
     "cutaway_mean": ([pointer, i64, i64, pointer, i32], None),
     "cutaway_root_mean_square": ([pointer, i64, i64, f32, pointer, i32], None),
     "cutaway_activate": ([i32, pointer, i64, i64, i64, pointer, i32], None),
+    "cutaway_copy": ([pointer, i64, i64, i64, pointer, i32], None),
     "cutaway_rotate": ([pointer, pointer, pointer, i64, i64, i64, i64, i64, i64, pointer, i32], None),
     "cutaway_softmax": ([pointer, i64, i64, pointer, i32], None),
     "cutaway_attention": ([pointer, i32, i32], None),

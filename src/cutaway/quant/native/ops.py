@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, get_num_threads
 
 from cutaway.quant.native.library import LIBRARY
+from cutaway.quant.native.pages import empty
 
 ACTIVATIONS = {"identity": 0, "relu": 1, "silu": 2, "gelu_tanh": 3}
 SCORES, SOFTMAX, MIX = 1, 2, 4  # stages of attention: calls.h
@@ -65,6 +66,15 @@ def rotate(x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
     return out
 
 
+def copy(to: Tensor, x: Tensor) -> Tensor:
+    """`to`, contiguous, with the values of x: past the caches, as for what is not read soon."""
+    if LIBRARY is None or not usable(to, x) or to.shape != x.shape or x.ndim == 0 or x.stride(-1) != 1:
+        return to.copy_(x)
+    rows = x.view(1, -1) if x.is_contiguous() else x.flatten(0, -2)
+    LIBRARY.cutaway_copy(rows.data_ptr(), len(rows), rows.shape[-1], rows.stride(0), to.data_ptr(), get_num_threads())
+    return to
+
+
 class _AttentionCall(ctypes.Structure):
     """calls.h holds the same struct: change both together."""
 
@@ -82,7 +92,7 @@ def scores(q_BTHK: Tensor, k_BSGK: Tensor, causal: bool, visible_BTS: Tensor | N
     causal: token t attends to positions up to t. visible: bool [B or 1, T, S], or None.
     """
     b, t, h, _ = q_BTHK.shape
-    out = q_BTHK.new_empty(b, h, t, k_BSGK.shape[1])
+    out = empty((b, h, t, k_BSGK.shape[1]), q_BTHK)
     _attention(SCORES, q_BTHK, k_BSGK, None, causal, visible_BTS, scores=out)
     return out
 
@@ -90,7 +100,7 @@ def scores(q_BTHK: Tensor, k_BSGK: Tensor, causal: bool, visible_BTS: Tensor | N
 def softmax(scores_BHTS: Tensor) -> Tensor:
     """Over the last axis; 0 where a score is -inf."""
     assert LIBRARY is not None
-    x, out, width = scores_BHTS.contiguous(), scores_BHTS.new_empty(scores_BHTS.shape), scores_BHTS.shape[-1]
+    x, out, width = scores_BHTS.contiguous(), empty(scores_BHTS.shape, scores_BHTS), scores_BHTS.shape[-1]
     LIBRARY.cutaway_softmax(x.data_ptr(), x.numel() // width, width, out.data_ptr(), get_num_threads())
     return out
 

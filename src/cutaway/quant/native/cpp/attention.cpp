@@ -147,6 +147,21 @@ EXPORT void cutaway_rotate(const float* x, const float* cos, const float* sin, i
     });
 }
 
+// out [rows, width] = x, a row every `stride` floats; of one row each thread copies its part.
+EXPORT void cutaway_copy(const float* x, int64_t rows, int64_t width, int64_t stride, float* out, int32_t threads) {
+    const Kernels& kernels = chosen_kernels();
+    threads = for_work(rows * width, threads);
+    if (rows == 1)
+        return split(width, threads, [&](int64_t from, int64_t to) {
+            kernels.copy(x + from, to - from, out + from);
+            store_fence();
+        });
+    split(rows, threads, [&](int64_t from, int64_t to) {
+        for (int64_t r = from; r < to; ++r) kernels.copy(x + r * stride, width, out + r * width);
+        store_fence();
+    });
+}
+
 // out [rows, width]; x a row every `stride` floats.
 EXPORT void cutaway_activate(int32_t activation, const float* x, int64_t rows, int64_t width, int64_t stride, float* out,
                              int32_t threads) {

@@ -93,12 +93,17 @@ struct Rows {
 };
 
 // out rows R... [count] = factor · a [R..., depth] · b [depth, count], for at most two registers of columns; the sums
-// stay in registers, which the compiler does if it sees each by itself. WHOLE: both registers of b may be read.
+// stay in registers, which the compiler does if it sees each by itself. WHOLE: both registers of b may be read. from:
+// where not 0, the sums up to there stand in out.
 template <bool WHOLE, int... R>
-INLINE void product(Rows a, Rows b, int64_t depth, float factor, float* out, int64_t out_stride, int64_t count,
-                    std::integer_sequence<int, R...>) {
+INLINE void product(Rows a, Rows b, int64_t from, int64_t depth, float factor, float* out, int64_t out_stride,
+                    int64_t count, std::integer_sequence<int, R...>) {
     vf firsts[sizeof...(R)] = {}, seconds[sizeof...(R)] = {};
-    for (int64_t k = 0; k < depth; ++k) {
+    if (from) {
+        (..., (firsts[R] = load_register(out + R * out_stride, count)));
+        (..., (seconds[R] = load_register(out + R * out_stride + LANES, count - LANES)));
+    }
+    for (int64_t k = from; k < depth; ++k) {
         const float* row = b.at + k * b.stride;
         vf first = WHOLE ? load_register(row) : load_register(row, count);
         vf second = WHOLE ? load_register(row + LANES) : load_register(row + LANES, count - LANES);
@@ -119,8 +124,8 @@ INLINE void score_tile(const ManyTokens& o, int64_t token, int64_t start) {
     if (start >= limit_of(o, token + TOKENS - 1)) return;
     float sharpness = 1.0f / sqrtf(float(o.width));
     for (int64_t column = 0; column < PANEL && start + column < o.positions; column += 2 * LANES)
-        product<true>({o.q + token * o.q_stride, o.q_stride}, {o.panels + start * o.width + column, PANEL}, o.width,
-                      sharpness, o.scores + token * o.positions + start + column, o.positions,
+        product<true>({o.q + token * o.q_stride, o.q_stride}, {o.panels + start * o.width + column, PANEL}, 0,
+                      o.width, sharpness, o.scores + token * o.positions + start + column, o.positions,
                       o.positions - start - column, std::make_integer_sequence<int, TOKENS>());
 }
 
@@ -144,22 +149,33 @@ TARGET static void scores_of_many(const ManyTokens& o) {
     for (int64_t t = 0; t < o.tokens; ++t) hide(o, t);
 }
 
+// Positions [from, to) of some tokens' z, added to what stands there unless from is 0.
 template <int TOKENS>
-INLINE void mix_tile(const ManyTokens& o, int64_t token) {
-    const float* first = o.pattern + token * o.positions;
-    int64_t depth = 0, i = 0;
-    for (int t = 0; t < TOKENS; ++t) {
-        int64_t own = without_rest(first + t * o.positions, o.positions, ZEROS);
-        depth = own > depth ? own : depth;
-    }
-    Rows pattern = {first, o.positions};
+INLINE void mix_positions(const ManyTokens& o, int64_t token, int64_t from, int64_t to) {
+    Rows pattern = {o.pattern + token * o.positions, o.positions};
     float* z = o.z + token * o.z_stride;
+    int64_t i = 0;
     for (; i + 2 * LANES <= o.width; i += 2 * LANES)
-        product<true>(pattern, {o.values + i, o.value_stride}, depth, 1.0f, z + i, o.z_stride, 2 * LANES,
+        product<true>(pattern, {o.values + i, o.value_stride}, from, to, 1.0f, z + i, o.z_stride, 2 * LANES,
                       std::make_integer_sequence<int, TOKENS>());
     if (i < o.width)
-        product<false>(pattern, {o.values + i, o.value_stride}, depth, 1.0f, z + i, o.z_stride, o.width - i,
+        product<false>(pattern, {o.values + i, o.value_stride}, from, to, 1.0f, z + i, o.z_stride, o.width - i,
                        std::make_integer_sequence<int, TOKENS>());
+}
+
+// All tokens together as far as each attends, then each by itself: what lies after it may be anything, even NaN.
+template <int TOKENS>
+INLINE void mix_tile(const ManyTokens& o, int64_t token) {
+    int64_t own[TOKENS], common = o.positions;
+    for (int t = 0; t < TOKENS; ++t) {
+        const float* row = o.pattern + (token + t) * o.positions;
+        own[t] = without_rest(row, o.positions, ZEROS);
+        while (own[t] && row[own[t] - 1] == 0) --own[t];
+        common = own[t] < common ? own[t] : common;
+    }
+    mix_positions<TOKENS>(o, token, 0, common);
+    for (int t = 0; t < TOKENS; ++t)
+        if (own[t] > common) mix_positions<1>(o, token + t, common, own[t]);
 }
 
 TARGET static void mix_of_many(const ManyTokens& o) {

@@ -14,6 +14,7 @@
 namespace avx2 {
 
 #define TARGET __attribute__((target("avx2,fma")))
+#define STREAM(p, v) _mm256_stream_ps(p, (__m256)(v))
 #define LANES 8
 #define ROWS 6
 #include "vectors.h"

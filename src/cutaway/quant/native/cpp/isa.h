@@ -138,6 +138,7 @@ struct Kernels {
     float (*mean)(const float* x, int64_t width);
     float (*root_mean_square)(const float* x, int64_t width, float eps);
     void (*norm)(const Row& row);
+    void (*copy)(const float* x, int64_t count, float* out);
     void (*activate)(Activation activation, const float* x, int64_t width, float* out);
     void (*rotate)(const float* x, const float* cos, const float* sin, int64_t pairs, int64_t width, float* out);
     void (*softmax)(const float* scores, int64_t count, float* pattern);
@@ -150,7 +151,7 @@ struct Kernels {
 // Every instruction set's table has the same entries, from its own namespace.
 #define KERNELS_OF(space, name) \
     {name, space::available, space::dots, space::widen, space::quantize, space::expand, space::gather, space::finish, \
-     space::mean, space::root_mean_square, space::norm, space::activate, space::rotate, space::softmax, \
+     space::mean, space::root_mean_square, space::norm, space::copy, space::activate, space::rotate, space::softmax, \
      space::scores_of_one, space::mix_of_one, space::scores_of_many, space::mix_of_many}
 
 extern const Kernels PORTABLE;

@@ -39,6 +39,12 @@ TARGET static void norm(const Row& r) {
     }
 }
 
+TARGET static void copy(const float* x, int64_t count, float* out) {
+    int64_t i = 0;
+    for (; i < count && uintptr_t(out + i) % (LANES * sizeof(float)); ++i) out[i] = x[i];
+    for (; i < count; i += LANES) stream_store(out + i, load_register(x + i, count - i), count - i);
+}
+
 TARGET static void activate(Activation activation, const float* x, int64_t width, float* out) {
     for (int64_t i = 0; i < width; i += LANES)
         store_register(out + i, activated(activation, load_register(x + i, width - i)), width - i);
