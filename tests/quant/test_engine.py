@@ -18,11 +18,14 @@ from torch.utils.hooks import RemovableHandle
 from cutaway.ground.errors import BadArgument
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
-from cutaway.model.tap import Tap, Untapped, untapped
+from cutaway.model.tap import Chain, Tap, Untapped, untapped
 from cutaway.quant import native
 from cutaway.quant.engine import NativeEngine
 from cutaway.quant.linear import Int8Linear
+from cutaway.quant.ops import NativeOps
 from cutaway.text.pieces import Tokens
+from cutaway.trace.generation_recorder import GenerationRecorder
+from cutaway.trace.plan import Row
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
 from tests.tiny import saved
@@ -37,6 +40,16 @@ class OneByOne(Untapped):
 
     def wants(self, *names: str) -> bool:
         return any(name.endswith("mlp.post") for name in names)
+
+
+class MyCache(Cache):
+    """One that counts what is written."""
+
+    calls = 0
+
+    def extend(self, *given: object) -> tuple[torch.Tensor, torch.Tensor]:
+        MyCache.calls += 1
+        return super().extend(*given)  # type: ignore[arg-type]
 
 
 class Passes:
@@ -189,6 +202,14 @@ def another_activation(decoder: Decoder) -> None:
     decoder.blocks[1].mlp.activation = "relu"
 
 
+def other_ops(decoder: Decoder) -> None:
+    class Twice(NativeOps):
+        def root_mean_square(self, x: torch.Tensor, eps: float) -> torch.Tensor:
+            return super().root_mean_square(x, eps) * 2
+
+    decoder.blocks[1].ln2.ops = Twice()
+
+
 def another_mode(decoder: Decoder) -> None:
     decoder.blocks[1].mlp.up.mode = "int8-weight"
 
@@ -214,24 +235,28 @@ def a_block_less(decoder: Decoder) -> None:
 @pytest.mark.parametrize(
     "change",
     [new_norm, new_memory, swapped_tensors, new_layer, new_scale, new_codes_in_place, codes_written, another_epsilon,
-     another_activation, another_mode, a_hook, a_hook_on_a_block, another_forward, a_block_less, a_block_more,
-     another_order, no_angles],
+     another_activation, other_ops, another_mode, a_hook, a_hook_on_a_block, another_forward, a_block_less,
+     a_block_more, another_order, no_angles],
 )  # fmt: skip
 def test_what_is_replaced_between_two_tokens_is_seen(change: Callable[[Decoder], None], tmp_path: Path) -> None:
     decoder = loaded("llama", tmp_path)
-    together, each, without = (Passes(decoder) for _ in range(3))
-    for passes in (together, each, without):
+    each, without, together = (Passes(decoder) for _ in range(3))
+    for passes in (each, without):
         passes.next()
     before = without.next()
+    together.next()
+    assert isinstance(decoder.run_blocks, NativeEngine)
+    plan = decoder.run_blocks.plan
+    assert plan is not None and plan.cache() is together.cache, "else another plan would see any change"
     change(decoder)
-    found, expected = together.next(), each.next(OneByOne())
-    assert torch.equal(found, expected) and not torch.equal(found, before)
+    found = together.next()
+    assert torch.equal(found, each.next(OneByOne())) and not torch.equal(found, before)
 
 
 def test_keys_and_values_may_be_put_in_the_place_of_others(tmp_path: Path) -> None:
     decoder = loaded("llama", tmp_path)
-    together, each = Passes(decoder), Passes(decoder)
-    for passes, tap in ((together, untapped), (each, OneByOne())):
+    each, together = Passes(decoder), Passes(decoder)
+    for passes, tap in ((each, OneByOne()), (together, untapped)):
         passes.next(tap)
         cache = passes.cache
         cache.keys = [keys[[1, 1]] for keys in cache.keys if keys is not None]
@@ -240,6 +265,75 @@ def test_keys_and_values_may_be_put_in_the_place_of_others(tmp_path: Path) -> No
     together.cache.values.pop()
     with pytest.raises(IndexError):
         together.next()
+
+
+class Half(Untapped):
+    """Leaves block 0's result in another dtype, or with fewer rows."""
+
+    def __init__(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.change = change
+
+    def __call__(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        return self.change(value) if name == "blocks.0.resid_post" else value
+
+    def wants(self, *names: str) -> bool:
+        return "blocks.0.resid_post" in names
+
+    changes = wants
+
+
+@pytest.mark.parametrize("change", [lambda x: x.double(), lambda x: x[:1], lambda x: x[..., :8]])
+def test_what_a_block_may_not_read_is_not_read_natively(
+    change: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, passes = counted(monkeypatch), Passes(loaded("llama", tmp_path))
+    passes.next()
+    runs.clear()
+    with pytest.raises((BadArgument, RuntimeError, TypeCheckError)):
+        passes.next(Half(change))
+    assert not runs
+
+
+def test_two_recorders_of_different_blocks_miss_nothing(tmp_path: Path) -> None:
+    decoder = loaded("llama", tmp_path)
+    rows = [Row(f"blocks.{i}.mlp.post", (2, 16, 40), torch.float32) for i in range(2)]
+    taps = [GenerationRecorder([row], 16, torch.device("cpu")) for row in rows]
+    both = GenerationRecorder(rows, 16, torch.device("cpu"))
+    for tap in (Chain(*taps), both):
+        passes = Passes(decoder)
+        for _ in range(3):
+            passes.next(tap)
+    for row, tap in zip(rows, taps, strict=True):
+        assert torch.equal(tap.values[row.site][: tap.filled], both.values[row.site][-tap.filled :]), row.site
+
+
+@pytest.mark.parametrize("own", [MyCache, None])
+def test_a_cache_or_a_pass_of_another_kind_is_not_run_natively(
+    own: type[Cache] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, decoder = counted(monkeypatch), loaded("llama", tmp_path)
+    passes = Passes(decoder)
+    with torch.inference_mode():
+        if own is None:
+            empty = torch.zeros(2, 0, dtype=torch.long)
+            assert decoder(Tokens(empty, empty, empty), passes.cache).shape == (2, 0, 11)
+        else:
+            passes.cache = own(decoder.config.n_layers, 2, 16)
+            decoder(PROMPT, passes.cache)
+            passes.next()
+            assert own.calls == 2 * decoder.config.n_layers
+    assert not runs
+
+
+def test_positions_of_one_text_serve_all(tmp_path: Path) -> None:
+    decoder = loaded("llama", tmp_path)
+    each, together = Passes(decoder), Passes(decoder)
+    ids, mask, positions = torch.tensor([[4], [10]]), torch.ones(2, 1, dtype=torch.long), torch.tensor([[6]])
+    with torch.inference_mode():
+        for passes in (each, together):
+            passes.next()
+        expected = decoder(Tokens(ids, mask, positions), each.cache, OneByOne())
+        assert torch.equal(decoder(Tokens(ids, mask, positions), together.cache), expected)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ class Tap(Protocol):
         ...
 
     def changes(self, *names: str) -> bool:
-        """Whether it may return another value for one of these, or end the pass there."""
+        """Whether it may return another value for one of these, or end the pass there. It then wants them, too."""
         ...
 
     def buffers(self, names: tuple[str, ...]) -> Any:

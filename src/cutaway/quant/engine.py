@@ -13,26 +13,38 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.utils.hooks import RemovableHandle
 
 from cutaway.model.attention_mask import PassInfo
 from cutaway.model.cache import Cache
-from cutaway.model.decoder import MLP, Attention, Block, Norm, run_blocks
+from cutaway.model.decoder import MLP, Attention, Block, Decoder, Norm, run_blocks
 from cutaway.model.tap import Tap
 from cutaway.quant import native
 from cutaway.quant.linear import Int8Linear
+from cutaway.quant.ops import NativeOps, native_ops
 
-# What a native call computes, and the facts that it is given; a subclass may compute something else.
-FACTS = {
-    Block: ("post_norm",),
-    Norm: ("eps", "centered"),
-    Attention: ("heads", "d_head", "layer"),
-    MLP: ("gated", "activation"),
-    Int8Linear: ("mode",),
+# What a native call computes (a subclass may compute something else): the table of its parts, and the facts it reads.
+SUPPORTED = {
+    Block: ("_modules", "post_norm"),
+    Norm: ("_parameters", "eps", "centered", "ops"),
+    Attention: ("_modules", "heads", "d_head", "layer", "ops"),
+    MLP: ("_modules", "gated", "activation", "ops"),
+    Int8Linear: ("_buffers", "mode"),
 }
-FORWARDS = [kind.forward for kind in FACTS]
+FORWARDS = [kind.forward for kind in SUPPORTED]
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 END = object()
 Names = tuple[str, ...]
+
+
+def use_native(decoder: Decoder) -> None:
+    """Give the decoder the native ops, and the engine for one new token, where the library and the weights allow it."""
+    if not native.available or not decoder.embed.token.weight.is_cpu:
+        return
+    decoder.run_blocks = NativeEngine()
+    for module in decoder.modules():
+        if isinstance(module, Norm | Attention | MLP):
+            module.ops = native_ops
 
 
 class NativeEngine:
@@ -48,37 +60,41 @@ class NativeEngine:
         self, blocks: Iterable[nn.Module], resid_BTD: Tensor, info: PassInfo, cache: Cache | None, tap: Tap
     ) -> Tensor:
         """run_blocks, bit for bit."""
-        if resid_BTD.shape[1] > 1 or cache is None or torch.is_grad_enabled() or not native.usable(resid_BTD):
+        one = resid_BTD.shape[1] == 1 and not torch.is_grad_enabled() and native.usable(resid_BTD, *(info.rotary or ()))
+        if not one or type(cache) is not Cache:
             return run_blocks(blocks, resid_BTD, info, cache, tap)
         stack, plan = tuple(blocks), self.plan  # another thread may replace it: this one goes on with what it took
-        if plan is None or not plan.holds(stack, info, cache):
+        if plan is None or not plan.holds(stack, resid_BTD, info, cache):
             plan = self.plan = StackPlan(stack, resid_BTD, info, cache, self._forget)
         return plan.run(resid_BTD.contiguous(), info, cache, tap)
 
     def _forget(self, cache: Any) -> None:
         """A cache is gone: so may its keys and values."""
-        if self.plan is not None and self.plan.cache is cache:
+        plan = self.plan
+        if plan is not None and plan.cache is cache:
             self.plan = None
 
 
 class StackPlan:
     """Blocks prepared for a cache, and the fingerprint that says, once per token, whether they are unchanged.
 
-    Modules, parameters, buffers and the cache's tensors are compared by identity, tensors by address and version too.
+    It looks at as few objects as will do: after a token's weights have passed, none of them lies in a cache any more.
     """
 
     def __init__(
         self, stack: tuple[nn.Module, ...], x_B1D: Tensor, info: PassInfo, cache: Cache, forget: Callable[[Any], None]
     ) -> None:
-        self.cache, self.pairs = ref(cache, forget), _pairs(info)
+        self.cache, self.shape, self.pairs = ref(cache, forget), x_B1D.shape, _pairs(info)
         modules = [module for block in stack for module in block.modules()]
-        self.tables = [vars(module) for module in modules]
-        self.hooks = [table[name] for table in self.tables for name in HOOKS]
-        self.facts = [(table, name) for table, m in zip(self.tables, modules, strict=True) for name in _facts(m)]
-        # views, which show what the tables hold at any time
-        self.views = [table[name].values() for table in self.tables for name in ("_modules", "_parameters", "_buffers")]
-        owned = [part for part in chain.from_iterable(self.views) if isinstance(part, Tensor)]
-        self.tensors, self.versioned = owned, [tensor for tensor in owned if not tensor.is_inference()]
+        known = [(vars(module), SUPPORTED[type(module)]) for module in modules if type(module) in SUPPORTED]
+        self.tables = [table for table, _ in known]
+        self.facts = tuple(zip(*((table, name) for table, names in known for name in names), strict=True)) or ((), ())
+        self.views = [table[parts].values() for table, (parts, *_) in known]  # they show what a table holds at any time
+        self.hooks = [vars(module)[name] for module in modules for name in HOOKS if vars(module)[name]]
+        codes = [module.codes for module in modules if isinstance(module, Int8Linear)]
+        self.written = [tensor for tensor in codes if not tensor.is_inference()]
+        vectors = (part for module in modules if type(module) is Norm for part in (module.weight, module.bias))
+        self.moved = [part for part in (*codes, *vectors, *cache.keys, *cache.values) if isinstance(part, Tensor)]
         self.parts, self.state = list(self._live(stack, cache)), self._state()
         found = [_parts(block, x_B1D, cache) for block in stack]
         like = next((part.shape for part in found if part is not None), None)
@@ -89,32 +105,45 @@ class StackPlan:
         self.names = [tuple(getattr(block, "site", "") + name for name in native.SITES) for block in stack]
         self.names_of: dict[tuple[int, int], Names] = {(0, len(stack)): tuple(chain.from_iterable(self.names))}
 
-    def holds(self, stack: tuple[nn.Module, ...], info: PassInfo, cache: Cache) -> bool:
-        """Whether the blocks and the cache still are what was prepared."""
-        same = cache is self.cache() and _pairs(info) == self.pairs
+    def holds(self, stack: tuple[nn.Module, ...], x_B1D: Tensor, info: PassInfo, cache: Cache) -> bool:
+        """Whether the blocks, the cache and the shape still are what was prepared."""
+        same = cache is self.cache() and x_B1D.shape == self.shape and _pairs(info) == self.pairs
         return same and all(map(is_, self._live(stack, cache), self.parts)) and self._state() == self.state
 
     def run(self, x_B1D: Tensor, info: PassInfo, cache: Cache, tap: Tap) -> Tensor:
         """One native call for each longest run of blocks that it can compute, and the other blocks called."""
-        visible = info.mask.visible_BTS
-        for fused, group in groupby(range(len(self.stack)), self._fused(tap).__getitem__):
-            numbers = list(group)
-            if fused and self.native is not None:
-                first, count = numbers[0], len(numbers)
+        batch = len(x_B1D)
+        rotary = info.rotary and (_rows(info.rotary[0], batch), _rows(info.rotary[1], batch))
+        visible = info.mask.visible_BTS if info.mask.visible_BTS is None else _rows(info.mask.visible_BTS, batch)
+        for first, count, fused in self._runs(tap, cache.length):
+            if fused and self.native is not None and x_B1D.shape == self.shape and native.usable(x_B1D):
                 names = self._names(first, first + count)
                 buffers = tap.buffers(names) if tap.wants(*names) else None
-                x_B1D = self.native(x_B1D, info.rotary, cache.length, visible, buffers, self.index[first], count)
+                x_B1D = self.native(
+                    x_B1D.contiguous(), rotary, cache.length, visible, buffers, self.index[first], count
+                )
             else:
-                for number in numbers:
-                    x_B1D = self.stack[number](x_B1D, info, cache, tap).contiguous()
+                x_B1D = run_blocks(self.stack[first : first + count], x_B1D, info, cache, tap)
         return x_B1D
 
-    def _fused(self, tap: Tap) -> list[bool]:
-        """Which blocks the native calls compute."""
-        if not _needs_each_value(tap, self._names(0, len(self.stack))):
-            return self.supported
-        pairs = zip(self.supported, self.names, strict=True)
-        return [able and not _needs_each_value(tap, names) for able, names in pairs]
+    def _runs(self, tap: Tap, positions: int) -> list[tuple[int, int, bool]]:
+        """Consecutive blocks alike: the first, how many, and whether one native call computes them."""
+        able, end = self.supported, len(self.stack)
+        if not self._native_alone(tap, (0, end), positions):
+            able = [ok and self._native_alone(tap, (i, i + 1), positions) for i, ok in enumerate(self.supported)]
+        groups = [(fused, list(group)) for fused, group in groupby(range(end), able.__getitem__)]
+        runs = [(group[0], len(group), fused) for fused, group in groups]
+        if all(self._native_alone(tap, (first, first + count), positions) for first, count, fused in runs if fused):
+            return runs
+        return [(i, 1, able[i]) for i in range(end)]  # taps that watch a block each have no buffers for several
+
+    def _native_alone(self, tap: Tap, span: tuple[int, int], positions: int) -> bool:
+        """Whether the tap need not be called: it wants no value there, or has buffers for it, of so many positions."""
+        names = self._names(*span)
+        if tap.changes(*names):
+            return False
+        buffers = tap.buffers(names) if tap.wants(*names) else None
+        return not tap.wants(*names) if buffers is None else not 0 < buffers.width < positions
 
     def _names(self, first: int, end: int) -> Names:
         """The same tuple each time, so that a tap need not look at every name again."""
@@ -123,33 +152,32 @@ class StackPlan:
         return self.names_of[first, end]
 
     def _live(self, stack: tuple[nn.Module, ...], cache: Cache) -> Iterator[Any]:
-        return chain(stack, chain.from_iterable(self.views), cache.keys, cache.values, (END,))
+        """What must be the same objects: blocks, tables and facts, modules, parameters and buffers, keys and values."""
+        parts = chain.from_iterable(self.views)
+        return chain(stack, map(dict.get, *self.facts), parts, cache.keys, cache.values, (END,))
 
     def _state(self) -> tuple[Any, ...]:
-        """What identity does not show: facts, hooks, methods put on a module or a class, addresses and versions."""
+        """What identity does not show: a method put on a class, or on a module, which has an attribute more; hooks,
+        each of which takes the next number; codes written in place; tensors whose memory is another."""
         return (
-            [kind.forward for kind in FACTS],
+            [kind.forward for kind in SUPPORTED],
             [len(vars(torch_module)["_global" + name]) for name in HOOKS],
+            RemovableHandle.next_id,
             list(map(len, self.hooks)),
             list(map(len, self.tables)),
-            [table.get(name) for table, name in self.facts],
-            list(map(Tensor.data_ptr, self.tensors)),
-            list(map(attrgetter("_version"), self.versioned)),
+            list(map(attrgetter("_version"), self.written)),
+            list(map(Tensor.data_ptr, self.moved)),
         )
-
-
-def _facts(module: nn.Module) -> tuple[str, ...]:
-    return FACTS.get(type(module), ())
-
-
-def _needs_each_value(tap: Tap, names: Names) -> bool:
-    """Whether it must be called with one of these values."""
-    return tap.changes(*names) or (tap.wants(*names) and tap.buffers(names) is None)
 
 
 def _pairs(info: PassInfo) -> int:
     """How many pairs of a head rotate."""
     return 0 if info.rotary is None else info.rotary[0].shape[-1]
+
+
+def _rows(value: Tensor, batch: int) -> Tensor:
+    """A row for each text, contiguous."""
+    return (value if len(value) == batch else value.expand(batch, *value.shape[1:])).contiguous()
 
 
 def _called(module: nn.Module) -> bool:
@@ -160,7 +188,7 @@ def _called(module: nn.Module) -> bool:
 
 def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts | None:
     """A block as the library computes it; None where it does not know a part, or a part must be called by itself."""
-    if type(block) is not Block or block.post_norm or [kind.forward for kind in FACTS] != FORWARDS:
+    if type(block) is not Block or block.post_norm or [kind.forward for kind in SUPPORTED] != FORWARDS:
         return None
     norms, attn, mlp = (block.ln1, block.ln2), block.attn, block.mlp
     if [*map(type, (*norms, attn, mlp))] != [Norm, Norm, Attention, MLP] or any(map(_called, block.modules())):
@@ -168,6 +196,7 @@ def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts |
     layers = [layer.ready().native for layer in (attn.qkv, attn.out, mlp.up, mlp.down) if type(layer) is Int8Linear]
     ready = [layer for layer in layers if layer is not None]
     known = 0 <= attn.layer < len(cache.keys) and mlp.activation in native.ACTIVATIONS
+    known = known and all(type(part.ops) is NativeOps for part in (*norms, attn, mlp))
     keys_BSGK, values_BSGK = (cache.keys[attn.layer], cache.values[attn.layer]) if known else (None, None)
     if len(ready) < 4 or keys_BSGK is None or values_BSGK is None:
         return None

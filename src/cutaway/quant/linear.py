@@ -148,9 +148,11 @@ class Prepared:
         return linear(x, codes, scale, bias, mode, **more)
 
 
-def _version(tensor: Tensor | None) -> int:
-    """Grows whenever the tensor is written in place; inference tensors have none."""
-    return 0 if tensor is None or tensor.is_inference() else tensor._version
+def _version(tensor: Tensor | None) -> tuple[int, int]:
+    """Another one after a write in place, which inference tensors do not count, or where the memory is another."""
+    if tensor is None or tensor.is_meta:
+        return 0, 0
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
 
 
 class StraightThrough(torch.autograd.Function):

@@ -9,10 +9,8 @@ from functools import partial
 from torch import Tensor
 
 from cutaway.model.attention_mask import AttentionMask
-from cutaway.model.decoder import MLP, Attention, Decoder, Norm
 from cutaway.model.ops import Ops
 from cutaway.quant import native
-from cutaway.quant.engine import NativeEngine
 
 
 class NativeOps(Ops):
@@ -54,13 +52,3 @@ def _activate(name: str, x: Tensor) -> Tensor:
 
 NativeOps.activation = {**Ops.activation, **{name: partial(_activate, name) for name in ("silu", "gelu_tanh")}}
 native_ops = NativeOps()
-
-
-def use_native(decoder: Decoder) -> None:
-    """Give the decoder the native ops, and the engine for one new token, where the library and the weights allow it."""
-    if not native.available or not decoder.embed.token.weight.is_cpu:
-        return
-    decoder.run_blocks = NativeEngine()
-    for module in decoder.modules():
-        if isinstance(module, Norm | Attention | MLP):
-            module.ops = native_ops

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.model.decoder import Decoder
-from cutaway.quant.ops import use_native
+from cutaway.quant.engine import use_native
 from cutaway.weights.checkpoint import Checkpoint
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.match import EMBEDDING, HEAD, Target, match

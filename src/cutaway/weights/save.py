@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from cutaway.ground.errors import BadArgument, BadCheckpoint, NoTokenizer
 from cutaway.model.decoder import Decoder
+from cutaway.quant.engine import use_native
 from cutaway.quant.linear import Int8Linear
-from cutaway.quant.ops import use_native
 from cutaway.text.from_gguf import tokenizer_files_from_gguf
 from cutaway.weights.checkpoint import Checkpoint, read_json
 from cutaway.weights.default_model import MANIFEST as FETCHED

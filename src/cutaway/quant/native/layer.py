@@ -14,7 +14,6 @@ from cutaway.quant.int8 import Mode, check_mode
 from cutaway.quant.native.library import LIBRARY
 from cutaway.quant.native.pages import empty
 
-RESULT = 5  # the slot of a room where the result is kept
 GROUP = 16  # weight rows that the library finishes together
 DIGITS = 3  # bytes of an activation where only the weight is rounded: as many as hold a float32's 24 bits
 MAX_WIDTH = 65536  # wider sums would not fit in 32 bits

@@ -7,7 +7,9 @@ import ctypes
 
 import torch
 from torch import Tensor, get_num_threads
+from torch.autograd import forward_ad
 
+from cutaway.ground.errors import BadArgument
 from cutaway.quant.native.library import LIBRARY
 from cutaway.quant.native.pages import empty
 
@@ -16,8 +18,10 @@ SCORES, SOFTMAX, MIX = 1, 2, 4  # stages of attention: calls.h
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether the library can take these: float32 on the CPU, and no gradient wanted."""
+    """Whether the library can take these: float32 on the CPU, with no derivative wanted, forward or backward."""
     grad = torch.is_grad_enabled()
+    if forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:  # pyright: ignore[reportAttributeAccessIssue]
+        return False
     for t in tensors:  # a plain loop: this runs hundreds of times a token
         if t.dtype is not torch.float32 or not t.is_cpu or (grad and t.requires_grad):
             return False
@@ -68,7 +72,8 @@ def rotate(x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
 
 def copy(to: Tensor, x: Tensor) -> Tensor:
     """`to`, contiguous, with the values of x: past the caches, as for what is not read soon."""
-    if LIBRARY is None or not usable(to, x) or to.shape != x.shape or x.ndim == 0 or x.stride(-1) != 1:
+    fits = to.shape == x.shape and to.is_contiguous() and x.ndim and x.stride(-1) == 1
+    if LIBRARY is None or not fits or not usable(to, x):
         return to.copy_(x)
     rows = x.view(1, -1) if x.is_contiguous() else x.flatten(0, -2)
     LIBRARY.cutaway_copy(rows.data_ptr(), len(rows), rows.shape[-1], rows.stride(0), to.data_ptr(), get_num_threads())
@@ -101,7 +106,7 @@ def softmax(scores_BHTS: Tensor) -> Tensor:
     """Over the last axis; 0 where a score is -inf."""
     assert LIBRARY is not None
     x, out, width = scores_BHTS.contiguous(), empty(scores_BHTS.shape, scores_BHTS), scores_BHTS.shape[-1]
-    LIBRARY.cutaway_softmax(x.data_ptr(), x.numel() // width, width, out.data_ptr(), get_num_threads())
+    LIBRARY.cutaway_softmax(x.data_ptr(), x.shape[:-1].numel(), width, out.data_ptr(), get_num_threads())
     return out
 
 
@@ -137,6 +142,11 @@ def _attention(
     sides = [side if side.stride(-1) == 1 else side.contiguous() for side in (k_BSGK, v_BSGK) if side is not None]
     k, v = sides[0], sides[-1]
     positions, groups = k.shape[1:3]
+    squares = [outs[name] for name in ("scores", "pattern") if name in outs]
+    fits = all(side.shape == (texts, positions, groups, width) for side in sides) and heads % groups == 0
+    if not fits or any(square.shape != (texts, heads, tokens, positions) for square in squares):
+        found = ", ".join(str(list(part.shape)) for part in (q, *sides, *squares))
+        raise BadArgument(f"attention over {found}", "q, k, v and pattern of one pass", "give a value its own shape")
     mask = None if visible_BTS is None else visible_BTS.contiguous()
     call = _AttentionCall(
         q.data_ptr(), k.data_ptr(), v.data_ptr(), None if mask is None else mask.data_ptr(),

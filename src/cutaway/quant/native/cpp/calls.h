@@ -4,7 +4,7 @@
 #include "isa.h"
 
 // Attention over keys and values [texts, positions, groups, width] at any strides but the last.
-// native/attention.py holds the same struct: change both together.
+// native/ops.py holds the same struct: change both together.
 struct AttentionCall {
     const float *q, *keys, *values;  // a token's q every q_token floats, its heads side by side
     const uint8_t* mask;             // bool [texts or 1, tokens, positions], or null

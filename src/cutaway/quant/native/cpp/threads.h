@@ -12,7 +12,7 @@ struct Share {
 // Part `index` of `parts` of `count` things: contiguous, and as even as whole things allow.
 inline Share share(int64_t count, int index, int parts) { return {count * index / parts, count * (index + 1) / parts}; }
 
-// Before another thread may read what was kept (vectors.h: keep): such stores keep no order by themselves.
+// Before another thread may read what stream_store wrote (vectors.h): such stores keep no order by themselves.
 inline void store_fence() {
 #if defined(__x86_64__)
     __builtin_ia32_sfence();
@@ -35,7 +35,7 @@ class Scratch {
     }
 
     template <class T>
-    T* take(int64_t count) {  // 64-byte aligned; room(count) bytes of what was reserved
+    T* take(int64_t count) {  // 64-byte aligned; bytes(count) of what was reserved
         T* place = (T*)(memory_ + used_);
         used_ += bytes<T>(count);
         return place;

@@ -17,8 +17,6 @@ typedef uint16_t vh __attribute__((vector_size(LANES * 2)));
 
 constexpr int PARTS = 16 / LANES;  // of a v16
 
-INLINE v16 all(float x) { return v16{} + x; }
-
 INLINE v16 load(const float* p) {
     v16 v;
     memcpy(&v, p, sizeof v);
