@@ -29,7 +29,7 @@ void one_token_each(const Kernels& kernels, const AttentionCall& c, int stages, 
             if (stages & SCORES) kernels.scores_of_one(one);
             if (stages & SOFTMAX)
                 for (int64_t h = 0; h < c.heads; ++h)
-                    kernels.softmax(one.scores + h * c.row, c.positions, one.pattern + h * c.row);
+                    kernels.softmax(one.scores + h * c.row, c.positions, one.pattern + h * c.row, one.pattern + h * c.row);
             one.stride = c.value_position;
             if (stages & MIX) kernels.mix_of_one(one);
         }
@@ -63,7 +63,8 @@ void chunk(const Kernels& kernels, const AttentionCall& c, int stages, const flo
     if (stages & SCORES) kernels.scores_of_many(many);
     if (stages & SOFTMAX)
         for (int64_t t = 0; t < count; ++t)
-            kernels.softmax(many.scores + t * c.positions, c.positions, pattern + t * c.positions);
+            kernels.softmax(many.scores + t * c.positions, c.positions, pattern + t * c.positions,
+                            pattern + t * c.positions);
     if (stages & MIX) kernels.mix_of_many(many);
 }
 
@@ -113,7 +114,11 @@ EXPORT void cutaway_attention(const AttentionCall* call, int32_t stages, int32_t
 EXPORT void cutaway_softmax(const float* scores, int64_t rows, int64_t width, float* pattern, int32_t threads) {
     const Kernels& kernels = chosen_kernels();
     split(rows, for_work(rows * width, threads), [&](int64_t from, int64_t to) {
-        for (int64_t r = from; r < to; ++r) kernels.softmax(scores + r * width, width, pattern + r * width);
+        thread_local Scratch memory;
+        memory.reserve(Scratch::bytes<float>(width));
+        float* weights = memory.take<float>(width);
+        for (int64_t r = from; r < to; ++r) kernels.softmax(scores + r * width, width, weights, pattern + r * width);
+        store_fence();
     });
 }
 

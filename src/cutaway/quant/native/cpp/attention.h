@@ -61,8 +61,9 @@ INLINE int64_t without_rest(const float* row, int64_t count, const float rest[16
     return count;
 }
 
-// Hidden scores are -infinity. `pattern` may be `scores`. NaN where every position is hidden, or a score is NaN.
-TARGET static void softmax(const float* scores, int64_t count, float* pattern) {
+// Hidden scores are -infinity. NaN where every position is hidden, or a score is NaN. weights: memory for a row; it may be
+// `scores` or `pattern`, which is else written past the caches.
+TARGET static void softmax(const float* scores, int64_t count, float* weights, float* pattern) {
     int64_t end = without_rest(scores, count, HIDDEN);
     vf most = vf{} - INFINITY, total[PARTS] = {};
     for (int64_t s = 0; s < end; s += LANES) {
@@ -76,12 +77,15 @@ TARGET static void softmax(const float* scores, int64_t count, float* pattern) {
             int64_t at = s + p * LANES;
             vf score = load_register(scores + at, end - at, -INFINITY);
             vf weight = score == -INFINITY ? vf{} : exponential(score - largest);
-            store_register(pattern + at, weight, end - at);
+            store_register(weights + at, weight, end - at);
             total[p] = total[p] + weight;
         }
     float inverse = 1.0f / sum(total);
-    for (int64_t s = 0; s < end; s += LANES)
-        store_register(pattern + s, load_register(pattern + s, end - s) * inverse, end - s);
+    for (int64_t s = 0; s < end; s += LANES) {
+        vf weight = load_register(weights + s, end - s) * inverse;
+        if (weights == pattern) store_register(pattern + s, weight, end - s);
+        else stream_store(pattern + s, weight, end - s);
+    }
     float rest = end ? 0.0f : NAN;
     for (int64_t s = end; s < count; ++s) pattern[s] = rest;
 }

@@ -141,7 +141,7 @@ struct Kernels {
     void (*copy)(const float* x, int64_t count, float* out);
     void (*activate)(Activation activation, const float* x, int64_t width, float* out);
     void (*rotate)(const float* x, const float* cos, const float* sin, int64_t pairs, int64_t width, float* out);
-    void (*softmax)(const float* scores, int64_t count, float* pattern);
+    void (*softmax)(const float* scores, int64_t count, float* weights, float* pattern);
     void (*scores_of_one)(const OneToken& o);
     void (*mix_of_one)(const OneToken& o);
     void (*scores_of_many)(const ManyTokens& o);
