@@ -232,12 +232,16 @@ def a_block_less(decoder: Decoder) -> None:
     decoder.blocks[1] = decoder.blocks[0]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [new_norm, new_memory, swapped_tensors, new_layer, new_scale, new_codes_in_place, codes_written, another_epsilon,
-     another_activation, other_ops, another_mode, a_hook, a_hook_on_a_block, another_forward, a_block_less,
-     a_block_more, another_order, no_angles],
-)  # fmt: skip
+AT_ONCE = [
+    new_norm, new_memory, swapped_tensors, new_layer, new_scale, new_codes_in_place, a_hook, a_hook_on_a_block,
+    a_block_less, a_block_more, another_order, no_angles,
+]  # fmt: skip
+FROM_THE_NEXT_TEXT_ON = [
+    codes_written, another_epsilon, another_activation, other_ops, another_mode, another_forward
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", AT_ONCE)
 def test_what_is_replaced_between_two_tokens_is_seen(change: Callable[[Decoder], None], tmp_path: Path) -> None:
     decoder = loaded("llama", tmp_path)
     each, without, together = (Passes(decoder) for _ in range(3))
@@ -251,6 +255,15 @@ def test_what_is_replaced_between_two_tokens_is_seen(change: Callable[[Decoder],
     change(decoder)
     found = together.next()
     assert torch.equal(found, each.next(OneByOne())) and not torch.equal(found, before)
+
+
+@pytest.mark.parametrize("change", [*AT_ONCE, *FROM_THE_NEXT_TEXT_ON])
+def test_what_is_changed_between_two_texts_is_seen(change: Callable[[Decoder], None], tmp_path: Path) -> None:
+    decoder = loaded("llama", tmp_path)
+    before = [Passes(decoder).next() for _ in range(2)][-1]
+    change(decoder)
+    assert torch.equal(Passes(decoder).next(), Passes(decoder).next(OneByOne()))
+    assert not torch.equal(Passes(decoder).next(), before)
 
 
 def test_keys_and_values_may_be_put_in_the_place_of_others(tmp_path: Path) -> None:

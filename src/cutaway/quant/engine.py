@@ -4,9 +4,9 @@ It runs the blocks that `_parts` supports, where no tap changes a value and no h
 what it does not know is slow, never wrong. It does not know how a value is computed.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import accumulate, chain, groupby
-from operator import attrgetter, is_
+from operator import is_
 from typing import Any
 from weakref import ref
 
@@ -22,18 +22,11 @@ from cutaway.model.tap import Tap
 from cutaway.quant import native
 from cutaway.quant.linear import Int8Linear
 from cutaway.quant.ops import NativeOps, native_ops
+from cutaway.quant.versions import CountingTable, version_of
 
-# What a native call computes (a subclass may compute something else): the table of its parts, and the facts it reads.
-SUPPORTED = {
-    Block: ("_modules", "post_norm"),
-    Norm: ("_parameters", "eps", "centered", "ops"),
-    Attention: ("_modules", "heads", "d_head", "layer", "ops"),
-    MLP: ("_modules", "gated", "activation", "ops"),
-    Int8Linear: ("_buffers", "mode"),
-}
-FORWARDS = [kind.forward for kind in SUPPORTED]
+KINDS = (Block, Norm, Attention, MLP, Int8Linear)  # what a native call computes; a subclass may compute something else
+FORWARDS = [kind.forward for kind in KINDS]
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-END = object()
 Names = tuple[str, ...]
 
 
@@ -63,9 +56,9 @@ class NativeEngine:
         one = resid_BTD.shape[1] == 1 and not torch.is_grad_enabled() and native.usable(resid_BTD, *(info.rotary or ()))
         if not one or type(cache) is not Cache:
             return run_blocks(blocks, resid_BTD, info, cache, tap)
-        stack, plan = tuple(blocks), self.plan  # another thread may replace it: this one goes on with what it took
-        if plan is None or not plan.holds(stack, resid_BTD, info, cache):
-            plan = self.plan = StackPlan(stack, resid_BTD, info, cache, self._forget)
+        plan = self.plan  # another thread may replace it: this one goes on with what it took
+        if plan is None or not plan.holds(blocks, resid_BTD, info, cache):
+            plan = self.plan = StackPlan(blocks, resid_BTD, info, cache, self._forget)
         return plan.run(resid_BTD.contiguous(), info, cache, tap)
 
     def _forget(self, cache: Any) -> None:
@@ -78,37 +71,39 @@ class NativeEngine:
 class StackPlan:
     """Blocks prepared for a cache, and the fingerprint that says, once per token, whether they are unchanged.
 
-    It looks at as few objects as will do: after a token's weights have passed, none of them lies in a cache any more.
+    It looks at few objects: after a token's weights have passed, none of them lies in a cache any more. A part that is
+    replaced is seen at the next token: a module, parameter, buffer or hook, keys and values, memory under a gain. Facts
+    (`eps`, `activation`), methods put on a module, and codes written in place are seen from the next text on.
     """
 
     def __init__(
-        self, stack: tuple[nn.Module, ...], x_B1D: Tensor, info: PassInfo, cache: Cache, forget: Callable[[Any], None]
+        self, blocks: Iterable[nn.Module], x_B1D: Tensor, info: PassInfo, cache: Cache, forget: Callable[[Any], None]
     ) -> None:
+        self.blocks, self.stack = blocks, tuple(blocks)
         self.cache, self.shape, self.pairs = ref(cache, forget), x_B1D.shape, _pairs(info)
-        modules = [module for block in stack for module in block.modules()]
-        known = [(vars(module), SUPPORTED[type(module)]) for module in modules if type(module) in SUPPORTED]
-        self.tables = [table for table, _ in known]
-        self.facts = tuple(zip(*((table, name) for table, names in known for name in names), strict=True)) or ((), ())
-        self.views = [table[parts].values() for table, (parts, *_) in known]  # they show what a table holds at any time
+        modules = [module for block in self.stack for module in block.modules()]
+        listed = [blocks] if isinstance(blocks, nn.Module) else []
+        self.version = version_of([*listed, *modules])  # before what is looked at: another thread may be changing it
         self.hooks = [vars(module)[name] for module in modules for name in HOOKS if vars(module)[name]]
-        codes = [module.codes for module in modules if isinstance(module, Int8Linear)]
-        self.written = [tensor for tensor in codes if not tensor.is_inference()]
         vectors = (part for module in modules if type(module) is Norm for part in (module.weight, module.bias))
-        self.moved = [part for part in (*codes, *vectors, *cache.keys, *cache.values) if isinstance(part, Tensor)]
-        self.parts, self.state = list(self._live(stack, cache)), self._state()
+        self.vectors = [part for part in vectors if isinstance(part, Tensor)]
+        self.slots = [*cache.keys, *cache.values]
+        self.state, stack = self._state(), self.stack
         found = [_parts(block, x_B1D, cache) for block in stack]
         like = next((part.shape for part in found if part is not None), None)
         ready = [part for part in found if part is not None and part.shape == like]
-        self.stack, self.supported = stack, [part is not None and part.shape == like for part in found]
+        self.supported = [part is not None and part.shape == like for part in found]
         self.index = [0, *accumulate(self.supported)]  # of each block among those that are ready
         self.native = native.NativeBlocks(ready, self.pairs) if ready else None
         self.names = [tuple(getattr(block, "site", "") + name for name in native.SITES) for block in stack]
         self.names_of: dict[tuple[int, int], Names] = {(0, len(stack)): tuple(chain.from_iterable(self.names))}
 
-    def holds(self, stack: tuple[nn.Module, ...], x_B1D: Tensor, info: PassInfo, cache: Cache) -> bool:
+    def holds(self, blocks: Iterable[nn.Module], x_B1D: Tensor, info: PassInfo, cache: Cache) -> bool:
         """Whether the blocks, the cache and the shape still are what was prepared."""
-        same = cache is self.cache() and x_B1D.shape == self.shape and _pairs(info) == self.pairs
-        return same and all(map(is_, self._live(stack, cache), self.parts)) and self._state() == self.state
+        same = blocks is self.blocks and cache is self.cache() and CountingTable.changes == self.version
+        same = same and x_B1D.shape == self.shape and _pairs(info) == self.pairs and self._state() == self.state
+        slots = [*cache.keys, *cache.values] if same else []
+        return len(slots) == len(self.slots) and all(map(is_, slots, self.slots))
 
     def run(self, x_B1D: Tensor, info: PassInfo, cache: Cache, tap: Tap) -> Tensor:
         """One native call for each longest run of blocks that it can compute, and the other blocks called."""
@@ -151,22 +146,14 @@ class StackPlan:
             self.names_of[first, end] = tuple(chain.from_iterable(self.names[first:end]))
         return self.names_of[first, end]
 
-    def _live(self, stack: tuple[nn.Module, ...], cache: Cache) -> Iterator[Any]:
-        """What must be the same objects: blocks, tables and facts, modules, parameters and buffers, keys and values."""
-        parts = chain.from_iterable(self.views)
-        return chain(stack, map(dict.get, *self.facts), parts, cache.keys, cache.values, (END,))
-
     def _state(self) -> tuple[Any, ...]:
-        """What identity does not show: a method put on a class, or on a module, which has an attribute more; hooks,
-        each of which takes the next number; codes written in place; tensors whose memory is another."""
+        """What no table shows: methods put on a class; hooks, each of which takes the next number; moved gains."""
         return (
-            [kind.forward for kind in SUPPORTED],
+            [kind.forward for kind in KINDS],
             [len(vars(torch_module)["_global" + name]) for name in HOOKS],
             RemovableHandle.next_id,
             list(map(len, self.hooks)),
-            list(map(len, self.tables)),
-            list(map(attrgetter("_version"), self.written)),
-            list(map(Tensor.data_ptr, self.moved)),
+            list(map(Tensor.data_ptr, self.vectors)),
         )
 
 
@@ -188,7 +175,7 @@ def _called(module: nn.Module) -> bool:
 
 def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts | None:
     """A block as the library computes it; None where it does not know a part, or a part must be called by itself."""
-    if type(block) is not Block or block.post_norm or [kind.forward for kind in SUPPORTED] != FORWARDS:
+    if type(block) is not Block or block.post_norm or [kind.forward for kind in KINDS] != FORWARDS:
         return None
     norms, attn, mlp = (block.ln1, block.ln2), block.attn, block.mlp
     if [*map(type, (*norms, attn, mlp))] != [Norm, Norm, Attention, MLP] or any(map(_called, block.modules())):

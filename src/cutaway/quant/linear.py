@@ -95,6 +95,7 @@ class Int8Linear(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._prepared = None  # loading writes into the buffers
+        self.codes = self.codes  # for what counts replaced parts (versions.py)
 
     def __getstate__(self) -> dict[str, Any]:
         self._prepared = None  # no pointer survives; and torch moves to shared memory what it hands to a process
