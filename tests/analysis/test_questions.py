@@ -118,7 +118,7 @@ def test_head_scores_on_patterns_made_by_hand(model: Decoder):
     assert scores["first"][2].eq(1).all() and scores["entropy"][0].abs().max() < 1e-6
     rows = torch.arange(2, t + 1, dtype=torch.float32).log()
     torch.testing.assert_close(scores["entropy"][1, 0], rows.mean())
-    duplicate = torch.tensor([0, 0, 1 / 4, 1 / 5, 1 / 6]).mean()  # places 3, 4, 5 have one earlier twin
+    duplicate = torch.tensor([0, 0, 1 / 4, 1 / 5, 1 / 6]).mean()  # positions 3, 4, 5 have one earlier twin
     torch.testing.assert_close(scores["duplicate"][1, 0], duplicate)
     assert score_heads(of_patterns(blocks, [[5, 2, 9, 5, 2, 8]], model)).by_name.keys() == scores.keys() - {"induction"}
 
@@ -170,20 +170,20 @@ def test_a_sweep_equals_one_at_a_time_patching(model: Decoder, what: str, direct
     )  # fmt: skip
     given, ran = (CLEAN, CORRUPT) if direction == "denoise" else (CORRUPT, CLEAN)
     source = run(model, given)
-    for place in torch.ones(found.values.shape).nonzero().tolist():
-        layer = block if block is not None else place[0]
+    for index in torch.ones(found.values.shape).nonzero().tolist():
+        layer = block if block is not None else index[0]
         where = {
-            "heads": {"head": place[1]}, "patterns": {"head": place[1]},
-            "head-positions": {"head": place[0], "position": place[1]},
-        }.get(what, {"position": place[1]})  # fmt: skip
+            "heads": {"head": index[1]}, "patterns": {"head": index[1]},
+            "head-positions": {"head": index[0], "position": index[1]},
+        }.get(what, {"position": index[1]})  # fmt: skip
         edit = Edit.patch(f"blocks.{layer}.{patching.SITES[what]}", source, **where)
         with pytest.warns(UserWarning) if _changes_nothing(model, edit, ran) else _silence():
             logits = run(model, ran, "logits", edits=[edit])["logits"][:, -1]
-        assert float(found.values[tuple(place)]) == pytest.approx(float(METRIC(logits)[0]), abs=1e-9), place
+        assert float(found.values[tuple(index)]) == pytest.approx(float(METRIC(logits)[0]), abs=1e-9), index
     of = {"clean": CLEAN, "corrupt": CORRUPT}
     for name, tokens in of.items():
         assert getattr(found, name) == pytest.approx(float(METRIC(run(model, tokens, "logits")["logits"][:, -1])[0]))
-    if what == "resid":  # the whole stream at the first block and the place that differs is the whole text
+    if what == "resid":  # the stream at the first block and the differing position carries the whole text
         assert float(found.scores[0, 2]) == pytest.approx(1.0)
 
 

@@ -1,4 +1,4 @@
-"""`cutaway quantize` and `cutaway check-files`: what is written and said, and every bad input in one sentence."""
+"""`cutaway quantize` and `cutaway check-files`: what is written and printed, and every bad input in one sentence."""
 
 import errno
 import json
@@ -32,8 +32,8 @@ def test_the_modes_are_those_of_the_arithmetic():
 @pytest.mark.parametrize("keep", [[], ["lm_head", "blocks.1.mlp.up"]])
 def test_what_is_written_is_said(cutaway: Run, tiny_folder: Path, tmp_path: Path, mode: str, keep: list[str]):
     out = tmp_path / "some" / "out"
-    kept = [word for name in keep for word in ("--keep", name)]
-    done = cutaway("quantize", tiny_folder, out, "--mode", mode, *kept, "--json")
+    options = [word for name in keep for word in ("--keep", name)]
+    done = cutaway("quantize", tiny_folder, out, "--mode", mode, *options, "--json")
     data = json.loads(done.out)
     assert (data["folder"], data["mode"]) == (str(out), mode)
     assert data["bytes"] == sum(file.stat().st_size for file in out.iterdir())

@@ -1,4 +1,4 @@
-"""Situations that people report of a model and its texts: where a text begins, where it ends, and who says so."""
+"""Situations that people report of a model and its texts: where a text begins and ends, and which file decides."""
 
 import json
 import pickle

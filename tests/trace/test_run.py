@@ -20,8 +20,8 @@ def test_chosen_positions_are_those_of_the_whole_trace(lm: LM):
         rows = whole[name].transpose(1, time)
         for row in range(2):
             first, length = int(tokens.mask[row].argmax()), int(tokens.lengths[row])
-            for place, position in enumerate((1, length - 1)):
-                assert torch.equal(value.transpose(1, time)[row, place], rows[row, first + position]), name
+            for index, position in enumerate((1, length - 1)):
+                assert torch.equal(value.transpose(1, time)[row, index], rows[row, first + position]), name
     assert some.positions == (1, -1)
     with pytest.raises(BadArgument, match="position 9 of text"):
         lm.trace(tokens, positions=9)

@@ -1,4 +1,4 @@
-"""The default model: kept once as the wheel's own GGUF, whole or not at all; every way to fail is one sentence."""
+"""The default model: stored once as the wheel's own GGUF, complete or not at all; every way to fail is one sentence."""
 
 import errno
 import hashlib
@@ -99,7 +99,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 
 
 def older(cache: Path) -> Path:
-    """What the versions before kept: a folder in Hugging Face's format, its matrices rounded to float16."""
+    """What earlier versions stored: a folder in Hugging Face's format, its matrices rounded to float16."""
     folder = cache / "Tiny"
     folder.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
@@ -353,4 +353,4 @@ def test_the_real_one_is_fetched_whole(cache: Path) -> None:
     assert len(gguf.tensors) == 272 and "tokenizer.chat_template" in gguf.metadata
     assert (file.parent / "LICENSE").read_text().lstrip().startswith("Apache License")
     assert steps[0] == "downloading SmolLM2-135M-Instruct" and steps[-1] == "unpacking SmolLM2-135M-Instruct"
-    shutil.rmtree(file.parent)  # 98 MB that pytest would keep
+    shutil.rmtree(file.parent)  # 98 MB that pytest would leave

@@ -140,7 +140,7 @@ def test_a_pickle_of_a_new_model_knows_its_files(model: Path):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_pickle_holds_each_weight_once(way: str, model: Path):
-    """Layers share one memory, or one mapped file: a pickle of a part of it would take all of it along."""
+    """Layers share one storage, or one mapped file: a pickle of one view would hold all of it."""
     decoder = opened(model, way).decoder
     memory = {value.data_ptr(): value.nbytes for value in decoder.state_dict().values()}
     assert len(pickle.dumps(decoder)) < 1.1 * sum(memory.values()) + 50_000
@@ -213,7 +213,7 @@ def test_a_model_whose_memory_torch_moves_to_share_it_is_the_same(way: str, mode
 
 
 def test_a_copied_layer_still_counts_its_changes(model: Path):
-    """What a prepared pass relies on is seen to change in a copy, too."""
+    """A prepared pass detects a change of its weights in a copy, too."""
     copied = copy.deepcopy(opened(model, "int8"))
     copied.logits(TEXTS)
     layer = copied.decoder.blocks[0].mlp.down
