@@ -245,24 +245,24 @@ def test_a_direction_is_the_mean_difference_and_acts_at_every_step(tmp_path: Pat
 
 
 def test_gradients_against_finite_differences(model: Decoder):
-    site, step = "blocks.1.resid_pre", 1e-6
+    site, epsilon = "blocks.1.resid_pre", 1e-6
     by_position = gradient_times_input(model, CLEAN, METRIC)
     trace = run(model, CLEAN)
     for position in range(5):  # d metric / d scale of the embedding at that position, at scale 1
         name = "embed.projected" if model.config.projected else "embed.token"
-        ends = [METRIC(run(model, CLEAN, "logits", edits=[Edit.scale(name, 1 + sign * step, position=position)])
+        ends = [METRIC(run(model, CLEAN, "logits", edits=[Edit.scale(name, 1 + sign * epsilon, position=position)])
                 ["logits"][:, -1])[0] for sign in (1, -1)]  # fmt: skip
-        assert float(by_position[position]) == pytest.approx(float((ends[0] - ends[1]) / (2 * step)), abs=1e-5)
+        assert float(by_position[position]) == pytest.approx(float((ends[0] - ends[1]) / (2 * epsilon)), abs=1e-5)
     estimate = attribution_patching(model, CLEAN, CORRUPT, METRIC, [site])[site]
     gap = trace[site] - run(model, CORRUPT, site)[site]
     for position in range(5):
-        push = step * gap[0, position]
+        push = epsilon * gap[0, position]
         if gap[0, position].abs().max() < 1e-12:  # before the texts part
             assert abs(float(estimate[position])) < 1e-10
             continue
         ends = [METRIC(run(model, CORRUPT, "logits", edits=[Edit.add(site, sign * push, position=position)])
                 ["logits"][:, -1])[0] for sign in (1, -1)]  # fmt: skip
-        assert float(estimate[position]) == pytest.approx(float((ends[0] - ends[1]) / (2 * step)), abs=1e-4)
+        assert float(estimate[position]) == pytest.approx(float((ends[0] - ends[1]) / (2 * epsilon)), abs=1e-4)
 
 
 @pytest.mark.real

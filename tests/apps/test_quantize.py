@@ -140,14 +140,14 @@ def test_a_destination_that_cannot_be_written(cutaway: Run, tiny_folder: Path, t
     refused(cutaway("quantize", tiny_folder, tmp_path / "file" / "out"), "file", "to be allowed to read or write there")
 
 
-@pytest.mark.parametrize("step", ["write_safetensors", "_write_small_files", "sha256"])
+@pytest.mark.parametrize("stage", ["write_safetensors", "_write_small_files", "sha256"])
 def test_a_full_disk_leaves_nothing_behind(
-    cutaway: Run, tiny_folder: Path, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+    cutaway: Run, tiny_folder: Path, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
 ):
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "out"))
 
-    monkeypatch.setattr(save, step, full)
+    monkeypatch.setattr(save, stage, full)
     refused(cutaway("quantize", tiny_folder, tmp_path / "out"), "a full disk", "space to write", "free some space")
     assert list(tmp_path.iterdir()) == []
 

@@ -276,12 +276,12 @@ def test_a_model_of_the_hub_is_fetched_once_and_silently(
         "pytorch_model.bin": b"x",
         "README.md": b"x",
     }
-    seen: list[tuple[int, int, str]] = []
-    folder = resolve("some/model", progress=lambda *step: seen.append(step))
+    calls: list[tuple[int, int, str]] = []
+    folder = resolve("some/model", progress=lambda *call: calls.append(call))
     assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert (folder / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
     assert sorted(hub.asked) == ["config.json", "model.safetensors"]
-    assert seen[-1] == (5000, 5000, "downloading some/model")  # config.json came first, unasked for its size
+    assert calls[-1] == (5000, 5000, "downloading some/model")  # config.json came first, unasked for its size
     assert capfd.readouterr() == ("", "")
     point_at(monkeypatch, "http://127.0.0.1:9")
     assert resolve("some/model") == folder

@@ -1,6 +1,6 @@
 """The inside of an 8-bit layer: codes, scales, outliers and what they cost, from the layer and a recorded input.
 
-Every part is a formula of quant/int8.py; together they are the layer's own output. It does not know how the input was
+Every part is a formula of quant/int8.py; their sum is the layer's own output. It does not know how the input was
 recorded, nor which backend computes the layer.
 """
 
@@ -26,14 +26,14 @@ class Output:
     """One number of a layer's result, decomposed.
 
     value = inlier + outlier + bias, and inlier = product · weight_scale · activation_scale / 127². "int8-weight" has
-    no activation codes; its inlier is the whole product in float.
+    no activation codes; its inlier is the full product in float.
     """
 
     weight_codes: Int8[Tensor, "K"]
     weight_scale: float
     activation_codes: Int8[Tensor, "K"] | None
     activation_scale: float | None
-    product: int | None  # the sum of code · code: a whole number
+    product: int | None  # the sum of code · code, an integer
     outlier_columns: tuple[int, ...]  # of this token
     inlier: float
     outlier: float
@@ -73,7 +73,7 @@ class Explained:
 
     @cached_property
     def inlier_part(self) -> Float[Tensor, "... N"]:
-        """What the codes give: whole numbers, then the scales."""
+        """The codes' exact integer products, times the scales."""
         if self.activation_codes is None or self.activation_scale is None:
             return self.x.float() @ self.dequantized.T
         product_MN = exact_product(self.activation_codes.flatten(0, -2), self.weight_codes)

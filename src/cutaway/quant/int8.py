@@ -1,7 +1,7 @@
 """LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339), to be read: every formula once, in plain torch.
 
 The slow, obvious reference that the kernels are held to. It does not know layers, files, or which product runs.
-M tokens, N outputs, K inputs: x_MK @ w_NK.T. A code is a whole number from -127 to 127; a value is code x scale / 127.
+M tokens, N outputs, K inputs: x_MK @ w_NK.T. A code is an integer from -127 to 127; a value is code x scale / 127.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def quantize_activation(
 
     pooled: as bitsandbytes does it. The row is rounded to float16, and a column with an outlier in any row is one
     in all rows; the scale is still the largest |x| of a row's own values below the threshold.
-    A row that holds NaN or infinity has scale NaN, so that its whole result is NaN.
+    A row that holds NaN or infinity has scale NaN, so that all its results are NaN.
     """
     read_MK = x_MK.half().float() if pooled else x_MK.float()
     outlier_MK = read_MK.abs() >= threshold
@@ -64,7 +64,7 @@ def quantize_activation(
 
 
 def exact_product(codes_MK: Tensor, codes_NK: Tensor) -> Tensor:
-    """Whole numbers times whole numbers: exact in float64, and rounded once, to the result's float32."""
+    """Integers times integers: exact in float64, and rounded once, to the result's float32."""
     return (codes_MK.double() @ codes_NK.double().T).float()
 
 
@@ -76,7 +76,7 @@ def linear(
     mode: Mode = "int8",
     product: Product = exact_product,
 ) -> Tensor:
-    """The layer: x [..., K] → [..., N] in x's dtype, computed in float32 around exact whole numbers.
+    """The layer: x [..., K] → [..., N] in x's dtype, computed in float32 around exact integer products.
 
     "int8": outliers per token, so a row's result never depends on the other rows. "int8-pooled": outlier columns
     pooled over the call. "int8-weight": only the weight is quantized. product: what multiplies the codes. In every mode
