@@ -71,7 +71,7 @@ def test_a_broken_model_fails(tmp_path: Path, name: str, break_it: Callable[[LM]
     theirs = {
         f"{what} = transformers' in {dtype}" for what in ("every block", "logits") for dtype in ("float32", "float64")
     }
-    assert theirs <= failed  # and by whoever wrote the model
+    assert theirs <= failed  # and by the model's author
     assert "FAILS" in str(certificate) and "claims fail" in str(certificate)
 
 

@@ -118,7 +118,7 @@ def test_head_scores_on_patterns_made_by_hand(model: Decoder):
     assert scores["first"][2].eq(1).all() and scores["entropy"][0].abs().max() < 1e-6
     rows = torch.arange(2, t + 1, dtype=torch.float32).log()
     torch.testing.assert_close(scores["entropy"][1, 0], rows.mean())
-    duplicate = torch.tensor([0, 0, 1 / 4, 1 / 5, 1 / 6]).mean()  # places 3, 4, 5 have one earlier twin
+    duplicate = torch.tensor([0, 0, 1 / 4, 1 / 5, 1 / 6]).mean()  # positions 3, 4, 5 have one earlier twin
     torch.testing.assert_close(scores["duplicate"][1, 0], duplicate)
     assert score_heads(of_patterns(blocks, [[5, 2, 9, 5, 2, 8]], model)).by_name.keys() == scores.keys() - {"induction"}
 
@@ -170,20 +170,20 @@ def test_a_sweep_equals_one_at_a_time_patching(model: Decoder, what: str, direct
     )  # fmt: skip
     given, ran = (CLEAN, CORRUPT) if direction == "denoise" else (CORRUPT, CLEAN)
     source = run(model, given)
-    for place in torch.ones(found.values.shape).nonzero().tolist():
-        layer = block if block is not None else place[0]
+    for index in torch.ones(found.values.shape).nonzero().tolist():
+        layer = block if block is not None else index[0]
         where = {
-            "heads": {"head": place[1]}, "patterns": {"head": place[1]},
-            "head-positions": {"head": place[0], "position": place[1]},
-        }.get(what, {"position": place[1]})  # fmt: skip
+            "heads": {"head": index[1]}, "patterns": {"head": index[1]},
+            "head-positions": {"head": index[0], "position": index[1]},
+        }.get(what, {"position": index[1]})  # fmt: skip
         edit = Edit.patch(f"blocks.{layer}.{patching.SITES[what]}", source, **where)
         with pytest.warns(UserWarning) if _changes_nothing(model, edit, ran) else _silence():
             logits = run(model, ran, "logits", edits=[edit])["logits"][:, -1]
-        assert float(found.values[tuple(place)]) == pytest.approx(float(METRIC(logits)[0]), abs=1e-9), place
+        assert float(found.values[tuple(index)]) == pytest.approx(float(METRIC(logits)[0]), abs=1e-9), index
     of = {"clean": CLEAN, "corrupt": CORRUPT}
     for name, tokens in of.items():
         assert getattr(found, name) == pytest.approx(float(METRIC(run(model, tokens, "logits")["logits"][:, -1])[0]))
-    if what == "resid":  # the whole stream at the first block and the place that differs is the whole text
+    if what == "resid":  # the stream at the first block and the differing position carries the whole text
         assert float(found.scores[0, 2]) == pytest.approx(1.0)
 
 
@@ -245,24 +245,24 @@ def test_a_direction_is_the_mean_difference_and_acts_at_every_step(tmp_path: Pat
 
 
 def test_gradients_against_finite_differences(model: Decoder):
-    site, step = "blocks.1.resid_pre", 1e-6
+    site, epsilon = "blocks.1.resid_pre", 1e-6
     by_position = gradient_times_input(model, CLEAN, METRIC)
     trace = run(model, CLEAN)
     for position in range(5):  # d metric / d scale of the embedding at that position, at scale 1
         name = "embed.projected" if model.config.projected else "embed.token"
-        ends = [METRIC(run(model, CLEAN, "logits", edits=[Edit.scale(name, 1 + sign * step, position=position)])
+        ends = [METRIC(run(model, CLEAN, "logits", edits=[Edit.scale(name, 1 + sign * epsilon, position=position)])
                 ["logits"][:, -1])[0] for sign in (1, -1)]  # fmt: skip
-        assert float(by_position[position]) == pytest.approx(float((ends[0] - ends[1]) / (2 * step)), abs=1e-5)
+        assert float(by_position[position]) == pytest.approx(float((ends[0] - ends[1]) / (2 * epsilon)), abs=1e-5)
     estimate = attribution_patching(model, CLEAN, CORRUPT, METRIC, [site])[site]
     gap = trace[site] - run(model, CORRUPT, site)[site]
     for position in range(5):
-        push = step * gap[0, position]
+        push = epsilon * gap[0, position]
         if gap[0, position].abs().max() < 1e-12:  # before the texts part
             assert abs(float(estimate[position])) < 1e-10
             continue
         ends = [METRIC(run(model, CORRUPT, "logits", edits=[Edit.add(site, sign * push, position=position)])
                 ["logits"][:, -1])[0] for sign in (1, -1)]  # fmt: skip
-        assert float(estimate[position]) == pytest.approx(float((ends[0] - ends[1]) / (2 * step)), abs=1e-4)
+        assert float(estimate[position]) == pytest.approx(float((ends[0] - ends[1]) / (2 * epsilon)), abs=1e-4)
 
 
 @pytest.mark.real

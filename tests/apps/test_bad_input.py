@@ -240,7 +240,7 @@ def put_part_in_cache(cache: Path, name: str) -> None:
 
 @pytest.mark.parametrize("switch", [True, False])
 def test_a_half_download_in_the_hubs_cache(cutaway: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, switch: bool):
-    """Case f21: not listed as one that runs, and what is missing is said."""
+    """Case f21: not listed as one that runs, and the missing file is named."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", switch)
     put_part_in_cache(tmp_path, "org/half")
@@ -258,7 +258,7 @@ def test_a_half_download_in_the_hubs_cache(cutaway: Run, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def silent_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A hub that takes the connection and never answers, and an empty cache."""
+    """A hub that accepts the connection and never answers, and an empty cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(hub, "TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -1,4 +1,4 @@
-"""`cutaway quantize` and `cutaway check-files`: what is written and said, and every bad input in one sentence."""
+"""`cutaway quantize` and `cutaway check-files`: what is written and printed, and every bad input in one sentence."""
 
 import errno
 import json
@@ -32,8 +32,8 @@ def test_the_modes_are_those_of_the_arithmetic():
 @pytest.mark.parametrize("keep", [[], ["lm_head", "blocks.1.mlp.up"]])
 def test_what_is_written_is_said(cutaway: Run, tiny_folder: Path, tmp_path: Path, mode: str, keep: list[str]):
     out = tmp_path / "some" / "out"
-    kept = [word for name in keep for word in ("--keep", name)]
-    done = cutaway("quantize", tiny_folder, out, "--mode", mode, *kept, "--json")
+    options = [word for name in keep for word in ("--keep", name)]
+    done = cutaway("quantize", tiny_folder, out, "--mode", mode, *options, "--json")
     data = json.loads(done.out)
     assert (data["folder"], data["mode"]) == (str(out), mode)
     assert data["bytes"] == sum(file.stat().st_size for file in out.iterdir())
@@ -140,14 +140,14 @@ def test_a_destination_that_cannot_be_written(cutaway: Run, tiny_folder: Path, t
     refused(cutaway("quantize", tiny_folder, tmp_path / "file" / "out"), "file", "to be allowed to read or write there")
 
 
-@pytest.mark.parametrize("step", ["write_safetensors", "_write_small_files", "sha256"])
+@pytest.mark.parametrize("stage", ["write_safetensors", "_write_small_files", "sha256"])
 def test_a_full_disk_leaves_nothing_behind(
-    cutaway: Run, tiny_folder: Path, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+    cutaway: Run, tiny_folder: Path, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
 ):
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "out"))
 
-    monkeypatch.setattr(save, step, full)
+    monkeypatch.setattr(save, stage, full)
     refused(cutaway("quantize", tiny_folder, tmp_path / "out"), "a full disk", "space to write", "free some space")
     assert list(tmp_path.iterdir()) == []
 

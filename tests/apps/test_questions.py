@@ -95,7 +95,7 @@ def test_steer_writes_a_recipe_that_generate_takes(cutaway: Run, tiny_folder: Pa
         (["attribute", TEXT, "--by", "colour"], "by='colour'"),
         (["heads", "--length", "99999"], "length=99999"),
         (["heads", ""], "an empty text"),
-        (["patch", "the cat sat", "the", "--answer", "a"], "tokens; expected two texts of as many tokens"),
+        (["patch", "the cat sat", "the", "--answer", "a"], "tokens; expected two texts of the same length"),
         (["patch", TEXT, TEXT, "--answer", "a"], "the measure is the same"),
         (["patch", TEXT, TEXT, "--answer", "a", "--what", "all"], "what='all'"),
         (["steer", TEXT, "--toward", "a", "--toward", "b", "--away", "c"], "2 texts toward and 1 away"),

@@ -9,8 +9,8 @@ def test_the_tour_shows_every_stage_and_the_text(cutaway, tiny_folder: Path):
     assert done.code == 0, done.err
     titles = ["Tokens", "The model", "The embedding", "The positions", "Inside block 0: head 0",
               "The residual stream", "The logits", "The draw, and the text"]  # fmt: skip
-    places = [done.out.index(f" {number} ") and done.out.index(title) for number, title in enumerate(titles, 1)]
-    assert places == sorted(places)
+    offsets = [done.out.index(f" {number} ") and done.out.index(title) for number, title in enumerate(titles, 1)]
+    assert offsets == sorted(offsets)
     assert max(map(len, done.out.splitlines())) <= 80
     assert "the cat sat" in done.out
 

@@ -19,7 +19,7 @@ def widest(text: str) -> int:
     return max(map(len, text.splitlines()))
 
 
-def test_help_lists_the_verbs_in_the_order_of_the_river(cutaway: Run):
+def test_help_lists_the_verbs_in_the_order_of_the_data_flow(cutaway: Run):
     done = cutaway("--help")
     commands = done.out[done.out.index("Commands:") :].splitlines()[1:]
     assert done.code == 0 and [line.split()[0] for line in commands] == list(VERBS)
@@ -146,7 +146,7 @@ def test_models_of_the_hubs_cache(cutaway: Run, tiny_folder: Path, monkeypatch: 
 def test_models_with_one_name(cutaway: Run, tiny_folder: Path):
     data = json.loads(cutaway("models", "--model", tiny_folder, "--json").out)
     assert data["models"][0]["family"] == "llama" and data["models"][0]["folder"] == str(tiny_folder)
-    assert cutaway("models", "--model", "nobody/nothing").code == 2  # and no network is asked
+    assert cutaway("models", "--model", "nobody/nothing").code == 2  # without the network
 
 
 def _point_caches_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

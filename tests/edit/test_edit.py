@@ -17,7 +17,7 @@ from cutaway.trace.trace import Trace
 from tests.explain.by_formula import FAMILIES, TOKENS, after
 from tests.tiny import decoder
 
-ROW, PLACE = 1, 2  # the text and the position that are edited; a real one in the middle
+ROW, POSITION = 1, 2  # the text and the position that are edited; no padding, in the middle
 OTHER = Tokens.from_ids([[6, 2, 8, 8, 5, 1]])
 
 
@@ -32,12 +32,12 @@ def plain(model: Decoder) -> Trace:
 
 
 def at(shape: str) -> tuple:
-    """Where the place is in a value: of scores and pattern, all it sees."""
-    return (ROW, slice(None), PLACE, slice(0, PLACE + 1)) if shape == "B H T S" else (ROW, PLACE)
+    """The edited elements of a value: of scores and pattern, all sources up to the position."""
+    return (ROW, slice(None), POSITION, slice(0, POSITION + 1)) if shape == "B H T S" else (ROW, POSITION)
 
 
 def check(model: Decoder, plain: Trace, site: str, edit: Edit, by_hand: Callable[[Tensor], Tensor]) -> None:
-    """The edited pass against the formulas, started from the value that by_hand makes at the place."""
+    """The edited pass against the formulas, started from the value that by_hand gives for the edited elements."""
     shape = all_sites(model.config)[site].shape
     changed = plain[site].clone()
     changed[at(shape)] = by_hand(plain[site][at(shape)])
@@ -68,7 +68,7 @@ def test_the_list_of_sites_is_whole(model: Decoder):
 def test_every_operation_equals_the_formulas(model: Decoder, plain: Trace, site: str):
     if site not in plain:
         pytest.skip("this model has no such value")
-    where = {"text": ROW, "position": PLACE}
+    where = {"text": ROW, "position": POSITION}
     shape = all_sites(model.config)[site].shape
     here = plain[site][at(shape)]
     wanted = here * 0.5 + 0.25
@@ -117,7 +117,7 @@ def test_a_head_a_neuron_a_source_and_a_block_are_found(model: Decoder, plain: T
     assert zeros == [True, False, True]
 
 
-def test_a_value_of_several_places_is_laid_out_by_axis(model: Decoder, plain: Trace):
+def test_a_value_of_several_indexes_broadcasts_by_axis(model: Decoder, plain: Trace):
     value = torch.arange(2 * 2 * plain["blocks.1.attn.z"].shape[-1], dtype=torch.float64).reshape(2, 2, -1)
     edit = Edit.set("blocks.1.attn.z", value, head=(3, 1), position=(4, 0), text=0)
     z = one(model, edit, "blocks.1.attn.z")

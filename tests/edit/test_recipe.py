@@ -1,4 +1,4 @@
-"""Recipes: written and read back bit for bit, refused for another architecture, and kept away from functions."""
+"""Recipes: written and read back bit for bit, refused for another architecture, and without functions."""
 
 import json
 import math

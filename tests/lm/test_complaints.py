@@ -105,7 +105,7 @@ def test_a_second_load_leaks_the_first(tmp_path: Path):
     first = ref(lm.decoder)
     lm = load(tmp_path, device="cpu")
     gc.collect()
-    assert first() is None and trace["logits"] is not None  # a trace outlives its model and does not keep it
+    assert first() is None and trace["logits"] is not None  # a trace outlives its model and holds no reference to it
 
 
 def test_caching_everything_takes_far_more_than_it_would_need(lm: LM):

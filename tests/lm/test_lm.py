@@ -1,4 +1,4 @@
-"""The front door: what every kind of argument means, what comes back, and what is refused."""
+"""The public interface: what every kind of argument means, what comes back, and what is refused."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Situations that people report of a model and its texts: where a text begins, where it ends, and who says so."""
+"""Situations that people report of a model and its texts: where a text begins and ends, and which file decides."""
 
 import json
 import pickle
@@ -249,9 +249,9 @@ def test_a_pad_token_that_also_begins_texts(tmp_path: Path):
 def test_what_was_said_of_the_files_is_kept_in_8_bits(tmp_path: Path, cutaway: Run):  # noqa: F811
     a_gpt2(tmp_path / "model", len(tokenizer(tmp_path / "model")))
     set_config(tmp_path / "model", unsloth_fixed=True)
-    done = cutaway("quantize", tmp_path / "model", tmp_path / "kept")
+    done = cutaway("quantize", tmp_path / "model", tmp_path / "saved")
     assert done.code == 0 and done.err.count("unsloth_fixed=True") == 1
-    lm = load(tmp_path / "kept", device="cpu")
+    lm = load(tmp_path / "saved", device="cpu")
     assert lm.notes == ["config.json also says unsloth_fixed=True, which gpt2 does not read"]
 
 

@@ -24,7 +24,7 @@ def test_a_product_depends_on_the_distance_alone():
     q, k = noise(1, 1, 1, 8).double(), noise(1, 1, 1, 8, seed=1).double()
 
     def product(at: int, other: int) -> torch.Tensor:
-        ends = (rotate(x, rotary(torch.tensor([[place]]), x.dtype)) for x, place in ((q, at), (k, other)))
+        ends = (rotate(x, rotary(torch.tensor([[position]]), x.dtype)) for x, position in ((q, at), (k, other)))
         return torch.mul(*ends).sum()
 
     torch.testing.assert_close(product(7, 3), product(57, 53))

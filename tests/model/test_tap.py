@@ -16,10 +16,10 @@ class Doubling(Untapped):
 
 class Keeping(Untapped):
     def __init__(self) -> None:
-        self.kept: list[float] = []
+        self.recorded: list[float] = []
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
-        self.kept.append(float(value))
+        self.recorded.append(float(value))
         return value
 
     def wants(self, *names: str) -> bool:
@@ -30,7 +30,7 @@ def test_left_to_right():
     before, after = Keeping(), Keeping()
     chain = Chain(before, Doubling(), after)
     assert float(chain("logits", torch.tensor(3.0))) == 6
-    assert (before.kept, after.kept) == ([3], [6])
+    assert (before.recorded, after.recorded) == ([3], [6])
     assert chain.wants("embed.token", "logits") and not chain.wants("embed.token")
     assert chain.changes("logits") and not chain.changes("embed.token")
     assert not untapped.wants("logits") and not untapped.changes("logits")

@@ -39,9 +39,9 @@ def as_on_the_hub(folder: Path) -> Path:
     """The folder of facebook/opt-1.3b with random weights: one pytorch_model.bin in float16, and no tokenizer.json."""
     random = torch.randn(1 << 22, generator=torch.Generator().manual_seed(0)).mul_(0.02).half()
     state: dict[str, torch.Tensor] = {}
-    for place, (name, shape) in enumerate(names_and_shapes().items()):
+    for i, (name, shape) in enumerate(names_and_shapes().items()):
         count = torch.Size(shape).numel()
-        values = random.roll(7919 * place).repeat(-(-count // len(random)))[:count].view(shape).clone()
+        values = random.roll(7919 * i).repeat(-(-count // len(random)))[:count].view(shape).clone()
         state[name] = values + 1 if name.endswith("norm.weight") else values
     state["lm_head.weight"] = state["model.decoder.embed_tokens.weight"]  # tied: the same bytes under two names
     folder.mkdir()

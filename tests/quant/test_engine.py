@@ -105,7 +105,7 @@ def test_the_longest_runs_of_blocks_are_one_call_each(
             raise AssertionError("asked for buffers of a value that it changes")
 
     hook, down = list[RemovableHandle](), decoder.blocks[1].mlp.down
-    steps: list[tuple[Tap, Callable[[], object], list[tuple[int, int]]]] = [
+    changes: list[tuple[Tap, Callable[[], object], list[tuple[int, int]]]] = [
         (untapped, lambda: None, [(0, layers)]),
         (Watches(), lambda: None, [(0, 1), (2, 2)]),
         (Changes(), lambda: None, [(0, 1), (2, 2)]),
@@ -114,7 +114,7 @@ def test_the_longest_runs_of_blocks_are_one_call_each(
         (untapped, lambda: hook.append(register_module_forward_hook(lambda *_: None)), []),
         (untapped, lambda: hook[1].remove(), [(0, layers)]),
     ]  # fmt: skip
-    for tap, change, expected in steps:
+    for tap, change, expected in changes:
         change()
         runs.clear()
         passes.next(tap)
@@ -127,7 +127,7 @@ def test_a_token_takes_three_python_frames_at_most(tmp_path: Path, monkeypatch: 
     passes.next()
 
     class Call:
-        """In the place of the library's function: who called it."""
+        """Instead of the library's function: records its caller."""
 
         def __call__(self, *args: object) -> None:
             frame = sys._getframe(1)

@@ -1,4 +1,4 @@
-"""Explained layers: every part recomputed from the definition, and all parts together the layer's own output."""
+"""Explained layers: every part recomputed from the definition, and their sum the layer's own output."""
 
 import pytest
 import torch
@@ -13,14 +13,14 @@ from tests.quant.helpers import relative
 from tests.tiny import noise
 
 MODES = ["int8", "int8-pooled", "int8-weight"]
-BATCH, PLACES, K, N = 2, 5, 77, 50
+BATCH, POSITIONS, K, N = 2, 5, 77, 50
 
 
 def made(mode: str, bias: bool = True) -> tuple[Int8Linear, Tensor, Tensor]:
     """A layer, its original weight, and an input with outliers in two columns."""
     full = nn.Linear(K, N, bias=bias).requires_grad_(False)
     full.weight.data = noise(N, K)
-    x = noise(BATCH, PLACES, K, seed=5)
+    x = noise(BATCH, POSITIONS, K, seed=5)
     x[0, 1, 7], x[1, 3, 70], x[1, 4, 7] = 9.0, -31.0, -6.0
     return Int8Linear.from_linear(full, mode), full.weight, x  # type: ignore[arg-type]
 
@@ -32,7 +32,7 @@ def test_the_parts_are_the_layers_own_output(mode: str, bias: bool, dtype: torch
     layer, _, x = made(mode, bias)
     x = x.to(dtype)
     told = explain(layer, x)
-    assert told.result.dtype == dtype and told.result.shape == (BATCH, PLACES, N)
+    assert told.result.dtype == dtype and told.result.shape == (BATCH, POSITIONS, N)
     own = layer(x)
     assert relative(told.result, own) < (1e-6 if dtype == torch.float32 else 2**-8)
     parts = told.inlier_part.double() + told.outlier_part.double() + (0 if layer.bias is None else layer.bias.double())

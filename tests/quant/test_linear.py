@@ -1,4 +1,4 @@
-"""Int8Linear: a Linear in 8 bits, whoever computes it, with gradients, and quiet about nothing."""
+"""Int8Linear: a Linear in 8 bits, by every backend, with gradients, and with no silent failure."""
 
 import copy
 import mmap
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cutaway.ground.errors import BadArgument, NotFinite
-from cutaway.quant import engines, native
+from cutaway.quant import native, products
 from cutaway.quant.int8 import exact_product, linear, quantize_activation
 from cutaway.quant.linear import Int8Linear
 from tests.quant.helpers import relative
@@ -24,12 +24,12 @@ ENGINES = ["native", "onednn", "float64"]
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "native" and not native.available:
         pytest.skip(f"no native library ({native.MISSING})")
-    if request.param == "onednn" and not engines.onednn_is_exact():
+    if request.param == "onednn" and not products.onednn_is_exact():
         pytest.skip("oneDNN would saturate on this processor")
     if request.param != "native":
         monkeypatch.setattr(native, "available", False)
     if request.param == "float64":
-        monkeypatch.setattr(engines, "onednn_is_exact", lambda: False)
+        monkeypatch.setattr(products, "onednn_is_exact", lambda: False)
     return request.param
 
 
@@ -154,4 +154,4 @@ def test_the_gpus_product_is_padded_to_what_it_needs(m: int, n: int, k: int, mon
     monkeypatch.setattr(torch, "_int_mm", int_mm)
     codes_MK = quantize_activation(noise(m, k))[0]
     codes_NK = layer(n, k)[0]
-    assert torch.equal(engines.cuda_product(codes_MK, codes_NK), exact_product(codes_MK, codes_NK))
+    assert torch.equal(products.cuda_product(codes_MK, codes_NK), exact_product(codes_MK, codes_NK))

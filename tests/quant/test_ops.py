@@ -56,8 +56,8 @@ def test_means(isa: str, width: int, rows: int) -> None:
 def test_rotate(isa: str, width: int, pairs: int, b: int, t: int, shared: bool) -> None:
     angle = noise(1 if shared else b, t, 1, pairs)
     x = noise(b, t, 12 * width).unflatten(-1, (-1, width)).split((6, 3, 3), 2)[1]  # a view, as packed q, k, v give
-    turned = same(isa, "rotate", x, (angle.cos(), angle.sin()))
-    assert torch.equal(turned, torch_ops.rotate(x, (angle.cos(), angle.sin()))), "elementwise: torch's own bits"
+    rotated = same(isa, "rotate", x, (angle.cos(), angle.sin()))
+    assert torch.equal(rotated, torch_ops.rotate(x, (angle.cos(), angle.sin()))), "elementwise: torch's own bits"
 
 
 @each_isa

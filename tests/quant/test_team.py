@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library
 
 @pytest.fixture(params=["int8", "int8-pooled", "int8-weight"])
 def decoder(request: pytest.FixtureRequest, tmp_path: Path) -> Decoder:
-    """Wide enough that a second thread takes its part of each product."""
+    """Wide enough that a second thread computes part of each product."""
     build(llama(hidden_size=256, intermediate_size=512), scale=0.1).save_pretrained(tmp_path)
     checkpoint = open_checkpoint(tmp_path)
     return load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize=request.param)

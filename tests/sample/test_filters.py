@@ -50,7 +50,7 @@ def same(mine: torch.Tensor, theirs: torch.Tensor) -> None:
 @pytest.mark.parametrize(("rows", "width", "kind"), CASES)
 def test_each_filter_is_transformers_own(rows: int, width: int, kind: str) -> None:
     x = logits(rows, width, kind)
-    kept = x.clone()
+    before = x.clone()
     for value in (0.1, 0.7, 3.0):
         same(filters.temperature(x, value), TemperatureLogitsWarper(value)(None, x))
     for k in (1, 2, 3, 50, 5000):
@@ -59,7 +59,7 @@ def test_each_filter_is_transformers_own(rows: int, width: int, kind: str) -> No
         same_but_for_ties(filters.top_p(x, p), TopPLogitsWarper(p)(None, x), x)
     for p in (0.0, 0.01, 0.5, 1.0):
         same(filters.min_p(x, p), MinPLogitsWarper(p)(None, x))
-    same(x, kept)  # nothing was written in place
+    same(x, before)  # nothing was written in place
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.3, 4.0])
@@ -78,7 +78,7 @@ def test_repetition_penalty_leaves_padding_alone_on_either_side() -> None:
         filters.repetition_penalty(x, ids, mask, 2.0),
         torch.tensor([[1.0, 2.0, -6.0, 4.0], [1.0, 2.0, -3.0, 2.0]]),
     )
-    # A pad id that is also in the text counts once, for its real place.
+    # A pad id that is also in the text counts once, for its real occurrence.
     same(
         filters.repetition_penalty(x[:1], torch.tensor([[0, 0, 0]]), torch.tensor([[0, 0, 1]]), 2.0),
         torch.tensor([[0.5, 2.0, -3.0, 4.0]]),

@@ -1,4 +1,4 @@
-"""The loop: what ends a text, what a batch does to its rows, what the decoder is asked, what cannot be a token."""
+"""The loop: what ends a text, how a batch treats its rows, the decoder's inputs, and logits without a token."""
 
 import math
 from typing import Any
@@ -34,7 +34,7 @@ def test_one_token_a_step_from_the_cache() -> None:
     steps = run(decoder, batch([1, 2]), max_new_tokens=4)
     assert ids(steps) == [[3, 4, 5, 6]]
     assert [call[0] for call in decoder.calls] == [[1, 2], [1, 1], [1, 1], [1, 1]]  # the last token is not read
-    assert decoder.calls[0][1].tolist() == [1]  # prefill unembeds one place only
+    assert decoder.calls[0][1].tolist() == [1]  # prefill unembeds the last position only
     assert [call[2].tolist() for call in decoder.calls[1:]] == [[[2]], [[3]], [[4]]]
     assert [step.index for step in steps] == [0, 1, 2, 3]
     assert [step.ended for step in steps] == [(None,)] * 3 + [("length",)]
@@ -197,7 +197,7 @@ def test_a_tap_on_the_end_of_the_pass_gets_every_place(site: str) -> None:
     unembedded: list[list[int]] = []
     decoder.unembed.register_forward_hook(lambda module, given, out: unembedded.append(list(out.shape[:2])))
     run(decoder, tokens, max_new_tokens=3, tap=Watcher("blocks.0.attn.z"))
-    assert unembedded == [[2, 1], [2, 1], [2, 1]], "only the last place, where nobody watches the others"
+    assert unembedded == [[2, 1], [2, 1], [2, 1]], "only the last position, where no tap records the others"
 
 
 def test_a_cache_of_one_s_own_is_used_and_the_one_made_is_just_large_enough(monkeypatch) -> None:

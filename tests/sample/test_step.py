@@ -1,4 +1,4 @@
-"""A step looked at again: its stages, its candidates, its table, its data; and the stop strings' tail."""
+"""A step: its stages, its candidates, its table, its data; and the stop strings' tail."""
 
 import json
 import unicodedata

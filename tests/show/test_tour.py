@@ -102,7 +102,7 @@ def test_the_positions_are_the_models_own(lm: LM):
         torch.testing.assert_close(torch.tensor([row["first"] for row in stage["rows"]]), value[:, :24])
         return
     fastest = [row["degrees"][0] for row in stage["rows"]]
-    assert fastest == pytest.approx([(place * 180 / torch.pi) % 360 for place in range(len(fastest))], abs=1e-2)
+    assert fastest == pytest.approx([(position * 180 / torch.pi) % 360 for position in range(len(fastest))], abs=1e-2)
     assert stage["tokens_per_turn"][0] == pytest.approx(2 * torch.pi)
 
 
@@ -129,10 +129,10 @@ def fits_80_columns(stages: list[Stage]) -> None:
         assert all(cell_len(line) <= 80 for line in plain(draw(stage)).splitlines()), stage.title
 
 
-@pytest.mark.parametrize(("place", "message"), [({"block": 3}, "--block 3"), ({"head": -1}, "--head -1")])
-def test_a_place_that_is_not_there_is_refused(lm: LM, place: dict[str, int], message: str):
+@pytest.mark.parametrize(("where", "message"), [({"block": 3}, "--block 3"), ({"head": -1}, "--head -1")])
+def test_a_block_or_head_out_of_range_is_refused(lm: LM, where: dict[str, int], message: str):
     with pytest.raises(BadArgument, match=f"{message}; expected 0 to"):
-        tour_of(lm, **place)
+        tour_of(lm, **where)
 
 
 def test_folder_is_left_as_it_was(lm: LM):

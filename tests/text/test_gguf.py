@@ -127,8 +127,8 @@ def sentencepiece_ids(metadata: dict[str, Any], text: str) -> list[int]:
         pairs = [(scores[id_of[a + b]], -n) for n, (a, b) in enumerate(itertools.pairwise(pieces)) if a + b in id_of]
         if not pairs:
             break
-        place = -max(pairs)[1]
-        pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
+        i = -max(pairs)[1]
+        pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
     raw = [[piece] if piece in id_of else [f"<0x{byte:02X}>" for byte in piece.encode()] for piece in pieces]
     return [1, *(id_of[piece] for group in raw for piece in group)]
 

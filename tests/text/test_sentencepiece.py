@@ -233,10 +233,10 @@ def test_word_models_are_refused_by_name(tmp_path: Path) -> None:
         Tokenizer.from_folder(folder_of(tmp_path, data, LLAMA))
 
 
-@pytest.mark.parametrize("kept", [0, 1, 100, 2000])
-def test_a_file_cut_in_two_is_refused(llama_bytes: bytes, tmp_path: Path, kept: int) -> None:
+@pytest.mark.parametrize("length", [0, 1, 100, 2000])
+def test_a_file_cut_in_two_is_refused(llama_bytes: bytes, tmp_path: Path, length: int) -> None:
     with pytest.raises(NoTokenizer, match=r"tokenizer\.model"):
-        Tokenizer.from_folder(folder_of(tmp_path, llama_bytes[:kept], LLAMA))
+        Tokenizer.from_folder(folder_of(tmp_path, llama_bytes[:length], LLAMA))
 
 
 def test_a_piece_under_two_ids_is_refused(llama_bytes: bytes) -> None:
@@ -245,10 +245,10 @@ def test_a_piece_under_two_ids_is_refused(llama_bytes: bytes) -> None:
         read_sentencepiece(first + llama_bytes)
 
 
-@given(place=st.integers(0, 3000), byte=st.integers(0, 255))
+@given(offset=st.integers(0, 3000), byte=st.integers(0, 255))
 @settings(max_examples=100, deadline=None)
-def test_a_byte_that_changed_is_read_or_is_a_value_error(llama_bytes: bytes, place: int, byte: int) -> None:
-    changed = llama_bytes[:place] + bytes([byte]) + llama_bytes[place + 1 :]
+def test_a_byte_that_changed_is_read_or_is_a_value_error(llama_bytes: bytes, offset: int, byte: int) -> None:
+    changed = llama_bytes[:offset] + bytes([byte]) + llama_bytes[offset + 1 :]
     try:
         assert read_sentencepiece(changed).pieces
     except ValueError as error:

@@ -99,7 +99,7 @@ def test_a_byte_level_text_comes_back_and_its_spans_cover_it(trained: Tokenizer,
     assert tokens.pieces is not None
     assert trained.decode(tokens.ids[0].tolist()) == text
     assert b"".join(p.bytes for p in tokens.pieces[0]) == text.encode()
-    covered = {place for p in tokens.pieces[0] if p.span for place in range(*p.span)}
+    covered = {offset for p in tokens.pieces[0] if p.span for offset in range(*p.span)}
     assert covered == set(range(len(text)))
     for p in tokens.pieces[0]:
         assert p.span is not None

@@ -46,7 +46,7 @@ def test_the_recorded_values_are_those_of_one_uncached_pass(lm: LM, padding: str
 
 
 def test_in_8_bits_too(int8: LM):
-    # a value at the border between two codes may fall on either side; a step of a code is 1/127 of a row's largest
+    # a value at the border between two codes may fall on either side; codes differ by 1/127 of a row's largest
     check_against_one_pass(int8, 0.05)
 
 

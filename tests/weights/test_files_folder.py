@@ -1,4 +1,4 @@
-"""open_folder: which of a folder's files are taken, and what is said when they are not all there."""
+"""open_folder: which of a folder's files are read, and the message when some are missing."""
 
 import json
 import warnings

@@ -68,8 +68,8 @@ def test_a_gpt2_has_its_matrices_in_by_out_again(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=11, n_embd=32, n_layer=2, n_head=4, n_positions=16)).eval()
     state = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
-    turned = re.compile(r".*\.c_(attn|proj|fc)\.weight")
-    ggml = as_gguf(state, GPT2_NAMES, lambda name, t: t.T if turned.fullmatch(name) else t)
+    transposed = re.compile(r".*\.c_(attn|proj|fc)\.weight")
+    ggml = as_gguf(state, GPT2_NAMES, lambda name, t: t.T if transposed.fullmatch(name) else t)
     config, tensors = hugging_face_view(open_gguf(write(tmp_path / "m.gguf", "gpt2", GPT2, ggml)))
     assert set(tensors) == set(state)
     for name, expected in state.items():

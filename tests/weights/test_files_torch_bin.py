@@ -1,4 +1,4 @@
-"""pytorch_model.bin: tensors come back as they were saved; a pickle that asks to run code is never run."""
+"""pytorch_model.bin: tensors come back as they were saved; a pickle with code is never run."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ STATE = {
     "w": W,
     "tied": W,
     "part": W[2:4],
-    "turned": W.T,
+    "transposed": W.T,
     "strided": W[:, ::2],
     "half": W.half(),
     "bf16": W.bfloat16(),
@@ -43,7 +43,7 @@ def saved(path: Path, state: object, legacy: bool = False) -> Path:
 
 
 def compressed(path: Path) -> Path:
-    """The same checkpoint packed again by some zip tool, so that its bytes are no longer in place."""
+    """The same checkpoint packed again by some zip tool, so that its bytes are no longer where torch put them."""
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -96,7 +96,7 @@ def test_llama_3_8b_instruct(tmp_path: Path) -> None:
     tokens = lm.checkpoint.gguf_metadata["tokenizer.ggml.tokens"]  # type: ignore[index]
     assert ids(lm, "the the") == [128_000, tokens.index("the"), tokens.index("Ġthe")]  # BOS, which the rule implies
     assert [p.text for p in lm.tokenize("1234").pieces[0]] == ["<|begin_of_text|>", "1", "2", "3", "4"]  # type: ignore[index]
-    assert lm.eos_ids == {128_001, 128_009}  # the file names the turn's end alone
+    assert lm.eos_ids == {128_001, 128_009}  # the file names only the end of a chat turn
     assert lm.notes == [] and "says that it stores F16; read exactly" in str(lm)
     assert lm.config.rope is not None
     assert (lm.config.rope.theta, lm.config.rope.kind) == (500_000.0, "default")

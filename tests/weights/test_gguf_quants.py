@@ -148,7 +148,7 @@ def same_model_twice(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def in_order(name: str, rows: torch.Tensor) -> torch.Tensor:
-    """Rows of q and k as Hugging Face has them: what llama.cpp made neighbours is half a head apart."""
+    """Rows of q and k as Hugging Face has them: pairs that llama.cpp interleaves are half a head apart."""
     if ".q_proj." not in name and ".k_proj." not in name:
         return rows
     return rows.view(-1, 32, 2, rows.shape[-1]).transpose(1, 2).reshape(rows.shape)

@@ -1,4 +1,4 @@
-"""Split GGUF files: parts as the gguf package writes them, opened together or refused; what a merge leaves."""
+"""Split GGUF files: parts as the gguf package writes them, opened as one model or refused; what a merge leaves."""
 
 import json
 import shutil
@@ -79,10 +79,10 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("there", [0, 1, 2])
 def test_a_folder_with_some_parts_names_those_that_are_missing(tmp_path: Path, there: int) -> None:
     files = parts(tmp_path)
-    kept = [file for number, file in enumerate(files) if number % 3 == there]
-    for file in set(files) - set(kept):
+    present = [file for number, file in enumerate(files) if number % 3 == there]
+    for file in set(files) - set(present):
         file.unlink()
-    with pytest.raises(BadCheckpoint, match=rf"found {len(kept)} of the {len(files)} parts of a split GGUF file"):
+    with pytest.raises(BadCheckpoint, match=rf"found {len(present)} of the {len(files)} parts of a split GGUF file"):
         cutaway.load(tmp_path, quantize=None)
 
 

@@ -48,7 +48,7 @@ def test_a_local_folder_or_gguf_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "here" / "gpt2").mkdir()  # called like a model of the hub: the folder wins
     assert resolve("gpt2") == Path("gpt2")
     assert resolve(str(tmp_path)) == tmp_path
-    for name in ("m.gguf", "M.GGUF", "sha256-1234"):  # the last: as Ollama keeps them
+    for name in ("m.gguf", "M.GGUF", "sha256-1234"):  # the last: as Ollama stores them
         (tmp_path / name).write_bytes(b"GGUF")
         assert resolve(str(tmp_path / name)) == tmp_path / name
 
@@ -208,7 +208,7 @@ def test_weights_are_chosen_in_one_format() -> None:
 
 
 class FakeHub(BaseHTTPRequestHandler):
-    """As much of the hub as a download asks for, on this machine."""
+    """As much of the hub as a download needs, on this machine."""
 
     files: dict[str, bytes] = {}  # noqa: RUF012
     asked: list[str] = []  # noqa: RUF012
@@ -276,12 +276,12 @@ def test_a_model_of_the_hub_is_fetched_once_and_silently(
         "pytorch_model.bin": b"x",
         "README.md": b"x",
     }
-    seen: list[tuple[int, int, str]] = []
-    folder = resolve("some/model", progress=lambda *step: seen.append(step))
+    calls: list[tuple[int, int, str]] = []
+    folder = resolve("some/model", progress=lambda *call: calls.append(call))
     assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert (folder / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
     assert sorted(hub.asked) == ["config.json", "model.safetensors"]
-    assert seen[-1] == (5000, 5000, "downloading some/model")  # config.json came first, unasked for its size
+    assert calls[-1] == (5000, 5000, "downloading some/model")  # config.json came first, unasked for its size
     assert capfd.readouterr() == ("", "")
     point_at(monkeypatch, "http://127.0.0.1:9")
     assert resolve("some/model") == folder
@@ -333,7 +333,7 @@ def refused() -> tuple[socket.socket | None, int]:
 
 
 def silent() -> tuple[socket.socket | None, int]:
-    """A server that takes the call and never answers."""
+    """A server that accepts the connection and never answers."""
     server = socket.create_server(("127.0.0.1", 0))
     return server, server.getsockname()[1]
 

@@ -123,10 +123,10 @@ def test_a_saved_model_keeps_the_head_that_its_files_had(tmp_path: Path):
     folder, theirs = saved("llama-tied", tmp_path / "model")
     random = torch.randn(theirs.get_output_embeddings().weight.shape)
     change(folder, lambda state: state | {"lm_head.weight": random})
-    quantize(folder, tmp_path / "kept")
-    kept = load(tmp_path / "kept", device="cpu")
-    assert torch.equal(kept.logits(IDS), load(folder, device="cpu").logits(IDS))
-    assert not kept.config.tied_head and kept.check(TWO).passed
+    quantize(folder, tmp_path / "saved")
+    eight_bit = load(tmp_path / "saved", device="cpu")
+    assert torch.equal(eight_bit.logits(IDS), load(folder, device="cpu").logits(IDS))
+    assert not eight_bit.config.tied_head and eight_bit.check(TWO).passed
 
 
 def test_a_table_and_a_head_that_only_round_alike_are_two(tmp_path: Path):

@@ -296,7 +296,7 @@ def test_other_weights_come_before_a_gguf(good: Path) -> None:
 
 # --- quantized by others --------------------------------------------------------------------------------------------
 
-PUBLISHED = {  # quantization_config of config.json files as published, what is said of them
+PUBLISHED = {  # quantization_config of config.json files as published, and their message
     "TheBloke/Llama-2-7B-AWQ": (
         {"quant_method": "awq", "zero_point": True, "group_size": 128, "bits": 4, "version": "gemm"},
         "AWQ, 4 bits a weight",

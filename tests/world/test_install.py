@@ -1,4 +1,4 @@
-"""What an install is made of, and what is said of a native library that is missing, another one's, or damaged."""
+"""What an install holds, and the message on a native library that is missing, another version's, or damaged."""
 
 import re
 import shutil

@@ -150,7 +150,7 @@ def test_a_pickle_of_a_new_model_knows_its_files(model: Path):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_pickle_holds_each_weight_once(way: str, model: Path):
-    """Layers share one memory, or one mapped file: a pickle of a part of it would take all of it along."""
+    """Layers share one storage, or one mapped file: a pickle of one view would hold all of it."""
     decoder = opened(model, way).decoder
     memory = {value.data_ptr(): value.nbytes for value in decoder.state_dict().values()}
     assert len(pickle.dumps(decoder)) < 1.1 * sum(memory.values()) + 50_000

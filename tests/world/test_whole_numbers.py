@@ -110,8 +110,8 @@ def test_edits_refuse_the_rest(name: str, value: Any):
 
 def test_a_place_of_why_is_made_of_them(lm: LM):
     trace = lm.trace("the cat")
-    place = (np.int64(0), torch.tensor(1), np.uint8(2))
-    assert str(lm.why(trace, "blocks.0.mlp_out", *place)) == str(lm.why(trace, "blocks.0.mlp_out", 0, 1, 2))
+    index = (np.int64(0), torch.tensor(1), np.uint8(2))
+    assert str(lm.why(trace, "blocks.0.mlp_out", *index)) == str(lm.why(trace, "blocks.0.mlp_out", 0, 1, 2))
     with pytest.raises(BadArgument, match="an index for each of B T D"):
         lm.why(trace, "blocks.0.mlp_out", 0, True, 2)
 

@@ -1,1 +1,1 @@
-"""Changes of values and weights, as data and at work."""
+"""Changes of values and weights, as data and as applied in a pass."""

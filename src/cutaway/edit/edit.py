@@ -1,6 +1,6 @@
 """Edit: one change of a value in the pass, as data: which site, which operation, and where.
 
-A list of edits is a recipe. This file only says what is wanted: edit/editor.py does it.
+A list of edits is a recipe. This file only describes edits: edit/editor.py applies them.
 """
 
 import math
@@ -47,15 +47,15 @@ class Edit:
         add, scale: value + it, value x it. zero: 0. project_out: value - (value · d) d, for the unit vector d along it.
         mean: it, or where it is None each text's own mean over the real positions of the pass.
         function: fn(values [B, T, ...]) → values of the same shape.
-    value: a number, or a tensor that broadcasts to the place: the site's axes in their order, without those of which
-        one index was chosen: with head=9, [B, T, K], [T, K] or [K] fit "attn.z". Its T counts the positions chosen.
+    value: a number, or a tensor that broadcasts to the edited elements: the site's axes in their order, without those
+        of which one index was chosen: with head=9, [B, T, K], [T, K] or [K] fit "attn.z". T: the positions chosen.
     Where, each an index, several, or None for all: block; head (of "attn.k" and "attn.v" the key/value head); neuron,
         the last axis whatever it is; position, of the text's own tokens, padding not counted, from 0, or from -1 back
         from the prompt's end; source, the position attended to (scores and pattern); step, the pass that chooses new
-        token number `step`: 0 reads the prompt; text, the row of the batch. Padding is never edited, nor the scores and
-        patterns of positions that a token does not see.
+        token number `step`: 0 reads the prompt; text, the row of the batch. Padding is never edited, nor masked scores
+        and patterns.
 
-    Raises BadArgument for an unknown op, a value where none belongs, or none where one does.
+    Raises BadArgument for an unknown op, a value for an op that takes none, or a missing value.
     """
 
     site: str
@@ -120,17 +120,17 @@ class Edit:
 
     @classmethod
     def patch(cls, site: str, trace: Recorded, **where: Any) -> "Edit":
-        """The value that the same place has in another trace, position by position; one text serves all.
+        """The same elements' values in another trace, position by position; one text is broadcast.
 
         Without position=, all positions of that trace, whose texts must then be equally long.
         """
         edit, tokens = cls(site, "patch", 0.0, **where), trace.tokens
         axes, value = _source(edit, trace)
-        whole = _all_positions(tokens) if edit.position is None or ("S" in axes and edit.source is None) else None
-        edit = edit if edit.position is not None else replace(edit, position=whole)
+        every = _all_positions(tokens) if edit.position is None or ("S" in axes and edit.source is None) else None
+        edit = edit if edit.position is not None else replace(edit, position=every)
         value = by_position(value, tokens, edit.position)
         if "S" in axes:
-            edit = edit if edit.source is not None else replace(edit, source=whole)
+            edit = edit if edit.source is not None else replace(edit, source=every)
             value = by_position(value.transpose(1, 3), tokens, edit.source).transpose(1, 3)
         if axes[1] != "T":
             value = value.transpose(1, 2)
@@ -144,16 +144,16 @@ class Edit:
 
     @classmethod
     def project_out(cls, site: str, direction: Any, **where: Any) -> "Edit":
-        """What points along `direction`, a vector on the last axis, is taken away."""
+        """The component along `direction`, a vector on the last axis, is removed."""
         return cls(site, "project_out", direction, **where)
 
     @classmethod
     def function(cls, site: str, fn: Callable[[Tensor], Tensor], **where: Any) -> "Edit":
-        """Whatever fn makes of the site's value; it is kept only where the edit is to act."""
+        """fn of the site's value, where the edit acts."""
         return cls(site, "function", fn=fn, **where)
 
     def wanted(self, axes: Sequence[str]) -> list[Wanted]:
-        """What is chosen on each axis of a site, by its letters. Raises BadArgument for a place that it has not."""
+        """The indexes chosen on each axis of a site, by its letters. Raises BadArgument for an axis that it has not."""
         last = {} if axes[-1] == "S" else {axes[-1]: self.neuron}
         chosen = {"B": self.text, "T": self.position, "S": self.source, "H": self.head, "G": self.head} | last
         missing = [
@@ -163,7 +163,7 @@ class Edit:
         ]
         if missing:
             do = "leave it out, or name another site"
-            raise BadArgument(f"{missing[0]} for {self.site} [{' '.join(axes)}]", "a place that the site has", do)
+            raise BadArgument(f"{missing[0]} for {self.site} [{' '.join(axes)}]", "an axis that the site has", do)
         return [chosen[axis] for axis in axes]
 
     def as_data(self) -> dict[str, Any]:
@@ -178,7 +178,7 @@ class Edit:
 
     @classmethod
     def from_data(cls, data: Any) -> "Edit":
-        """The edit that `as_data` wrote, or somebody by hand. Raises BadArgument for anything else."""
+        """The edit from `as_data`, or written by hand. Raises BadArgument for anything else."""
         known = ("site", "op", "value", *WHERE)
         if not isinstance(data, dict) or not {"site", "op"} <= data.keys() or not data.keys() <= set(known):
             expected = f"an edit with site, op, and of {', '.join(known[2:])} what it needs"
@@ -201,7 +201,7 @@ class Edit:
 
 
 def _value(edit: Edit) -> float | Tensor | None:
-    """A number, or a tensor of its own: what the caller does to his later changes no edit."""
+    """A number, or a tensor of its own: a later change of the caller's changes no edit."""
     value = edit.value
     if (value is None) != (edit.op in NEEDS_NO_VALUE) and not (edit.op == "mean" and value is not None):
         found = f"{edit.op} {'without a value' if value is None else 'with a value'}"
@@ -222,7 +222,7 @@ def _value(edit: Edit) -> float | Tensor | None:
 
 
 def _source(edit: Edit, trace: Recorded) -> tuple[list[str], Tensor]:
-    """The site's axes, and its value in a trace, B and T first. Raises where the trace does not hold it whole."""
+    """The site's axes, and its value in a trace, B and T first. Raises where the trace holds only some positions."""
     if trace.positions is not None:
         found = f"a trace of the positions {list(trace.positions)} alone"
         raise BadArgument(found, "a trace of whole texts", "record it without positions=")

@@ -1,6 +1,6 @@
-"""The editor: a tap that does what edits say, refuses what cannot be done before the pass, and tells what never acted.
+"""The editor: a tap that applies edits, refuses invalid ones before the pass, and reports those that never acted.
 
-It knows names, axes and places; it does not know what a value means.
+It knows names, axes and indexes; it does not know what a value means.
 """
 
 import warnings
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cutaway.edit.edit import Edit
-from cutaway.edit.positions import FIRST_SITE, Passes, ranks, several
+from cutaway.edit.positions import FIRST_SITE, Passes, index_in, several
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.select import select
@@ -21,16 +21,16 @@ from cutaway.text.pieces import Tokens
 
 
 class Editor:
-    """Does a list of edits in their order, in every pass of one run.
+    """Applies a list of edits in their order, in every pass of one run.
 
     prompt: the tokens of the first pass. new: how many tokens may be chosen after it. Raises BadArgument for an edit
-    whose site the model has not, whose place is out of range, or whose value does not fit there.
+    of a site that the model does not have, of an index out of range, or of a value that does not broadcast.
     """
 
     def __init__(self, edits: Sequence[Edit], config: DecoderConfig, prompt: Tokens, new: int = 1) -> None:
         self.passes, self.config = Passes(prompt), config
         self.edits = list(edits)
-        self.changed: list[bool | None] = [None for _ in edits]  # None: its place was never reached
+        self.changed: list[bool | None] = [None for _ in edits]  # None: never reached
         self.by_site: dict[str, list[tuple[int, _Change]]] = {}
         for number, edit in enumerate(edits):
             for site in sites_of(edit, config):
@@ -54,13 +54,13 @@ class Editor:
     changes = wants
 
     def buffers(self, names: tuple[str, ...]) -> None:
-        """None: it changes them."""
+        """None: an editor returns new tensors."""
 
     def finish(self) -> None:
         """After the run: raises BadArgument for an edit that was never reached, warns of one that changed nothing."""
         for edit, changed in zip(self.edits, self.changed, strict=True):
             if changed is None:
-                expected = f"a place in the {self.passes.step + 1} passes that ran, before the last one ended"
+                expected = f"values of the {self.passes.step + 1} passes that ran, before the last one ended"
                 do = "choose a site, step or position that the run reaches"
                 raise BadArgument(f"{edit}, which was never reached", expected, do)
             if not changed:
@@ -68,7 +68,7 @@ class Editor:
 
 
 def sites_of(edit: Edit, config: DecoderConfig) -> list[str]:
-    """The sites that an edit means. Raises BadArgument where there is none."""
+    """The sites that an edit matches. Raises BadArgument where there is none."""
     names, blocks = select(config, edit.site), several(edit.block)
     if blocks is None:
         return names
@@ -76,12 +76,12 @@ def sites_of(edit: Edit, config: DecoderConfig) -> list[str]:
     missing = set(blocks) - {int(name.split(".")[1]) for name in chosen}
     if missing:
         found = f"block {min(missing)} for {edit.site}"
-        raise BadArgument(found, f"a block of 0 to {config.n_layers - 1} that the pattern holds", "choose such a block")
+        raise BadArgument(found, f"a block of 0 to {config.n_layers - 1} that the pattern names", "choose such a block")
     return chosen
 
 
 class _Change:
-    """One edit at one site, its value laid out beside the site's: B and T first, one index an axis where it is 1."""
+    """One edit at one site, its value with the site's axes, B and T first, of size 1 where it is broadcast."""
 
     def __init__(self, edit: Edit, site: str, config: DecoderConfig, prompt: Tokens, new: int) -> None:
         self.edit = replace(edit, site=site)
@@ -91,29 +91,28 @@ class _Change:
         self.wanted = self.edit.wanted(self.axes)
         longest = int(prompt.lengths.max()) + new - 1
         self.sizes = sizes(config) | {"B": len(prompt.ids), "T": longest, "S": longest, "1": 1}
-        self._check_places(prompt, new)
-        self.value = None if edit.value is None else self._laid_out(own_axes, _tensor(edit.value))
+        self._check_indexes(prompt, new)
+        self.value = None if edit.value is None else self._expanded(own_axes, _tensor(edit.value))
 
     def __call__(self, value: Tensor, passes: Passes) -> Tensor | None:
-        """The value with the edit in it, or None where this pass has no such place."""
+        """The edited value, or None where this pass has no element to edit."""
         steps = several(self.edit.step)
         if steps is not None and passes.step not in steps:
             return None
         ordered = value if self.time_first else value.transpose(1, 2)
-        places = [self._ranks(axis, dim, ordered, passes) for dim, axis in enumerate(self.axes)]
-        places = [place.to(value.device) for place in places]
+        indexes = [self._indexes(axis, dim, ordered, passes).to(value.device) for dim, axis in enumerate(self.axes)]
         here = torch.ones((), dtype=torch.bool, device=value.device)
-        for place in places:
-            here = here & (place >= 0)
-        if "S" in self.axes:  # what a token does not see is not edited: not the future, as there is none in a cache
+        for index in indexes:
+            here = here & (index >= 0)
+        if "S" in self.axes:  # masked positions are not edited: not the future, which a cache does not hold
             earlier_BTS = passes.all_positions[:, None] <= passes.positions[:, :, None]
             here = here & earlier_BTS[:, :, None].to(value.device)
         if not here.any():
             return None
-        changed = torch.where(here, self._changed(ordered, places, passes), ordered)
+        changed = torch.where(here, self._changed(ordered, indexes, passes), ordered)
         return changed if self.time_first else changed.transpose(1, 2)
 
-    def _changed(self, value: Tensor, places: list[Tensor], passes: Passes) -> Tensor:
+    def _changed(self, value: Tensor, indexes: list[Tensor], passes: Passes) -> Tensor:
         """What the value would be if the edit acted everywhere."""
         op, given = self.edit.op, None
         if op == "function":
@@ -121,9 +120,9 @@ class _Change:
         if op == "zero":
             return torch.zeros_like(value)
         if self.value is not None:
-            alike = zip(places, self.value.shape, strict=True)
-            index = tuple(place.clamp(min=0) if size > 1 else torch.zeros_like(place) for place, size in alike)
-            given = self.value.to(value)[index]
+            by_axis = zip(indexes, self.value.shape, strict=True)
+            at = tuple(index.clamp(min=0) if size > 1 else torch.zeros_like(index) for index, size in by_axis)
+            given = self.value.to(value)[at]
         if op == "mean" and given is None:
             return _own_mean(value, passes)
         assert given is not None, "every other operation has a value"
@@ -139,7 +138,7 @@ class _Change:
     def _by_function(self, value: Tensor) -> Tensor:
         assert self.edit.fn is not None, "checked when the edit was made"
         own = value if self.time_first else value.transpose(1, 2)
-        made = self.edit.fn(own.clone())  # a function that writes into what it gets spoils no value but its own
+        made = self.edit.fn(own.clone())  # a copy, as the function may write into its argument
         if not isinstance(made, Tensor) or made.shape != own.shape:
             found = (
                 f"a function for {self.edit.site} that returns {list(made.shape) if isinstance(made, Tensor) else made}"
@@ -147,18 +146,18 @@ class _Change:
             raise BadArgument(found, f"{list(own.shape)}, the shape that it was given", "return the whole value")
         return made.to(value) if self.time_first else made.to(value).transpose(1, 2)
 
-    def _ranks(self, axis: str, dim: int, value: Tensor, passes: Passes) -> Tensor:
-        """For each index of an axis, its place among the wanted ones or -1, shaped to stand beside the value."""
+    def _indexes(self, axis: str, dim: int, value: Tensor, passes: Passes) -> Tensor:
+        """For each index of an axis, its index among the wanted ones or -1, shaped to broadcast with the value."""
         wanted, lengths = self.wanted[dim], passes.prompt.lengths
         if axis == "T":
-            return _beside(ranks(passes.positions, lengths, wanted), (0, dim), value.ndim)
+            return _on_axes(index_in(passes.positions, lengths, wanted), (0, dim), value.ndim)
         if axis == "S":
-            return _beside(ranks(passes.all_positions, lengths, wanted), (0, dim), value.ndim)
+            return _on_axes(index_in(passes.all_positions, lengths, wanted), (0, dim), value.ndim)
         chosen, size = several(wanted), value.shape[dim]
-        places = range(size) if chosen is None else [chosen.index(i) if i in chosen else -1 for i in range(size)]
-        return _beside(torch.tensor(places, device=value.device), (dim,), value.ndim)
+        found = range(size) if chosen is None else [chosen.index(i) if i in chosen else -1 for i in range(size)]
+        return _on_axes(torch.tensor(found, device=value.device), (dim,), value.ndim)
 
-    def _laid_out(self, own_axes: list[str], value: Tensor) -> Tensor:
+    def _expanded(self, own_axes: list[str], value: Tensor) -> Tensor:
         """The value with an axis for each of the site's, B and T first. Raises BadArgument where it does not fit."""
         if self.edit.op == "project_out" and (value.shape[-1:] != (self.sizes[own_axes[-1]],) or not value.any()):
             found = f"a direction {list(value.shape)} for {self.edit.site}" + (", all zeros" if not value.any() else "")
@@ -172,15 +171,15 @@ class _Change:
         if not fits:
             found = f"a value {list(value.shape)} for {self.edit.site}"
             expected = f"one that broadcasts to [{' '.join(free)}] = {counts}"
-            raise BadArgument(found, expected, "pass a number, or a tensor of the place that the edit names")
+            raise BadArgument(found, expected, "pass a number, or a tensor of such a shape")
         full = value.reshape(*(1,) * (len(free) - value.ndim), *value.shape)
         for dim, axis in enumerate(own_axes):
             if axis not in free:
                 full = full.unsqueeze(dim)
         return full if self.time_first else full.transpose(1, 2)
 
-    def _check_places(self, prompt: Tokens, new: int) -> None:
-        """Raises BadArgument for an index beyond the end of its axis, or a step that no pass is."""
+    def _check_indexes(self, prompt: Tokens, new: int) -> None:
+        """Raises BadArgument for an index beyond the end of its axis, or a step that the run does not take."""
         steps = several(self.edit.step) or ()
         if steps and max(steps) >= new:
             expected = f"0 to {new - 1}, the passes of this run"
@@ -192,9 +191,9 @@ class _Change:
             end = int(lengths.min()) + new - 1 if from_end else self.sizes[axis]
             beyond = [i for i in chosen if i >= end or i < (-int(lengths.min()) if from_end else 0)]
             if beyond:
-                place = {"B": "text", "T": "position", "S": "source", "H": "head", "G": "key/value head"}
-                found = f"{place.get(axis, 'neuron')} {beyond[0]} for {self.edit.site}"
-                raise BadArgument(found, f"at most {end - 1}", "choose a place that is there")
+                kinds = {"B": "text", "T": "position", "S": "source", "H": "head", "G": "key/value head"}
+                found = f"{kinds.get(axis, 'neuron')} {beyond[0]} for {self.edit.site}"
+                raise BadArgument(found, f"at most {end - 1}", "choose an index in this range")
 
 
 def _tensor(value: float | Tensor) -> Tensor:
@@ -202,15 +201,15 @@ def _tensor(value: float | Tensor) -> Tensor:
     return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
-def _beside(places: Tensor, dims: tuple[int, ...], ndim: int) -> Tensor:
-    """Reshaped so that its axes stand at `dims` of a tensor of so many axes."""
+def _on_axes(indexes: Tensor, dims: tuple[int, ...], ndim: int) -> Tensor:
+    """Reshaped so that its axes are the axes `dims` of a tensor of so many axes."""
     shape = [1] * ndim
-    for dim, size in zip(dims, places.shape, strict=True):
+    for dim, size in zip(dims, indexes.shape, strict=True):
         shape[dim] = size
-    return places.reshape(shape)
+    return indexes.reshape(shape)
 
 
 def _own_mean(value: Tensor, passes: Passes) -> Tensor:
     """Each text's mean over its real positions of this pass."""
-    real = _beside((passes.positions >= 0).to(value.device), (0, 1), value.ndim)
+    real = _on_axes((passes.positions >= 0).to(value.device), (0, 1), value.ndim)
     return torch.where(real, value, 0.0).sum(1, keepdim=True) / real.sum(1, keepdim=True)

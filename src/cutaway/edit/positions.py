@@ -1,7 +1,7 @@
-"""Places: where in a value a text's position stands, whatever the padding, in one pass or over a generation's many.
+"""Positions to columns: which column of a value holds a text's position, padded or not, in one pass or in many.
 
 A position counts a text's own tokens from 0, or from -1 back from the prompt's end. It knows tokens and columns; it
-does not know what a value means, nor who changes it.
+does not know what a value means, nor how it is changed.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ FIRST_SITE = "embed.token"  # every pass begins with it
 
 
 class Passes:
-    """The passes of one run, from the first over the prompt to one more token a text each.
+    """The passes of one run: the first over the prompt, then one for each new token.
 
     step: number of the pass, -1 before the first. positions [B, T]: of the tokens of this pass. all_positions [B, S]:
     of every token so far, as a cache holds them.
@@ -41,10 +41,10 @@ def several(wanted: Wanted) -> tuple[int, ...] | None:
     return (wanted,) if isinstance(wanted, int) else wanted
 
 
-def ranks(positions_BX: Int[Tensor, "B X"], lengths_B: Int[Tensor, "B"], wanted: Wanted) -> Int[Tensor, "B X"]:
-    """The place of each column in the list of wanted positions, -1 where it is none of them (padding never is).
+def index_in(positions_BX: Int[Tensor, "B X"], lengths_B: Int[Tensor, "B"], wanted: Wanted) -> Int[Tensor, "B X"]:
+    """The index of each column's position in the list of wanted ones, -1 where it is none of them (padding never is).
 
-    lengths: of the prompts, from whose end negative positions count. None wants all: a position's place is itself.
+    lengths: of the prompts, from whose end negative positions count. None wants all: a position is its own index.
     """
     if wanted is None:
         return positions_BX
@@ -54,7 +54,7 @@ def ranks(positions_BX: Int[Tensor, "B X"], lengths_B: Int[Tensor, "B"], wanted:
 
 
 def columns(tokens: Tokens, wanted: Wanted) -> Int[Tensor, "B W"]:
-    """The columns where each text's wanted positions stand. Raises BadArgument where a text has no such position."""
+    """The columns of each text's wanted positions. Raises BadArgument where a text has no such position."""
     lengths_B = tokens.lengths
     targets_BW = _targets(lengths_B, tuple(range(int(lengths_B.max()))) if wanted is None else wanted)
     outside_BW = (targets_BW < 0) | (targets_BW >= lengths_B[:, None])
@@ -63,7 +63,7 @@ def columns(tokens: Tokens, wanted: Wanted) -> Int[Tensor, "B W"]:
         length, position = int(lengths_B[row]), (several(wanted) or range(int(lengths_B.max())))[which]
         found = f"position {position} of text {row}, which has {length} tokens"
         raise BadArgument(found, f"{-length} to {length - 1}", "pass a position that the text has")
-    first_B = tokens.mask.argmax(-1)  # a text's tokens stand side by side
+    first_B = tokens.mask.argmax(-1)  # a text's tokens are contiguous
     return first_B[:, None] + targets_BW
 
 

@@ -1,6 +1,6 @@
 """A recipe: a list of edits in a JSON file, with the facts of the model that they were made for.
 
-Written under a temporary name until it is whole. It knows edits as data; it does not do them.
+Written under a temporary name until it is complete. It knows edits as data; it does not apply them.
 """
 
 import json
@@ -19,7 +19,7 @@ Edits = Edit | Sequence[Edit] | str | Path
 
 
 def write(path: Path, edits: Sequence[Edit], config: DecoderConfig) -> None:
-    """Raises BadArgument for an edit that is a function, or a place that cannot be written."""
+    """Raises BadArgument for an edit that is a function, or a path that cannot be written."""
     data = {"format": FORMAT, "model": asdict(config), "edits": [edit.as_data() for edit in edits]}
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -27,7 +27,7 @@ def write(path: Path, edits: Sequence[Edit], config: DecoderConfig) -> None:
         unfinished.replace(path)
     except OSError as error:
         found = f"{path}, which cannot be written ({error.strerror})"
-        raise BadArgument(found, "a place that can be written, with room for it", "save it elsewhere") from error
+        raise BadArgument(found, "a path that can be written, with space for it", "save it elsewhere") from error
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -35,7 +35,7 @@ def write(path: Path, edits: Sequence[Edit], config: DecoderConfig) -> None:
 def read(path: Path, config: DecoderConfig) -> list[Edit]:
     """The edits of a recipe, or of a bare list of them, written by hand.
 
-    Raises BadArgument for a file that is none, or was made for a model of other facts.
+    Raises BadArgument for another file, or a recipe for a model of other facts.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -46,8 +46,8 @@ def read(path: Path, config: DecoderConfig) -> list[Edit]:
     if isinstance(data, list):
         return [Edit.from_data(part) for part in data]
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("edits"), list):
-        said = data.get("format") if isinstance(data, dict) else data
-        raise BadArgument(f"the format {said!r} in {path}", repr(FORMAT), "write it with lm.save_edits")
+        found = data.get("format") if isinstance(data, dict) else data
+        raise BadArgument(f"the format {found!r} in {path}", repr(FORMAT), "write it with lm.save_edits")
     _require_same_model(path, data.get("model"), config)
     return [Edit.from_data(part) for part in data["edits"]]
 

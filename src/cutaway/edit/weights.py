@@ -1,4 +1,4 @@
-"""Weights changed for a while: one matrix replaced, or something of low rank added to it, and all put back after.
+"""Weights changed temporarily: a matrix replaced, or a low-rank update added to it, and all restored afterwards.
 
 It knows the names of ground/layers.py ("blocks.3.W_O") and the modules that hold them; it does not know values.
 """
@@ -19,13 +19,13 @@ Change = Tensor | tuple[Tensor, Tensor]  # the matrix [N, K] itself, or A [N, R]
 
 @contextmanager
 def changed(decoder: Decoder, weights: Mapping[str, Change]) -> Iterator[None]:
-    """While this lasts, the decoder has these weights; afterwards its own layers again, untouched.
+    """Within the context the decoder has these weights; afterwards its own layers again, unchanged.
 
     In an 8-bit layer the rows that change are quantized as at load, and the others keep their codes. Raises
-    BadArgument for a matrix that the model has not or a shape that does not fit, and NotFinite.
+    BadArgument for a matrix that the model does not have or a shape that does not fit, and NotFinite.
     """
     if not isinstance(weights, Mapping):
-        expected = 'a dict from matrices to what becomes of them, such as {"blocks.3.W_O": W}'
+        expected = 'a dict from matrices to their changes, such as {"blocks.3.W_O": W}'
         raise BadArgument(f"{type(weights).__name__} as weights", expected, "pass edits of values as edits= to a run")
     table = {name: w for name, w in all_weights(decoder.config).items() if w.kind in ("linear", "projection")}
     layers: dict[str, nn.Module] = {}
@@ -56,8 +56,8 @@ def _with_rows(weight: Weight, layer: nn.Module, change: Change) -> nn.Module:
         codes = torch.cat((layer.codes[:start], new.codes, layer.codes[end:]))
         scale = torch.cat((layer.scale[:start], new.scale, layer.scale[end:]))
         return Int8Linear.from_parts(codes, scale, layer.bias, layer.mode)
-    whole_NK = torch.cat((weight_NK[:start], rows_NK.to(weight_NK), weight_NK[end:]))
-    return _linear(whole_NK, layer.bias)
+    new_NK = torch.cat((weight_NK[:start], rows_NK.to(weight_NK), weight_NK[end:]))
+    return _linear(new_NK, layer.bias)
 
 
 def _new_rows(name: str, rows_NK: Tensor, change: Change) -> Tensor:

@@ -1,1 +1,1 @@
-"""What a value is made of: its formula recomputed, and one element taken apart."""
+"""What a value is computed from: its formula evaluated, and one element decomposed."""

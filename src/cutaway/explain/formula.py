@@ -1,6 +1,6 @@
-"""Formulas at work: the value of a site recomputed from its parents, as ground/sites.py writes it.
+"""Formulas evaluated: the value of a site recomputed from its parents, as ground/sites.py writes it.
 
-Slow and literal on purpose: it shares no line with the decoder, so that each can prove the other. It does not know
+Slow and literal on purpose: it shares no line with the decoder, so that each can check the other. It does not know
 which values were recorded.
 """
 
@@ -30,8 +30,8 @@ def recompute(name: str, values: Mapping[str, Tensor], tokens: Tokens, decoder: 
     given = {"ids": tokens.ids, "mask": tokens.mask, "positions": tokens.positions}
     names = SimpleNamespace(**_functions(decoder, tokens), **_weights(decoder, name), **given)
     for i, parent in enumerate(site.parents):
-        whole = (block[0] if block else "") + parent
-        value = given[parent] if parent in given else values[whole if whole in values else parent]
+        full = (block[0] if block else "") + parent
+        value = given[parent] if parent in given else values[full if full in values else parent]
         _set(names, parent, value)
         if i == 0:
             names.x = value
@@ -39,7 +39,7 @@ def recompute(name: str, values: Mapping[str, Tensor], tokens: Tokens, decoder: 
 
 
 def _set(names: SimpleNamespace, dotted: str, value: Tensor) -> None:
-    """names.a.b = value for "a.b"; a block's number ("blocks.0.") can stand in no formula and is left out."""
+    """names.a.b = value for "a.b"; no formula holds a block's number ("blocks.0.")."""
     *path, leaf = dotted.split(".")
     for part in path:
         if not hasattr(names, part):
@@ -57,8 +57,8 @@ def _functions(decoder: Decoder, tokens: Tokens) -> dict[str, Any]:
         t = scores_BHTS.shape[-1]
         all_TS = torch.ones(t, t, dtype=torch.bool, device=tokens.mask.device)
         itself_TS = torch.eye(t, dtype=torch.bool, device=tokens.mask.device)
-        visible_BTS = all_TS.tril() & (tokens.mask[:, None].bool() | itself_TS)
-        return scores_BHTS.masked_fill(~visible_BTS[:, None], -math.inf)
+        attended_BTS = all_TS.tril() & (tokens.mask[:, None].bool() | itself_TS)
+        return scores_BHTS.masked_fill(~attended_BTS[:, None], -math.inf)
 
     def mean(x: Tensor) -> Tensor:
         return x.mean(-1, keepdim=True)

@@ -29,7 +29,7 @@ SHOWN = 6  # of a sum's terms, the largest
 
 @dataclass(frozen=True)
 class Term:
-    """One element that the number is made of.
+    """One element that the number is computed from.
 
     what: its name and index, or a weight's. value: its value. factor: what it is multiplied by, and `by` that
     factor's name, where the number is a sum of products. codes: of the value and of the weight, in 8 bits.
@@ -52,9 +52,9 @@ Terms = tuple[list[Term], list[str]]  # and notes on them in words
 
 @dataclass(frozen=True)
 class Why:
-    """One number: its site and index, its formula, the terms that made it, and the same value computed again.
+    """One number: its site and index, its formula, the terms that made it, and the same value recomputed.
 
-    terms: all of them, in their order. notes: what no term says, in words: scales, biases, the norm's divisor.
+    terms: all of them, in their order. notes: in words, what no term holds: scales, biases, the norm's divisor.
     """
 
     site: str
@@ -215,9 +215,9 @@ class Decomposition:
         ], []
 
     def _product(self, weight: Weight, *projections: Weight) -> Terms:
-        """A linear layer's output: every input times its weight, and in 8 bits what the codes say of both.
+        """A linear layer's output: every input times its weight, and in 8 bits the codes of both.
 
-        projections: what the input passes first, on its way to the head.
+        projections: what the input is projected by first, before the head.
         """
         layer, read = self.decoder.get_submodule(weight.module), self.trace[weight.reads]
         at, width = self.index[:2], self.config.d_head

@@ -21,7 +21,7 @@ Line = tuple[str, str, Kind, bool, int, str]  # weight, module, kind, whether it
 class Weight:
     """Some rows of a module's weight, and of its bias where it has one.
 
-    name: relative to the block ("W_Q", "ln1.w") or whole ("W_U", "blocks.3.W_Q"), as are module, reads and writes. A
+    name: relative to the block ("W_Q", "ln1.w") or full ("W_U", "blocks.3.W_Q"), as are module, reads and writes. A
     formula writes `symbol`, and the bias as `bias` ("" where there is none).
     """
 
@@ -64,7 +64,7 @@ def block_layers(config: DecoderConfig) -> dict[str, tuple[Weight, ...]]:
 
 @lru_cache(maxsize=16)
 def all_weights(config: DecoderConfig) -> Mapping[str, Weight]:
-    """Every weight of a model by its whole name, in the order of the forward pass."""
+    """Every weight of a model by its full name, in the order of the forward pass."""
     v, d, e, positions = config.vocab_size, config.d_model, config.d_embed, config.n_positions + config.position_offset
     table: list[Line] = [
         ("W_E", "embed.token", "embedding", False, v, "embed.token"),

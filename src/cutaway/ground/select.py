@@ -17,7 +17,7 @@ Selection = str | Sequence[str] | Callable[[str], bool]
 def select(config: DecoderConfig, sites: Selection) -> list[str]:
     """Names of the chosen sites, in the order of the forward pass.
 
-    `*` matches any characters, `3-7` the blocks 3 to 7. TransformerLens's `hook_` is dropped.
+    `*` matches any characters, `3-7` the blocks 3 to 7. TransformerLens's `hook_` is removed.
     Raises BadArgument where a pattern matches nothing, with the nearest names.
     """
     names = list(all_sites(config))
@@ -44,7 +44,7 @@ def _matches(pattern: str, name: str) -> bool:
     layer = re.search(r"^blocks\.(\d+)\.", name)
     span = re.search(r"^blocks\.(\d+)-(\d+)\.", pattern)
     if span and int(span[1]) > int(span[2]):
-        raise BadArgument(f"the blocks {span[1]} to {span[2]} in {pattern!r}", "the lower first", "turn them round")
+        raise BadArgument(f"the blocks {span[1]} to {span[2]} in {pattern!r}", "the lower first", "swap them")
     if span:
         if layer is None or not int(span[1]) <= int(layer[1]) <= int(span[2]):
             return False

@@ -15,9 +15,9 @@ from cutaway.ground.config import DecoderConfig
 class Site:
     """One named value.
 
-    name: relative to its block ("attn.q"), or whole ("logits") outside blocks.
+    name: relative to its block ("attn.q"), or full ("logits") outside blocks.
     shape: axes as letters, see ground/shapes.py.
-    parents: the values that it is made of; "<" marks those of the block before (or the embedding).
+    parents: the values that it is computed from, named likewise, or in full where they are computed outside the block.
     formula: Python expression over the parents, see the module docstring.
     """
 
@@ -28,7 +28,7 @@ class Site:
 
 
 def embed_sites(config: DecoderConfig) -> list[Site]:
-    """Sites before the first block, in the order in which they are born."""
+    """Sites before the first block, in the order of the forward pass."""
     sites = [Site("embed.token", "B T E", ("ids",), "W_E[ids]")]
     if config.projected:
         sites.append(Site("embed.projected", "B T D", ("embed.token",), "embed.token @ W_in.T"))
@@ -39,7 +39,7 @@ def embed_sites(config: DecoderConfig) -> list[Site]:
 
 
 def block_sites(config: DecoderConfig, layer: int) -> list[Site]:
-    """Sites of one block, in the order in which they are born."""
+    """Sites of one block, in the order of the forward pass."""
     post = config.post_norm
     first_norm = _norm_sites(config, "ln1", "resid_mid" if post else "resid_pre")
     second_norm = _norm_sites(config, "ln2", "resid_post" if post else "resid_mid")
@@ -63,11 +63,11 @@ def final_sites(config: DecoderConfig) -> list[Site]:
 
 
 def all_sites(config: DecoderConfig) -> dict[str, Site]:
-    """Every site of a model by its whole name, in the order of the forward pass."""
+    """Every site of a model by its full name, in the order of the forward pass."""
     return dict(_all_sites(config))
 
 
-@lru_cache(maxsize=16)  # of a model; a trace asks several times
+@lru_cache(maxsize=16)  # a trace looks it up several times
 def _all_sites(config: DecoderConfig) -> dict[str, Site]:
     table = {site.name: site for site in embed_sites(config)}
     for layer in range(config.n_layers):
@@ -76,12 +76,12 @@ def _all_sites(config: DecoderConfig) -> dict[str, Site]:
 
 
 def block_exit(config: DecoderConfig, layer: int) -> str:
-    """Whole name of the value that leaves a block: the residual stream between this block and the next."""
+    """Full name of the value that leaves a block: the residual stream between this block and the next."""
     return f"blocks.{layer}.{'ln2.out' if config.post_norm else 'resid_post'}"
 
 
 def parents_of(config: DecoderConfig, name: str) -> list[str]:
-    """Whole names of the values that a site is made of; ids, mask and positions are the tokens', and left out."""
+    """Full names of the values that a site is computed from; ids, mask and positions are the tokens', and left out."""
     table = all_sites(config)
     block = name[: name.index(".", 7) + 1] if name.startswith("blocks.") else ""
     given = [parent for parent in table[name].parents if parent not in ("ids", "mask", "positions")]
@@ -89,7 +89,7 @@ def parents_of(config: DecoderConfig, name: str) -> list[str]:
 
 
 def clean_name(name: str) -> str:
-    """A site's name with TransformerLens's `hook_` dropped wherever it stands."""
+    """A site's name with TransformerLens's `hook_` removed."""
     return name.replace("hook_", "")
 
 

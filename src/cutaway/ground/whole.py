@@ -1,7 +1,7 @@
-"""Numbers as arguments: whole numbers of Python, numpy and torch, and real numbers.
+"""Numbers as arguments: integers of Python, numpy and torch, and real numbers.
 
 It does not know what a number is for: the caller gives its name and its limits. True is no number here; "3" and 1.0 are
-no whole numbers.
+no integers.
 """
 
 import math
@@ -17,12 +17,12 @@ from cutaway.ground.errors import BadArgument
 
 
 def whole(value: Any) -> int | None:
-    """A value as an int, by Python's `operator.index`; None where it is no whole number."""
+    """A value as an int, by Python's `operator.index`; None where it is no integer."""
     if isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
         return None  # operator.index takes numpy 2.0's True
     try:
         return index(value)
-    except (TypeError, RuntimeError):  # no whole number, or a tensor on meta, which has no value
+    except (TypeError, RuntimeError):  # no integer, or a tensor on meta, which has no value
         return None
 
 
@@ -34,7 +34,7 @@ def number(value: Any) -> float:
 
 
 def require_whole(name: str, value: Any, least: int, do: str) -> int:
-    """A value as an int. Raises BadArgument where it is no whole number, or below `least`."""
+    """A value as an int. Raises BadArgument where it is no integer, or below `least`."""
     found = whole(value)
     if found is None or found < least:
         raise BadArgument(f"{name}={value!r}", f"a whole number, {least} or above", do)

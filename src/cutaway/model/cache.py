@@ -1,4 +1,4 @@
-"""The KV cache: keys and values of the places already read, so that a step computes one place only.
+"""The KV cache: keys and values of the positions already read, so that a decode pass computes new positions only.
 
 The one file of the model that writes in place. It knows slots and lengths; it does not know attention.
 """
@@ -12,16 +12,16 @@ from cutaway.ground.shapes import TokenBatch
 
 
 class Cache:
-    """Room for `capacity` places of `batch` texts in every block, taken when the first keys arrive, in their dtype.
+    """`capacity` slots for each of `batch` texts in every block, allocated when the first keys arrive, in their dtype.
 
-    Slots are filled left to right for all texts at once; a text's padding keeps its slot and is hidden by the
-    mask. A slot is not a position: positions come with the tokens.
+    Slots are filled left to right for all texts at once; padding takes a slot too, which the mask hides. A slot is
+    not a position: positions come with the tokens.
     """
 
     def __init__(self, n_layers: int, batch: int, capacity: int) -> None:
         if capacity < 1 or batch < 1:
-            found = f"a cache for {batch} texts of {capacity} places"
-            raise BadArgument(found, "at least one of each", "ask for room for the prompt and the new tokens")
+            found = f"a cache for {batch} texts of {capacity} positions"
+            raise BadArgument(found, "at least one of each", "pass the length of the prompt and the new tokens")
         self.batch, self.capacity = batch, capacity
         self.length = 0  # slots filled
         self.padded = False  # whether any filled slot is padding
@@ -30,10 +30,10 @@ class Cache:
         self.values: list[Tensor | None] = [None] * n_layers
 
     def admit(self, tokens: TokenBatch) -> None:
-        """Take the slots of the next tokens and remember their mask. Raises BadArgument when there is no room."""
+        """Take slots for the next tokens and store their mask. Raises BadArgument beyond the capacity."""
         batch, new = tokens.ids.shape
         if batch != self.batch or self.length + new > self.capacity:
-            found = f"{batch} texts of {self.length + new} places"
+            found = f"{batch} texts of {self.length + new} positions"
             expected = f"{self.batch} texts of at most {self.capacity}"
             raise BadArgument(found, expected, "make a larger cache, or rewind this one")
         if self.mask is None:
@@ -46,20 +46,15 @@ class Cache:
     def extend(
         self, layer: int, k_BTGK: Float[Tensor, "B T G K"], v_BTGK: Float[Tensor, "B T G K"]
     ) -> tuple[Float[Tensor, "B S G K"], Float[Tensor, "B S G K"]]:
-        """Write the new places of one block into the slots just admitted; all its keys and values so far."""
-        keys, values = self._room(layer, k_BTGK)
+        """Write one block's new keys and values into the slots just admitted; returns all of its slots so far."""
+        keys, values = self._slots(layer, k_BTGK)
         new = k_BTGK.shape[1]
         keys.narrow(1, self.length - new, new).copy_(k_BTGK)
         values.narrow(1, self.length - new, new).copy_(v_BTGK)
         return keys.narrow(1, 0, self.length), values.narrow(1, 0, self.length)
 
-    def slots(self, layer: int) -> tuple[Tensor | None, Tensor | None]:
-        """All room of one block, [B, capacity, G, K] twice, for a step that writes its own new place; None before
-        the first `extend`."""
-        return self.keys[layer], self.values[layer]
-
     def rewind(self, length: int) -> None:
-        """Forget every slot from `length` on, so that the next tokens take its place."""
+        """Forget every slot from `length` on, so that the next tokens overwrite them."""
         if not 0 <= length <= self.length:
             raise BadArgument(f"rewind to {length}", f"0 to {self.length}, the slots filled", "rewind to less")
         self.length = length
@@ -67,7 +62,7 @@ class Cache:
             self.mask[:, length:] = 1
             self.padded = self.padded and not bool(self.mask.all())
 
-    def _room(self, layer: int, k_BTGK: Tensor) -> tuple[Tensor, Tensor]:
+    def _slots(self, layer: int, k_BTGK: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = self.keys[layer], self.values[layer]
         if keys is None or values is None:
             batch, _, groups, width = k_BTGK.shape

@@ -1,4 +1,4 @@
-"""Packed: a tensor as a pickle takes it along: its own bytes, and none of the memory or file that it is a part of.
+"""Packed: a tensor as it is pickled: its own bytes, without the rest of the storage or file that it is a view of.
 
 It does not know modules, nor what the tensor is for.
 """
@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 class Packed:
-    """The bytes of a CPU tensor, by value: torch would write the whole memory that it lies in, once for each part, and
-    cannot hand a mapped file to another process."""
+    """The bytes of a CPU tensor, by value: torch would write its whole storage, once for each view, and cannot send a
+    mapped file to another process."""
 
     def __init__(self, value: Tensor) -> None:
         self.dtype, self.shape = value.dtype, tuple(value.shape)
@@ -20,7 +20,7 @@ class Packed:
 
 
 def pack(value: Tensor | None) -> "Tensor | Packed | None":
-    """Packed where the tensor is part of a larger memory on the CPU, else itself."""
+    """Packed where the tensor is a view of a larger storage on the CPU, else itself."""
     part = value is not None and value.is_cpu and value.untyped_storage().nbytes() > value.nbytes
     return Packed(value) if value is not None and part else value
 

@@ -1,4 +1,4 @@
-"""Rotary positions: how far each pair of a head's components turns at a position, and the turning itself.
+"""Rotary positions: the angle of each pair of a head's components at a position, and the rotation by it.
 
 It knows frequencies and angles; it does not know attention. Learned positions are a table in decoder.py.
 """
@@ -13,7 +13,7 @@ from cutaway.ground.config import RopeConfig
 
 
 class Rotary(nn.Module):
-    """Turns queries and keys so that their product depends on how far apart they are (Su et al. 2021).
+    """Angles of rotated queries and keys, whose product depends on their relative position (Su et al. 2021).
 
     The component i of the first half is paired with component i of the second half (Hugging Face's layout).
     """
@@ -34,7 +34,7 @@ class Rotary(nn.Module):
 
 
 def rotate(x_BTHK: Float[Tensor, "B T H K"], cos_sin: tuple[Tensor, Tensor]) -> Float[Tensor, "B T H K"]:
-    """Turn each pair (first half, second half) of the rotated components by its angle; the rest stays."""
+    """Rotate each pair (first half, second half) of the rotary components by its angle; the rest is unchanged."""
     cos, sin = cos_sin
     pairs = cos.shape[-1]
     first, second, rest = x_BTHK.split((pairs, pairs, x_BTHK.shape[-1] - 2 * pairs), -1)
@@ -55,18 +55,18 @@ def frequencies(config: RopeConfig) -> Tensor:
 
 
 def _llama3(plain: Tensor, config: RopeConfig) -> Tensor:
-    """Waves shorter than the context keep their speed, long ones are slowed, those between are blended."""
+    """High frequencies are unchanged, low ones are divided by the factor, those between are blended."""
     low, high = config.low_freq_factor, config.high_freq_factor
-    turns = config.original_context * plain / (2 * math.pi)  # over the original context
-    keep = ((turns - low) / (high - low)).clamp(0, 1)
-    return keep * plain + (1 - keep) * plain / config.factor
+    rotations = config.original_context * plain / (2 * math.pi)  # over the original context
+    unchanged = ((rotations - low) / (high - low)).clamp(0, 1)
+    return unchanged * plain + (1 - unchanged) * plain / config.factor
 
 
 def _yarn(plain: Tensor, config: RopeConfig) -> Tensor:
-    """Pairs that turn often keep their speed, those that turn little are slowed: a ramp between two pairs."""
+    """High frequencies are unchanged, low ones are divided by the factor: a ramp between two pairs."""
 
-    def pair_with(turns: float) -> float:
-        wave = config.original_context / (turns * 2 * math.pi)
+    def pair_with(rotations: float) -> float:
+        wave = config.original_context / (rotations * 2 * math.pi)
         return config.dims * math.log(wave) / (2 * math.log(config.theta))
 
     low, high = pair_with(config.beta_fast), pair_with(config.beta_slow)
@@ -74,5 +74,5 @@ def _yarn(plain: Tensor, config: RopeConfig) -> Tensor:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, config.dims - 1)
     width = max(high - low, 0.001)  # a ramp of no width would divide by zero
-    slowed = ((torch.arange(len(plain), dtype=torch.float64, device=plain.device) - low) / width).clamp(0, 1)
-    return (1 - slowed) * plain + slowed * plain / config.factor
+    divided = ((torch.arange(len(plain), dtype=torch.float64, device=plain.device) - low) / width).clamp(0, 1)
+    return (1 - divided) * plain + divided * plain / config.factor

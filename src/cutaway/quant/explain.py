@@ -1,6 +1,6 @@
 """The inside of an 8-bit layer: codes, scales, outliers and what they cost, from the layer and a recorded input.
 
-Every part is a formula of quant/int8.py; together they are the layer's own output. It does not know how the input was
+Every part is a formula of quant/int8.py; their sum is the layer's own output. It does not know how the input was
 recorded, nor which backend computes the layer.
 """
 
@@ -23,17 +23,17 @@ HEAD = "unembed.head"
 
 @dataclass(frozen=True)
 class Output:
-    """One number of a layer's result, taken apart.
+    """One number of a layer's result, decomposed.
 
     value = inlier + outlier + bias, and inlier = product · weight_scale · activation_scale / 127². "int8-weight" has
-    no activation codes; its inlier is the whole product in float.
+    no activation codes; its inlier is the full product in float.
     """
 
     weight_codes: Int8[Tensor, "K"]
     weight_scale: float
     activation_codes: Int8[Tensor, "K"] | None
     activation_scale: float | None
-    product: int | None  # the sum of code · code: a whole number
+    product: int | None  # the sum of code · code, an integer
     outlier_columns: tuple[int, ...]  # of this token
     inlier: float
     outlier: float
@@ -46,9 +46,9 @@ class Output:
 
 @dataclass(frozen=True)
 class Explained:
-    """A layer in 8 bits and one call's input: x [..., K] → [..., N]. What is wide is computed when it is read.
+    """A layer in 8 bits and one call's input: x [..., K] → [..., N]. Large tensors are computed when they are read.
 
-    A value is its code x its scale / 127. original: the weight before it was quantized, where it is at hand.
+    A value is its code x its scale / 127. original: the weight before it was quantized, where it is known.
     """
 
     mode: Mode
@@ -58,7 +58,7 @@ class Explained:
     bias: Float[Tensor, "N"] | None
     activation_codes: Int8[Tensor, "... K"] | None  # None: "int8-weight" leaves the activation as it is
     activation_scale: Float[Tensor, "..."] | None
-    outlier: Bool[Tensor, "... K"]  # what is multiplied in float, apart
+    outlier: Bool[Tensor, "... K"]  # multiplied in float
     original: Float[Tensor, "N K"] | None = None
 
     @property
@@ -73,7 +73,7 @@ class Explained:
 
     @cached_property
     def inlier_part(self) -> Float[Tensor, "... N"]:
-        """What the codes give: whole numbers, then the scales."""
+        """The codes' exact integer products, times the scales."""
         if self.activation_codes is None or self.activation_scale is None:
             return self.x.float() @ self.dequantized.T
         product_MN = exact_product(self.activation_codes.flatten(0, -2), self.weight_codes)
@@ -84,20 +84,20 @@ class Explained:
     def outlier_part(self) -> Float[Tensor, "... N"]:
         """What the outliers give, in float, against their columns of the dequantized weight."""
         columns = self.outlier_columns
-        apart = torch.where(self.outlier, self.x.float(), 0.0)[..., columns]
-        return apart @ dequantize(self.weight_codes[:, columns], self.weight_scale).T
+        outliers = torch.where(self.outlier, self.x.float(), 0.0)[..., columns]
+        return outliers @ dequantize(self.weight_codes[:, columns], self.weight_scale).T
 
     @property
     def result(self) -> Float[Tensor, "... N"]:
         """The layer's output: the two parts and the bias, in x's dtype."""
-        whole = self.inlier_part + self.outlier_part
-        return (whole if self.bias is None else whole + self.bias).to(self.x.dtype)
+        total = self.inlier_part + self.outlier_part
+        return (total if self.bias is None else total + self.bias).to(self.x.dtype)
 
     @property
     def outlier_share(self) -> Float[Tensor, "..."]:
         """Of each token: the norm of the outliers' part over the norm of the result. 0 where there is no outlier."""
-        part, whole = self.outlier_part.norm(dim=-1), self.result.float().norm(dim=-1)
-        return torch.where(part == 0, 0.0, part / whole)
+        part, total = self.outlier_part.norm(dim=-1), self.result.float().norm(dim=-1)
+        return torch.where(part == 0, 0.0, part / total)
 
     @property
     def error(self) -> Float[Tensor, "..."] | None:
@@ -144,13 +144,13 @@ class Explained:
 
 
 def explain(layer: Int8Linear, x: Float[Tensor, "... K"], original: Float[Tensor, "N K"] | None = None) -> Explained:
-    """The layer on the input of one call, whole: "int8-pooled" looks at all its tokens.
+    """The layer on the full input of one call: "int8-pooled" depends on all its tokens.
 
     original: the weight before it was quantized. Raises BadArgument for an input or a weight that is not this layer's.
     """
     shape = list(layer.codes.shape)
     if x.ndim < 2 or x.shape[-1] != layer.in_features:
-        raise BadArgument(f"an input {list(x.shape)}", f"[..., {layer.in_features}]", "pass what this layer has read")
+        raise BadArgument(f"an input {list(x.shape)}", f"[..., {layer.in_features}]", "pass what this layer read")
     if original is not None and list(original.shape) != shape:
         raise BadArgument(f"a weight {list(original.shape)}", f"{shape}", "pass the weight that this layer had")
     codes = scale = None

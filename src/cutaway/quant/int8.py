@@ -1,7 +1,7 @@
 """LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339), to be read: every formula once, in plain torch.
 
-The slow, obvious reference that the kernels are held to. It does not know layers, files, or which engine runs.
-M tokens, N outputs, K inputs: x_MK @ w_NK.T. A code is a whole number from -127 to 127; a value is code x scale / 127.
+The slow, obvious reference that the kernels are held to. It does not know layers, files, or which product runs.
+M tokens, N outputs, K inputs: x_MK @ w_NK.T. A code is an integer from -127 to 127; a value is code x scale / 127.
 """
 
 from collections.abc import Callable
@@ -48,13 +48,13 @@ def quantize_activation(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Codes int8 [M, K], scale float32 [M] and outliers bool [M, K]: one scale per token, outliers left out.
 
-    pooled: as bitsandbytes does it. The row is looked at in float16, and a column with an outlier in any row is one
+    pooled: as bitsandbytes does it. The row is rounded to float16, and a column with an outlier in any row is one
     in all rows; the scale is still the largest |x| of a row's own values below the threshold.
-    A row that holds NaN or infinity has scale NaN, so that its whole result is NaN.
+    A row that holds NaN or infinity has scale NaN, so that all its results are NaN.
     """
-    seen_MK = x_MK.half().float() if pooled else x_MK.float()
-    outlier_MK = seen_MK.abs() >= threshold
-    inlier_MK = torch.where(outlier_MK, 0.0, seen_MK)
+    read_MK = x_MK.half().float() if pooled else x_MK.float()
+    outlier_MK = read_MK.abs() >= threshold
+    inlier_MK = torch.where(outlier_MK, 0.0, read_MK)
     finite_M = x_MK.isfinite().all(1)
     scale_M = torch.where(finite_M, inlier_MK.abs().amax(1), torch.nan)
     if pooled:
@@ -64,7 +64,7 @@ def quantize_activation(
 
 
 def exact_product(codes_MK: Tensor, codes_NK: Tensor) -> Tensor:
-    """Whole numbers times whole numbers: float64 holds them exactly; float32, which is asked for, rounds them once."""
+    """Integers times integers: exact in float64, and rounded once, to the result's float32."""
     return (codes_MK.double() @ codes_NK.double().T).float()
 
 
@@ -76,10 +76,10 @@ def linear(
     mode: Mode = "int8",
     product: Product = exact_product,
 ) -> Tensor:
-    """The layer: x [..., K] → [..., N] in x's dtype, computed in float32 around exact whole numbers.
+    """The layer: x [..., K] → [..., N] in x's dtype, computed in float32 around exact integer products.
 
     "int8": outliers per token, so a row's result never depends on the other rows. "int8-pooled": outlier columns
-    pooled over the call. "int8-weight": only the weight is quantized. product: who multiplies the codes. In every mode
+    pooled over the call. "int8-weight": only the weight is quantized. product: what multiplies the codes. In every mode
     a row that holds NaN or infinity gives NaN.
     """
     check_mode(mode)
@@ -98,8 +98,8 @@ def linear(
 def _outlier_product(x_MK: Tensor, outlier_MK: Tensor, codes_NK: Tensor, scale_N: Tensor) -> Tensor:
     """The few outliers in float, against their columns of the dequantized weight."""
     columns = outlier_MK.any(0).nonzero()[:, 0]
-    apart_MC = torch.where(outlier_MK, x_MK.float(), 0.0)[:, columns]
-    return apart_MC @ dequantize(codes_NK[:, columns], scale_N).T
+    outlier_MC = torch.where(outlier_MK, x_MK.float(), 0.0)[:, columns]
+    return outlier_MC @ dequantize(codes_NK[:, columns], scale_N).T
 
 
 def _codes(x_RK: Tensor, scale_R: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from cutaway.ground.errors import BadArgument
 from cutaway.model.packed import pack, unpack
 from cutaway.quant import native
-from cutaway.quant.engines import engine_for
 from cutaway.quant.int8 import Mode, check_mode, dequantize, linear, quantize_weight
+from cutaway.quant.products import product_for
 
 Run = Callable[[Tensor], Tensor]
 
@@ -125,7 +125,7 @@ class Prepared:
             self.native = native.NativeLayer(codes, scale, bias, mode)
             self.run = self._natively
         elif mode != "int8-weight":
-            self.name, self.product = engine_for(codes)
+            self.name, self.product = product_for(codes)
 
     def made_of(self, codes: Tensor | None, scale: Tensor | None, bias: Tensor | None, mode: Mode) -> bool:
         """Whether these are the buffers, unwritten since."""

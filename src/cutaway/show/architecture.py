@@ -1,6 +1,6 @@
-"""What a model is made of, and what it takes in each precision, as data and as a page.
+"""A model's modules, and their bytes in each precision, as data and as text.
 
-It does not know whether the weights are here: shapes are enough.
+It does not know whether the weights are on this machine: shapes are enough.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from cutaway.show.layout import columns
 
 
 def finding(lm: LM, in_bytes: dict[str, int], memory: int | None) -> Finding:
-    """in_bytes: all weights in each precision. memory: what a process here may use, None where nothing says.
+    """in_bytes: all weights in each precision. memory: what a process here may use, None where unknown.
 
     data: "opened" is the bytes with the options given, "bytes" those of each precision.
     """

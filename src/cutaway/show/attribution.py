@@ -1,6 +1,6 @@
 """Which part of a model wrote a token's logit, as data and as bars.
 
-It knows how ids look as text; it does not know how a part's share is computed.
+It knows the text of ids; it does not know how a part's share is computed.
 """
 
 from cutaway.analysis.attribution import attribute, needed_sites
@@ -35,5 +35,5 @@ def _bars(parts: list[tuple[str, float]], top: int) -> list[str]:
         lines.append(f"{what:<36}{gives:>+10.4f}  {bar}".rstrip())
     if len(parts) > top:
         rest = sum(gives for _, gives in parts[top:])
-        lines.append(f"{len(parts) - top:,} more, together".ljust(36) + f"{rest:>+10.4f}")
+        lines.append(f"sum of {len(parts) - top:,} more".ljust(36) + f"{rest:>+10.4f}")
     return lines

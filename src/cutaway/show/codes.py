@@ -1,6 +1,6 @@
-"""Eight bits on a line: what they save, and one number of a layer's result as the codes and scales that made it.
+"""Eight bits as text: the bytes they save, and one number of a layer's result as its codes and scales.
 
-Made as data first, then drawn from the data alone. It does not know which view shows it.
+Computed as data first, then drawn from the data alone. It does not know which view shows it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,12 +33,12 @@ def saving_line(int8: dict[str, Any]) -> str:
     """The data of `saving` in words. A small model may take more: its tied head is both codes and the embedding."""
     count = int8["bytes_saved"]
     saved = f"saves {size(count)}" if count >= 0 else f"takes {size(-count)} more"
-    tied = "\n  (the head's codes stand beside the embedding's table)" if int8["tied"] else ""
+    tied = "\n  (the head's codes are stored beside the embedding's table)" if int8["tied"] else ""
     return f"{size(int8['bytes'])} where float32 takes {size(int8['bytes_float32'])}: {saved}{tied}"
 
 
 def one_output(explained: Explained, at: tuple[int, ...], row: int) -> dict[str, Any]:
-    """The first codes of a weight row and of a token's activation, their scales, and the number that they make.
+    """The first codes of a weight row and of a token's activation, their scales, and the number they give.
 
     at: the token's index in x, such as (text, position). row: which output.
     """
@@ -55,7 +55,7 @@ def one_output(explained: Explained, at: tuple[int, ...], row: int) -> dict[str,
 
 
 def draw_codes(data: dict[str, Any], token: str) -> Iterable[Line]:
-    """The data of `one_output`, no line over 80 columns. token: a word for whose activation it is, 14 columns."""
+    """The data of `one_output`, no line over 80 columns. token: the text of the activation's token, 14 columns."""
     yield _line(f"weight row {data['row']}", data["weight"])
     if data["activation"] is None:
         yield dim(f"activation of {token}: not quantized; the product is one of floats")

@@ -29,7 +29,7 @@ BAR = 14
 
 @dataclass(frozen=True)
 class FullRun:
-    """What is kept of the full-precision model when it is let go: its values, one weight, and its size."""
+    """What remains of the full-precision model when it is freed: its values, one weight, and its size."""
 
     trace: Trace
     weight: Tensor
@@ -38,7 +38,7 @@ class FullRun:
 
     @classmethod
     def of(cls, lm: LM, tokens: Tokens, layer: str, sites: Sequence[str]) -> "FullRun":
-        """layer: the one whose weight is kept, such as "blocks.0.attn.qkv"."""
+        """layer: the one whose weight is stored, such as "blocks.0.attn.qkv"."""
         weight: Any = lm.decoder.get_submodule(layer).weight
         size, dtype = architecture.nbytes(lm.decoder), dtype_name(weight)
         return cls(lm.trace(tokens, sites), weight.detach(), size, dtype)
@@ -47,7 +47,7 @@ class FullRun:
 def comparison(lm: LM, full: FullRun, layer: str) -> dict[str, Any]:
     """The model in 8 bits, on the same tokens and sites, against the full run: every number that is drawn, and more.
 
-    layer: the one that is looked into.
+    layer: the one whose codes are shown.
     """
     small = lm.trace(full.trace.tokens, list(full.trace))
     layers = int8_layers(lm.decoder)
@@ -58,7 +58,7 @@ def comparison(lm: LM, full: FullRun, layer: str) -> dict[str, Any]:
     ]
     return {
         "model": lm.name, "dtype": full.dtype, "mode": layers[layer].mode, "tokens": small.tokens.as_data(),
-        "blocks": blocks, "sites": {site: vars(apart) for site, apart in compare_sites(full.trace, small).items()},
+        "blocks": blocks, "sites": {site: vars(error) for site, error in compare_sites(full.trace, small).items()},
         "outliers": {
             "threshold": THRESHOLD, "of": len(layers), "layers": [vars(o) for o in outlier_layers(small, lm.decoder)],
         },
@@ -69,7 +69,7 @@ def comparison(lm: LM, full: FullRun, layer: str) -> dict[str, Any]:
 
 
 def _inside(lm: LM, full: FullRun, small: Trace, name: str) -> dict[str, Any]:
-    """One layer, looked into at the last token of the first text."""
+    """One layer's codes and error at the last token of the first text."""
     site = layer_input_sites(lm.config)[name]
     x = layer_input(lm.decoder, name, small[site])
     at = (0, int(small.tokens.last[0]))
@@ -97,7 +97,7 @@ def draw_comparison(data: dict[str, Any]) -> Iterator[Line]:
     full, int8 = data["bytes"]["full"], data["bytes"]["int8"]
     less = f"{size(full)} in full precision, {size(int8)} in {data['mode']}: {(1 - int8 / full) * 100:.1f} % less"
     parts = {
-        "Where they part": _sites(data),
+        "Differences by site": _sites(data),
         f"Outliers: |x| ≥ {data['outliers']['threshold']:g} at a layer's input": _outliers(data["outliers"]),
         f"Inside {data['layer']['name']}": _layer(data["layer"]),
         "The next token": _next(data["next"], data["mode"]),
@@ -148,7 +148,7 @@ def _layer(data: dict[str, Any]) -> Iterator[Line]:
     yield dim(f"reads {data['site']}; a value is its code · scale / 127")
     yield from draw_codes(data["output"], fit(data["at"], 14).strip())
     error, share = data["error"] * 100, data["outlier_share"] * 100
-    yield [f"the whole result there: error {error:.3f} %, the outliers' share {share:.2f} %"]
+    yield [f"the full result there: error {error:.3f} %, the outliers' share {share:.2f} %"]
     yield [f"the codes save {size(data['bytes_saved']['float32'])} against float32"]
 
 

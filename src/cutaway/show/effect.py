@@ -1,6 +1,6 @@
 """Next tokens with their probabilities, as data; and the effect of edits on them as text, before and after.
 
-It knows an Effect and how ids look as text; it does not know which edits there were.
+It knows an Effect and the text of ids; it does not know which edits there were.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,12 +15,12 @@ WIDE = 14  # columns of a token's text
 
 
 def named(lm: LM, likeliest: Iterable[tuple[int, float]]) -> list[dict[str, Any]]:
-    """Tokens and their probabilities, with what each token looks like."""
+    """Tokens and their probabilities, with each token's text."""
     return [{"id": i, "text": lm.tokenizer.pieces([i])[0].visible, "prob": prob} for i, prob in likeliest]
 
 
 def pieces_of(tokens: Tokens, row: int) -> list[str]:
-    """What the pieces of a text look like, without the padding."""
+    """The pieces of a text as shown, without the padding."""
     return [piece.visible for piece in (tokens.pieces or ())[row] if not piece.padding]
 
 

@@ -1,6 +1,6 @@
-"""Finding: what a question to a model gives, as data and drawn as text.
+"""Finding: the result of an analysis, as data and drawn as text.
 
-It does not know which question it was.
+It does not know which analysis it was.
 """
 
 from dataclasses import dataclass

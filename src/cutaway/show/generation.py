@@ -1,6 +1,6 @@
 """A run of `generate`: its texts and steps as data; and, as text, how each token was chosen and what was recorded.
 
-It does not know how a token is chosen, nor how the text is shown while it comes.
+It does not know how a token is chosen, nor how the text is streamed.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from cutaway.trace.trace import Trace
 class Written:
     """effect: of the edits, if there were any. values: recorded ones that are to be drawn.
 
-    draw_steps: tell how each token was chosen.
+    draw_steps: whether to show how each token was chosen.
     """
 
     lm: LM

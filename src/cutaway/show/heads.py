@@ -1,4 +1,4 @@
-"""What each attention head looks at: the scores of every head as data, the highest as a table.
+"""What each attention head attends to: the scores of every head as data, the highest as a table.
 
 It does not know how a score is computed.
 """
@@ -9,11 +9,11 @@ from cutaway.show.finding import Finding
 from cutaway.show.layout import columns
 from cutaway.text.pieces import Tokens
 
-UNREPEATED = "no induction: that wants a text whose second half is its first (or no text)"
+UNREPEATED = "no induction: it needs a text whose second half is its first (or no text)"
 
 
 def finding(lm: LM, tokens: Tokens, top: int, on: str = "") -> Finding:
-    """The `top` highest of each score. on: what the tokens are, where they are not simply texts."""
+    """The `top` highest of each score. on: the tokens in words, where they are not texts."""
     scores = score_heads(lm.trace(tokens, pattern_sites(lm.config)))
     on = on or ("the text" if len(tokens.ids) == 1 else f"{len(tokens.ids)} texts")
     rows = [
@@ -21,7 +21,7 @@ def finding(lm: LM, tokens: Tokens, top: int, on: str = "") -> Finding:
         for name in scores.by_name
     ]
     title = f"block.head and score, the {top} highest of each, on {on}"
-    lines = [title, columns(rows), "entropy: of where it looks, in nats"]
+    lines = [title, columns(rows), "entropy: of the attention weights, in nats"]
     lines += [] if "induction" in scores.by_name else [UNREPEATED]
     data = {"model": lm.name, "scores": {name: of.tolist() for name, of in scores.by_name.items()}}
     return Finding(data, "\n".join(lines))

@@ -17,7 +17,7 @@ Line = Sequence[Part]
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """One line a row, two spaces between columns; the columns numbered in `right` stand at their right border."""
+    """One line a row, two spaces between columns; the columns numbered in `right` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -29,7 +29,7 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
 
 
 def fit(text: str, width: int, right: bool = False) -> str:
-    """The text in exactly so many columns with a space behind it, cut with an ellipsis; wide characters take two."""
+    """The text in exactly so many columns, the last a space, cut with an ellipsis; wide characters take two."""
     text = cut(text, width - 1)
     return " " * (width - 1 - columns_of(text)) + text + " " if right else text + " " * (width - columns_of(text))
 
@@ -47,7 +47,7 @@ def rule(*title: Part) -> Line:
 
 
 def dim(text: str) -> Line:
-    """A line of lesser weight."""
+    """A dimmed line."""
     return [(text, "dim")]
 
 

@@ -1,6 +1,6 @@
 """The logit lens of one text: the likeliest next tokens after each block, as data and as a table.
 
-It knows how ids look as text; it does not know how a stream is read.
+It knows the text of ids; it does not know how a stream is read.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from cutaway.text.table import visible
 
 
 def finding(lm: LM, tokens: Tokens, position: int, top: int, probes: Probes | None = None) -> Finding:
-    """At one position of the first text, from 0 or from -1 back: the `top` tokens of each block."""
+    """At one position of the first text, from 0, or from -1 backwards: the `top` tokens of each block."""
     sites = stream_sites(lm.config)
     values = lm.trace(tokens, sites)
     at = columns_of(values.tokens, position)[:, 0]
@@ -23,8 +23,8 @@ def finding(lm: LM, tokens: Tokens, position: int, top: int, probes: Probes | No
     best = probs.topk(min(top, probs.shape[-1]))
     rows = []
     for site, ids, shares in zip(sites, best.indices.tolist(), best.values.tolist(), strict=True):
-        said = [{"id": i, "text": lm.token_text(i), "probability": p} for i, p in zip(ids, shares, strict=True)]
-        rows.append({"site": site, "tokens": said})
+        found = [{"id": i, "text": lm.token_text(i), "probability": p} for i, p in zip(ids, shares, strict=True)]
+        rows.append({"site": site, "tokens": found})
     count = len(rows[0]["tokens"])
     drawn = min(count, WIDTH)
     while drawn > 1 and max(map(len, _table(rows, drawn).splitlines())) > WIDTH:
@@ -34,8 +34,8 @@ def finding(lm: LM, tokens: Tokens, position: int, top: int, probes: Probes | No
 
 
 def _table(rows: list[dict[str, Any]], count: int) -> str:
-    def cell(said: dict[str, Any]) -> str:
-        return f"{visible(said['text'].encode())[:14]} {said['probability']:.0%}"
+    def cell(token: dict[str, Any]) -> str:
+        return f"{visible(token['text'].encode())[:14]} {token['probability']:.0%}"
 
     table = [[row["site"], *map(cell, row["tokens"][:count])] for row in rows]
-    return columns([["after", "says next", *[""] * (count - 1)], *table])
+    return columns([["after", "next token", *[""] * (count - 1)], *table])

@@ -21,7 +21,7 @@ Row = dict[str, Any]  # name, family, folder, bytes
 
 
 def one(name: str, path: Path) -> Finding:
-    """A model that was named, and where it is. Raises the errors of weights/families for one that cannot be run."""
+    """A named model, and its folder. Raises the errors of weights/families for one that cannot be run."""
     row = _described(name, path)
     return Finding({"models": [row]}, f"{_table([row])}\n  {row['folder']}")
 
@@ -42,7 +42,7 @@ def finding() -> Finding:
 
 
 def _hub_cache() -> dict[str, Any]:
-    """The models of the hub's cache that can be run, those that are not whole, those of which one file must be named,
+    """The models of the hub's cache that can be run, those that are incomplete, those of which one file must be named,
     and how many others there are.
     """
     found: list[Row] = []
@@ -53,7 +53,7 @@ def _hub_cache() -> dict[str, Any]:
         try:
             path, lacks = cached(name)
             row: Row = {"name": name, "folder": None if path is None else str(path)}
-            if path is not None and lacks in (None, "weights"):  # of a kind that cutaway runs, or not: its config says
+            if path is not None and lacks in (None, "weights"):  # its config says whether cutaway runs it
                 row = _described(name, path)
             not_whole.append(row | {"missing": lacks}) if lacks or path is None else found.append(row)
         except ModelNotFound as error:  # several models in one folder
@@ -72,7 +72,7 @@ def _described(name: str, path: Path) -> Row:
 
 
 def _default() -> Row:
-    """The default model, and where it is, if it is here."""
+    """The default model, and its folder if it is on this machine."""
     name = default_model.SMOLLM2.name
     try:
         return _described(name, default_model.fetch(offline=True))

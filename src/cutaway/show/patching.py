@@ -1,6 +1,6 @@
-"""A sweep of activation patching as data, and drawn: darker the more of the answer a patch carries.
+"""A sweep of activation patching as data, and drawn: darker the more of the answer a patch restores.
 
-It knows how a sweep looks; it does not know how one is run.
+It does not know how a sweep is run.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ CELLS = WIDTH - 10  # columns beside a row's number
 
 
 def finding(model: str, what: str, sweep: Sweep, pieces: list[str], measure: str) -> Finding:
-    """what: which values were patched. pieces: the clean text's, one a token. measure: what the metric is, in words."""
+    """what: which values were patched. pieces: the clean text's, one a token. measure: the metric in words."""
     ends = {"clean": sweep.clean, "corrupt": sweep.corrupt, "direction": sweep.direction, "axes": list(sweep.axes)}
     data = {"model": model, "what": what, **ends, "scores": sweep.scores.tolist()}
     title = f"{measure}: clean {sweep.clean:.3f}, corrupt {sweep.corrupt:.3f}"
@@ -25,7 +25,7 @@ def finding(model: str, what: str, sweep: Sweep, pieces: list[str], measure: str
 def _map(sweep: Sweep) -> Iterator[str]:
     """A row a block (or head), a cell a head (or position), darker the nearer to 1.
 
-    Where a row is wider than the terminal, its first cells are drawn and the rest are said to be left out.
+    Where a row is wider than the terminal, its first cells are drawn, and a note counts the rest.
     """
     count = sweep.scores.shape[1]
     wide = min(3, max(1, CELLS // count))

@@ -10,7 +10,7 @@ from cutaway.show.layout import dtype_name
 
 
 def finding(lm: LM, f: Perplexity, quantize: str, bos: bool) -> Finding:
-    """quantize: the precision that was scored. bos: whether a BOS stood before the text."""
+    """quantize: the precision that was scored. bos: whether the text began with a BOS."""
     dtype = dtype_name(lm.decoder.get_parameter("blocks.0.ln1.weight"))
     how, unscored = "one after another", "first token of each is not scored"
     if f.stride != f.window:

@@ -1,4 +1,4 @@
-"""The sites of a model, with shapes and formulas: as data, and as a list in which all blocks are one.
+"""The sites of a model, with shapes and formulas: as data, and as a list in which one block stands for all.
 
 It does not know any value.
 """
@@ -12,7 +12,7 @@ from cutaway.show.layout import WIDTH
 
 
 def finding(config: DecoderConfig) -> Finding:
-    """Every site in a line; all blocks in one, except what the first block alone computes otherwise."""
+    """A line for each site; one for all blocks, unless the first block's formula differs."""
     sites, rows = all_sites(config), []
     for name, site in sites.items():
         later = sites.get(name.replace("blocks.0.", "blocks.1.", 1), site)
@@ -32,7 +32,7 @@ def finding(config: DecoderConfig) -> Finding:
 
 
 def formula(site: Site) -> str:
-    """The formula, with the name of what it calls x."""
+    """The formula, with the name of its x."""
     if not re.search(r"\bx\b", site.formula):
         return site.formula
     parent = re.sub(r"^blocks\.\d+\.(.*)", r"\1 of the block before", site.parents[0])

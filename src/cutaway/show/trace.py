@@ -1,4 +1,4 @@
-"""What a trace holds, as data and as text: a table of its sites, the values of some, numbers taken apart.
+"""What a trace holds, as data and as text: a table of its sites, the values of some, numbers decomposed.
 
 It does not know how a value was computed.
 """
@@ -21,16 +21,16 @@ from cutaway.trace.trace import Trace
 
 @dataclass(frozen=True)
 class Recorded:
-    """shown: the sites whose values are wanted too. effect: of edits, if there were any. whole: draw the table of all.
+    """shown: the sites whose values are printed too. effect: of edits, if there were any. full: draw the table of all.
 
-    token_text: what an id looks like.
+    token_text: the text of an id.
     """
 
     values: Trace
     shown: list[str]
     why: list[Why]
     effect: Effect | None
-    whole: bool
+    full: bool
     token_text: Callable[[int], str]
 
     def as_data(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Recorded:
 
     def __str__(self) -> str:
         parts = [] if self.effect is None else [effect_table(self.effect, self.token_text)]
-        parts += [table(self.values)] if self.whole else []
+        parts += [table(self.values)] if self.full else []
         return "\n\n".join([*parts, *(_values(self.values, name) for name in self.shown), *map(str, self.why)])
 
 
@@ -62,7 +62,7 @@ def table(values: Trace) -> str:
 
 
 def _values(values: Trace, name: str) -> str:
-    """One site: its axes, its formula, and its values, with the middle of long axes left out."""
+    """One site: its axes, its formula, and its values, with the middle of long axes omitted."""
     value, site = values[name], all_sites(values.config)[name]
     numbers = np.array2string(
         value.cpu().float().numpy(), max_line_width=WIDTH, edgeitems=3, threshold=200, precision=4, suppress_small=True

@@ -17,7 +17,7 @@ from cutaway.trace.trace import Trace
 
 
 class Recording:
-    """What is recorded while texts are written: `tap` for the passes, `trace` for what came of them.
+    """What is recorded while texts are generated: `tap` for the passes, `trace` for their values.
 
     plan: the sites, and their cost for the longest texts. new: how many tokens may be chosen, at most. edited: the
     sites that edits act on in the same passes.
@@ -61,7 +61,7 @@ def by_position(tap: GenerationRecorder, columns_BT: Tensor, real_BT: Tensor) ->
 
 
 def _columns(prompt: Tokens, tokens: Tokens) -> Tensor:
-    """Where each text's positions stand among the columns of all passes: in the prompt, then after all of it."""
+    """The column of each text's positions among those of all passes: in the prompt, then after all of it."""
     position_BT = tokens.positions.clamp(min=0)
     first_B1, lengths_B1 = prompt.mask.argmax(-1)[:, None], prompt.lengths[:, None]
     after_BT = prompt.ids.shape[1] + position_BT - lengths_B1
@@ -76,7 +76,7 @@ def _one_axis(value_CBX: Tensor, columns_BT: Tensor, real_BT: Tensor) -> Tensor:
 
 
 def _both_axes(value_CBHC: Tensor, columns_BT: Tensor, real_BT: Tensor, hidden: float) -> Tensor:
-    """[B, H, T, T]; later positions and padding are hidden, as what their columns hold may be anything."""
+    """[B, H, T, T]; later positions and padding are masked, as their columns hold arbitrary values."""
     value_BTHC = value_CBHC[columns_BT, _texts(columns_BT)]
     index_BTHS = columns_BT[:, None, None].expand(*value_BTHC.shape[:3], -1)
     attended_BTS = (real_BT[:, :, None] & real_BT[:, None]).tril()

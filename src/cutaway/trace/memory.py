@@ -1,6 +1,6 @@
-"""Where recorded values lie: beside the weights, in the host's memory, or in a file mapped into it.
+"""Buffers for recorded values: on the weights' device, in the host's memory, or in a mapped file.
 
-It knows bytes and places; it does not know sites.
+It knows bytes and devices; it does not know sites.
 """
 
 import math
@@ -20,16 +20,16 @@ from cutaway.ground.errors import BadArgument
 ALIGN = 64
 CHUNK = 32 << 20  # bytes
 LARGE = 2 * CHUNK
-_waiting: list[mmap.mmap] = []  # chunks that no tensor uses any more
+_pool: list[mmap.mmap] = []  # chunks that no tensor uses any more
 
 
 class Memory:
     """Memory for tensors of so many bytes in all, on a device.
 
-    A large trace takes the host's memory in chunks: large pages, which the system gives three times as fast as small
-    ones, and those of earlier traces again, which it need not give at all. Small tensors share chunks of 32 MB, and one
-    keeps its chunk as long as it lives; a large one has a chunk of its own. A chunk without tensors waits for the next
-    trace, unless the system wants it back.
+    A large trace takes the host's memory in chunks: huge pages, which the system allocates three times as fast as small
+    ones, and pooled chunks of earlier traces, which need no allocation. Small tensors share chunks of 32 MB, and a live
+    tensor holds its chunk; a large tensor has a chunk of its own. A chunk without tensors returns to the pool, where
+    the system may reclaim its pages.
     """
 
     def __init__(self, nbytes: int, device: torch.device) -> None:
@@ -42,12 +42,12 @@ class Memory:
         """A tensor of this shape, not yet written. Raises BadArgument where there is no memory for it."""
         try:
             return self._take(shape, dtype)
-        except (RuntimeError, OSError) as error:  # torch's and the system's words for having none left
+        except (RuntimeError, OSError) as error:  # torch's and the system's errors for having none left
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
             found = f"no memory left for a value of {list(shape)}"
             raise BadArgument(
-                found, "room for all that is to be recorded", "record fewer sites, or new tokens"
+                found, "memory for all that is to be recorded", "record fewer sites, or new tokens"
             ) from error
 
     def _take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -65,31 +65,31 @@ class Memory:
 
 
 def _chunk(nbytes: int) -> memoryview:
-    """At least so many bytes; they wait for the next one who asks when nothing refers to the view any more."""
+    """A pooled chunk of at least so many bytes; it returns to the pool when its last view is freed."""
     size = -(-nbytes // CHUNK) * CHUNK
-    for waiting in sorted(_waiting, key=len):
-        if size <= len(waiting) <= 2 * size and _drop(waiting):
-            return _lent(waiting)
-    # A new one takes the place of those that did not fit: what waits never grows past what was once in use.
+    for pooled in sorted(_pool, key=len):
+        if size <= len(pooled) <= 2 * size and _withdraw(pooled):
+            return _view(pooled)
+    # A new one replaces pooled ones that did not fit: the pool never grows past what was once in use.
     left = size
-    for waiting in tuple(_waiting):
-        if left > 0 and _drop(waiting):
-            left -= len(waiting)
+    for pooled in tuple(_pool):
+        if left > 0 and _withdraw(pooled):
+            left -= len(pooled)
     try:
         chunk = _new(size)
     except OSError:
-        if not _waiting:
+        if not _pool:
             raise
-        _waiting.clear()
+        _pool.clear()
         chunk = _new(size)
     _advise(chunk, mmap.MADV_HUGEPAGE)
-    return _lent(chunk)
+    return _view(chunk)
 
 
-def _drop(chunk: mmap.mmap) -> bool:
-    """Take a chunk from those that wait; whether it was still there."""
+def _withdraw(chunk: mmap.mmap) -> bool:
+    """Take a chunk out of the pool; whether it was still there."""
     try:
-        _waiting.remove(chunk)
+        _pool.remove(chunk)
     except ValueError:  # another thread was faster
         return False
     return True
@@ -99,15 +99,15 @@ def _new(size: int) -> mmap.mmap:
     return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
-def _lent(chunk: mmap.mmap) -> memoryview:
+def _view(chunk: mmap.mmap) -> memoryview:
     view = memoryview(chunk)
-    finalize(view, _wait, chunk).atexit = False
+    finalize(view, _release, chunk).atexit = False
     return view
 
 
-def _wait(chunk: mmap.mmap) -> None:
-    _advise(chunk, mmap.MADV_FREE)  # the system may take its pages, and does before it runs out of others
-    _waiting.append(chunk)
+def _release(chunk: mmap.mmap) -> None:
+    _advise(chunk, mmap.MADV_FREE)  # the system may reclaim its pages, and does before it runs out of others
+    _pool.append(chunk)
 
 
 def _advise(chunk: mmap.mmap, advice: int) -> None:
@@ -116,22 +116,22 @@ def _advise(chunk: mmap.mmap, advice: int) -> None:
 
 
 class Mapped:
-    """Room for tensors in a file of its own, which has no name: nothing is left behind, however the process ends.
+    """Tensors in an unlinked file of their own: nothing is left behind, however the process ends.
 
-    What is put there lies in memory only as long as the system has room for it. Raises BadArgument where the folder
-    cannot be written or has not that much room, before anything is computed.
+    The system pages its values out where memory is short. Raises BadArgument where the folder cannot be written or has
+    not that much space, before anything is computed.
     """
 
     def __init__(self, folder: Path, nbytes: int, tensors: int) -> None:
-        room = max(nbytes + tensors * ALIGN, 1)
+        size = max(nbytes + tensors * ALIGN, 1)
         try:
             with tempfile.NamedTemporaryFile(dir=folder, prefix=".cutaway-trace-") as file:
-                os.posix_fallocate(file.fileno(), 0, room)  # a full disk is told here, not by a crash later
-                self.bytes = torch.from_file(file.name, shared=True, size=room, dtype=torch.uint8)
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk raises here, and does not crash later
+                self.bytes = torch.from_file(file.name, shared=True, size=size, dtype=torch.uint8)
         except OSError as error:
-            found = f"{folder}, where {room:,} bytes cannot be written ({error.strerror})"
+            found = f"{folder}, where {size:,} bytes cannot be written ({error.strerror})"
             raise BadArgument(
-                found, "a folder with room for the trace", "record less, or pass to=another folder"
+                found, "a folder with space for the trace", "record less, or pass to=another folder"
             ) from error
         self.used = 0
 

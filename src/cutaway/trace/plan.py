@@ -1,6 +1,6 @@
 """The plan: what a trace will cost in bytes, site by site, before the pass runs.
 
-Shapes follow from the config and the tokens alone. It does not know values, nor where they will come from.
+Shapes follow from the config and the tokens alone. It does not know values, nor how they are computed.
 """
 
 import re
@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def kinds(self) -> dict[str, int]:
-        """Bytes of each pattern of sites, all blocks together, the largest first."""
+        """Bytes of each pattern of sites, summed over the blocks, the largest first."""
         totals: dict[str, int] = {}
         for row in self.rows:
             kind = re.sub(r"^blocks\.\d+\.", "blocks.*.", row.site)
@@ -76,9 +76,9 @@ class Plan:
         """A line for each kind of site, the largest first, and the sum; at most 80 columns."""
         lines = [f"{'sites':<34}{'each':<22}{'values':>7}{'bytes':>12}"]
         for kind, cost in self.kinds.items():
-            alike = [row for row in self.rows if re.sub(r"^blocks\.\d+\.", "blocks.*.", row.site) == kind]
-            label = kind if len(alike) > 1 else alike[0].site
-            lines.append(f"{label:<34}{list(alike[0].shape)!s:<22}{len(alike):>7}{size(cost):>12}")
+            same_kind = [row for row in self.rows if re.sub(r"^blocks\.\d+\.", "blocks.*.", row.site) == kind]
+            label = kind if len(same_kind) > 1 else same_kind[0].site
+            lines.append(f"{label:<34}{list(same_kind[0].shape)!s:<22}{len(same_kind):>7}{size(cost):>12}")
         return "\n".join(
             [*lines, f"{len(self.rows)} site{'s' * (len(self.rows) != 1)}, {size(self.bytes)} on the {self.where}"]
         )
@@ -95,16 +95,16 @@ def plan(
     attended: int | None = None,
     where: str = "host",
 ) -> Plan:
-    """The plan for so many texts and positions of each, recorded; attended: the positions they may see (all of them).
+    """The plan for recording so many texts and positions of each; attended: how many they attend to (None: as many).
 
-    dtype: of the model's values; as_dtype: what they are kept in, if another. Norms' divisors are float32 at least.
+    dtype: of the model's values; as_dtype: of the recorded ones, if another. Norms' divisors are float32 at least.
     """
     lengths = sizes(config) | {"B": texts, "T": positions, "S": attended or positions, "1": 1}
     table = all_sites(config)
     rows = []
     for site in sites:
-        born = torch.promote_types(dtype, torch.float32) if site.endswith(".scale") else dtype
-        rows.append(Row(site, tuple(lengths[axis] for axis in table[site].shape.split()), as_dtype or born))
+        computed = torch.promote_types(dtype, torch.float32) if site.endswith(".scale") else dtype
+        rows.append(Row(site, tuple(lengths[axis] for axis in table[site].shape.split()), as_dtype or computed))
     return Plan(tuple(rows), where)
 
 

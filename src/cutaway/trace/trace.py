@@ -54,15 +54,15 @@ class Trace(Mapping[str, Tensor]):
 
     def save(self, path: str | Path) -> None:
         """Write it as one .safetensors file, which opens without the model. Raises BadArgument where it cannot be."""
-        words = {"attention": self.attention, "model": self.model, "positions": self.positions}
-        trace_file.write(Path(path), self.values_by_site, self.tokens, self.config, words)
+        notes = {"attention": self.attention, "model": self.model, "positions": self.positions}
+        trace_file.write(Path(path), self.values_by_site, self.tokens, self.config, notes)
 
     @classmethod
     def load(cls, path: str | Path) -> "Trace":
-        """A trace that was saved. Raises BadCheckpoint for a file that is none, or is not whole."""
-        values, tokens, config, words = trace_file.read(Path(path))
-        positions = None if words["positions"] is None else tuple(words["positions"])
-        return cls(values, tokens, config, words["attention"], words["model"], positions)
+        """A trace that was saved. Raises BadCheckpoint for another file, or an incomplete one."""
+        values, tokens, config, notes = trace_file.read(Path(path))
+        positions = None if notes["positions"] is None else tuple(notes["positions"])
+        return cls(values, tokens, config, notes["attention"], notes["model"], positions)
 
     @property
     def nbytes(self) -> int:

@@ -1,6 +1,6 @@
 """A trace on disk: one safetensors file with the values by site, the tokens, and the facts of the model, as data.
 
-Written under a temporary name until it is whole; read back without the model. It does not know how values are made.
+Written under a temporary name until it is complete; read back without the model. It does not know how values are made.
 """
 
 import json
@@ -24,40 +24,40 @@ TOKENS = ("ids", "mask", "positions")
 
 
 def write(
-    path: Path, values: Mapping[str, Tensor], tokens: Tokens, config: DecoderConfig, words: dict[str, Any]
+    path: Path, values: Mapping[str, Tensor], tokens: Tokens, config: DecoderConfig, notes: dict[str, Any]
 ) -> None:
-    """Write values by site as a .safetensors file, in place of one that is there. Raises BadArgument where it cannot.
+    """Write values by site as a .safetensors file, over an existing one. Raises BadArgument where it cannot.
 
-    words: whatever else is to be kept, by name.
+    notes: further facts to store as JSON, by name.
     """
     parts = {f"values.{site}": value.contiguous() for site, value in values.items()}
     parts |= {f"tokens.{name}": getattr(tokens, name).contiguous() for name in TOKENS}
-    about = {"config": asdict(config), "pieces": tokens.as_data()["pieces"], "words": words}
+    about = {"config": asdict(config), "pieces": tokens.as_data()["pieces"], "words": notes}
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(parts, unfinished, {"format": FORMAT, "about": json.dumps(about)})
         unfinished.replace(path)
     except (OSError, SafetensorError) as error:  # safetensors' own error holds the system's
-        expected = "a place that can be written, with room for it"
+        expected = "a path that can be written, with space for it"
         raise BadArgument(f"{path}, which cannot be written ({error})", expected, "save it elsewhere") from error
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Tokens, DecoderConfig, dict[str, Any]]:
-    """What `write` was given. Raises BadCheckpoint for a file that is none of its, or not whole."""
+    """What `write` was given. Raises BadCheckpoint for another file, or an incomplete one."""
     if not path.is_file():
         raise BadCheckpoint(f"no file {path}", "a saved trace", "correct the path")
     try:
         with safe_open(path, "pt") as file:
-            said = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
     except (SafetensorError, OSError) as error:
         raise BadCheckpoint(f"{path}, which cannot be read ({error})", "a whole trace", "record it again") from error
-    if said.get("format") != FORMAT:
-        found = f"format {said.get('format')!r} in {path}"
+    if metadata.get("format") != FORMAT:
+        found = f"format {metadata.get('format')!r} in {path}"
         raise BadCheckpoint(found, repr(FORMAT), "record it again with this version of cutaway")
-    about = json.loads(said["about"])
+    about = json.loads(metadata["about"])
     rope = about["config"].pop("rope")
     config = DecoderConfig(**about["config"], rope=None if rope is None else RopeConfig(**rope))
     tokens = Tokens(*(tensors[f"tokens.{name}"] for name in TOKENS))

@@ -1,6 +1,6 @@
 """`cutaway attribute`: which part of the model wrote the next token's logit.
 
-It shows the parts; it does not know how one is computed.
+It prints the parts; it does not know how one is computed.
 """
 
 from typing import Annotated
@@ -11,7 +11,7 @@ from cutaway.apps.cli.common import Options, read_texts, token_of, verb
 from cutaway.apps.cli.options import NoSpecial, Text
 
 Token = Annotated[str | None, typer.Option(metavar="TEXT", help="The token; the likeliest next one without it.")]
-Versus = Annotated[str | None, typer.Option(metavar="TEXT", help="Take away this token's logit.")]
+Versus = Annotated[str | None, typer.Option(metavar="TEXT", help="Subtract this token's logit.")]
 By = Annotated[str, typer.Option(help="block, head, neuron, or token: the position that attention read.")]
 Top = Annotated[int, typer.Option(min=1, help="How many parts to show, the largest first.")]
 

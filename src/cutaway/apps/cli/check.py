@@ -1,6 +1,6 @@
-"""`cutaway check`: the certificate of what every site of a model means, at one's own checkpoint.
+"""`cutaway check`: the certificate of what every site of a model means, on its own checkpoint.
 
-It shows the lines; it does not know how one is proved.
+It prints the lines; it does not know how one is verified.
 """
 
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ class Checked(Options):
 
 @verb
 def check(options: Checked, texts: Texts = None, against: Against = None) -> None:
-    """Prove what this model's sites mean: formulas, sums, padding, cache, edits, weights. Exit code 1 if one fails."""
+    """Verify what this model's sites mean: formulas, sums, padding, cache, edits, weights. Exit code 1 if one fails."""
     if against not in (None, "transformers"):
         raise BadArgument(f"--against {against}", "transformers", "pass that, or leave it out")
     read = read_texts(texts) if texts else None

@@ -1,6 +1,6 @@
-"""`cutaway check-files`: whether a folder that `cutaway quantize` wrote is still what was written, byte by byte.
+"""`cutaway check-files`: whether a folder that `cutaway quantize` wrote is unchanged, byte by byte.
 
-It names the folder; it does not know what is in its files.
+It prints the result; it does not know what is in the files.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="No effect here: no net
 
 @dataclass(frozen=True)
 class OfFolder(WithoutWeights):
-    """--model names a folder, too."""
+    """--model names a folder too."""
 
     model: Model = None
     offline: Offline = False

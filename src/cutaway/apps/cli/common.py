@@ -1,6 +1,6 @@
 """What the verbs share: the options that all of them take, the model with a progress bar, texts in, text or JSON out.
 
-It does not know what is asked of the model, nor how a result is drawn.
+It does not know what a verb computes, nor how a result is drawn.
 """
 
 import functools
@@ -29,7 +29,7 @@ Report = Callable[[int, int, str], None]  # bytes done, bytes in all, what
 
 @dataclass(frozen=True)
 class Options:
-    """The options that every verb takes, with the values given; a verb that takes one differently has a subclass."""
+    """The options that every verb takes, with the values given; a verb that needs another default has a subclass."""
 
     modes: ClassVar[Sequence[str]] = (*MODES, "none")  # what --quantize may be
 
@@ -42,7 +42,7 @@ class Options:
     debug: Debug = False
 
     def find(self, report: Report) -> Path:
-        """Where the model's files are, fetched if need be, none of them read. Raises the errors of weights/hub.py."""
+        """Where the model's files are, fetched if needed, none of them read. Raises the errors of weights/hub.py."""
         from cutaway.weights.hub import resolve
 
         return resolve(self.model, offline=self.offline, progress=report)
@@ -56,7 +56,7 @@ class Options:
         return (config_alone(path) if (path / "config.json").is_file() else open_checkpoint(path)).facts
 
     def load(self, report: Report, notes: bool = True) -> "LM":
-        """The model that the options ask for; its notes go to stderr, if they are wanted. Raises as lm.load."""
+        """The model of the options; with `notes` its notes go to stderr. Raises as lm.load."""
         from cutaway.lm import load
 
         lm = load(
@@ -105,14 +105,14 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def require_known(quantize: str | None, modes: Sequence[str]) -> None:
-    """Raises BadArgument for a word that --quantize does not know."""
+    """Raises BadArgument for a mode that --quantize does not have."""
     if quantize is not None and quantize not in modes:
         expected = f"{', '.join(modes[:-1])} or {modes[-1]}"
         raise BadArgument(f"--quantize {quantize}", expected, "pass one of these, or leave --quantize out")
 
 
 def read_texts(texts: Sequence[str]) -> list[str]:
-    """The texts, "-" replaced by what stands on standard input. Raises BadText for an empty one, before any work."""
+    """The texts, "-" replaced by standard input. Raises BadText for an empty one, before any work."""
     if list(texts).count("-") > 1:
         raise BadArgument('"-" more than once', "standard input read once", 'pass "-" for one text only')
     read = [_standard_input() if text == "-" else text for text in texts]
@@ -124,7 +124,7 @@ def read_texts(texts: Sequence[str]) -> list[str]:
 
 
 def _standard_input() -> str:
-    """Without the newline at its end, which `echo` adds and nobody means."""
+    """Without its last newline, which `echo` adds."""
     text = decoded(b"" if sys.stdin is None else sys.stdin.buffer.read(), "standard input")
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
@@ -152,7 +152,7 @@ def token_of(lm: "LM", text: str, option: str) -> int:
 
 @contextmanager
 def busy(what: str) -> Iterator[Report]:
-    """A bar on stderr while this lasts, erased at its end; nothing where stderr is no terminal."""
+    """A progress bar on stderr within the context; none where stderr is no terminal."""
     if not is_terminal(sys.stderr):
         yield lambda done, total, what: None
         return
@@ -172,7 +172,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def note(line: str) -> None:
-    """One line on stderr: what should be known and is no error."""
+    """One line on stderr that is no error."""
     print(f"cutaway: {line}", file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""`cutaway compare`: the same text in full precision and in 8 bits, and where the two part.
+"""`cutaway compare`: the same text in full precision and in 8 bits, and where their values differ.
 
 It runs one model after the other; it does not know how their values are compared or drawn.
 """
@@ -29,7 +29,7 @@ Sites = Annotated[
 
 @dataclass(frozen=True)
 class EightBits(Options):
-    """Full precision is the other side."""
+    """Full precision is the other model."""
 
     modes: ClassVar[Sequence[str]] = MODES
     quantize: Quantize = "int8"
@@ -44,9 +44,9 @@ def compare(
     sites: Sites = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
-    """Hold full precision against 8 bits: values, next token, bytes.
+    """Compare full precision with 8 bits: values, next token, bytes.
 
-    The two are loaded one after the other, never together.
+    The two models are loaded one after the other, never both at once.
     """
     read = read_texts(texts)
     with busy("starting") as report:
@@ -55,11 +55,11 @@ def compare(
         from cutaway.show.compare import FullRun, comparison, draw_comparison
 
         config = options.config(report)
-        name = _layer_name(config, block, layer)  # a wrong name is told before weights are read
+        name = _layer_name(config, block, layer)  # a wrong name raises before weights are read
         chosen = select(config, [*compared_sites(config), *(sites or [])])
-        whole = replace(options, quantize="none").load(report)
-        full = FullRun.of(whole, whole.tokens(read, not no_special_tokens), name, chosen)
-        del whole
+        unquantized = replace(options, quantize="none").load(report)
+        full = FullRun.of(unquantized, unquantized.tokens(read, not no_special_tokens), name, chosen)
+        del unquantized
         gc.collect()
         data = comparison(options.load(report, notes=False), full, name)
     print_json(data) if options.as_json else print_lines(draw_comparison(data))

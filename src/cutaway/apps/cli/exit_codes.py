@@ -1,6 +1,6 @@
-"""How a command ends: every error as one line on stderr and an exit code, and never a traceback unless asked for.
+"""How a command ends: every error as one line on stderr and an exit code, and a traceback only with --debug.
 
-It does not know which verb ran, nor what it was about.
+It does not know which verb ran.
 """
 
 import errno
@@ -23,7 +23,7 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def guarded(work: Callable[[], int], *, debug: bool) -> int:
-    """The exit code of `work`, or of what stopped it. Its warnings are lines on stderr."""
+    """The exit code of `work`, or of the error that stopped it. Its warnings are lines on stderr."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = _warned
@@ -31,12 +31,12 @@ def guarded(work: Callable[[], int], *, debug: bool) -> int:
 
 
 def _guarded(work: Callable[[], int], debug: bool) -> int:
-    _write_anything()
+    _escape_unencodable()
     try:
         code = work()
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a full disk can still be reported
-    except (KeyboardInterrupt, BrokenPipeError) as end:  # no pipe: its reader had enough, which is no error
+    except (KeyboardInterrupt, BrokenPipeError) as end:  # no pipe: its reader closed it, which is no error
         code = INTERRUPTED if isinstance(end, KeyboardInterrupt) else 0
         _trace(debug)
     except SystemExit as end:  # rich's answer to a closed pipe
@@ -47,7 +47,7 @@ def _guarded(work: Callable[[], int], debug: bool) -> int:
         line, code = sentence(error)
         _trace(debug)
         _print(line)
-    _let_go()
+    _drop_unwritten()
     return code
 
 
@@ -67,7 +67,7 @@ def sentence(error: Exception) -> tuple[str, int]:
 
 
 def _usage(error: Exception) -> tuple[str, str, str]:
-    """What typer says of a command line, in our order: found, expected, do this."""
+    """typer's message on a command line, in our order: found, expected, do this."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "cutaway"
     message = getattr(error, "format_message", error.__str__)().strip().rstrip(".")
@@ -86,7 +86,7 @@ def _usage(error: Exception) -> tuple[str, str, str]:
 
 
 def _refusal(error: OSError) -> tuple[str, str, str]:
-    """What the system would not do."""
+    """The system's refusal."""
     where = f" at {error.filename}" if error.filename else ""
     if error.errno == errno.ENOSPC:
         return f"a full disk{where}", "space to write", "free some space and run it again"
@@ -121,16 +121,16 @@ def _trace(debug: bool) -> None:
             traceback.print_exc()
 
 
-def _write_anything() -> None:
-    """On a terminal that knows only some characters, the others are written as their code, not as a crash."""
+def _escape_unencodable() -> None:
+    """Write characters that a stream's encoding lacks as escapes, where they would raise."""
     for stream in (sys.stdout, sys.stderr):
         encoding = getattr(stream, "encoding", None) or "utf-8"
         if encoding.lower().replace("-", "") != "utf8" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _let_go() -> None:
-    """What can no longer be written is dropped: Python would try again at exit, fail, and complain."""
+def _drop_unwritten() -> None:
+    """Drop output that cannot be written: Python would try again at exit, fail, and print an error."""
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed before we began
         try:
             stream.flush()

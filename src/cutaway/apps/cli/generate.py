@@ -1,4 +1,4 @@
-"""`cutaway generate`: the text that follows, written as it comes, and how each token was chosen.
+"""`cutaway generate`: a text's continuation, streamed, and how each token was chosen.
 
 It prints steps; it does not know how a token is chosen.
 """
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from cutaway.sample.step import Step
 
 NewTokens = Annotated[int | None, typer.Option(help="Tokens to add to each text; 50 if no length is given.")]
-MaxLength = Annotated[int | None, typer.Option(help="Tokens of text and answer together.")]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens of prompt and new text, in all.")]
 DoSample = Annotated[
     bool | None,
     typer.Option(
         "--do-sample/--no-do-sample",
         "--sample/--no-sample",
-        help="Draw, or let the highest logit win; as the model's generation_config.json says without it, else no.",
+        help="Draw, or let the highest logit win; without it, as in the model's generation_config.json, else no.",
     ),
 ]
 MinP = Annotated[float | None, typer.Option(help="Keep tokens at least so many times as probable as the first.")]
@@ -40,8 +40,8 @@ Sites = Annotated[
     list[str] | None,
     typer.Option(metavar="PATTERN", help="Values to record, of prompt and new tokens; may be repeated."),
 ]
-DRAWING = ("temperature", "top_k", "top_p", "min_p", "seed")  # of no effect where nothing is drawn
-# What a terminal would obey instead of showing: ␛ for an escape. Newlines and tabs stay.
+DRAWING = ("temperature", "top_k", "top_p", "min_p", "seed")  # no effect where nothing is drawn
+# Control characters, shown as symbols: ␛ for an escape. Newlines and tabs stay.
 CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 CONTROLS |= dict.fromkeys(range(0x7F, 0xA0), 0xFFFD)
 
@@ -70,12 +70,12 @@ def generate(
 
     The names of the settings are those of transformers, and so is their meaning.
     """
-    asked = {
+    given = {
         "max_new_tokens": max_new_tokens, "max_length": max_length, "temperature": temperature, "top_k": top_k,
         "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty, "seed": seed,
         "stop_strings": tuple(stop_strings) if stop_strings else None, "do_sample": do_sample,
     }  # fmt: skip
-    settings = {name: value for name, value in asked.items() if value is not None}
+    settings = {name: value for name, value in given.items() if value is not None}
     prompts = read_texts(texts)
     with busy("starting") as report:
         from cutaway.analysis.effect import effect
@@ -84,18 +84,18 @@ def generate(
         from cutaway.sample.settings import Sampling
         from cutaway.show.generation import Written
 
-        Sampling(**settings)  # a wrong number is told before anything is fetched
+        Sampling(**settings)  # a wrong number raises before anything is fetched
         lm = options.load(report)
         tokens = lm.tokens(prompts, not no_special_tokens)
         recording = lm.recording(tokens, sites or "*", edits=edits or (), **settings) if sites or save else None
         tap = untapped if recording is None else recording.tap
-        coming = lm.stream(tokens, edits=edits or (), tap=tap, **settings)  # checks the texts' lengths
+        stream = lm.stream(tokens, edits=edits or (), tap=tap, **settings)  # checks the texts' lengths
     _note_settings(settings, lm.settings(settings).do_sample, lm.sampling)
     print_steps = _print_text if len(prompts) == 1 else _print_texts
-    done = list(coming if options.as_json else print_steps(prompts, coming))
+    done = list(stream if options.as_json else print_steps(prompts, stream))
     _note_context(lm, done[-1])
     changed = None
-    if edits:  # what they did to the first new token
+    if edits:  # their effect on the first new token
         changed = effect(lm.trace(tokens, "logits", positions=-1)["logits"][:, 0], done[0].logits)
     values = None if recording is None else recording.trace(new_ids_of(done, len(prompts)))
     found = Written(lm, prompts, done, changed, None if save else values, steps)
@@ -112,26 +112,26 @@ def _note_settings(given: dict[str, Any], draws: bool, published: dict[str, Any]
     unused = [f"--{name.replace('_', '-')}" for name in DRAWING if name in given]
     if unused and not draws:
         note(f"{', '.join(unused)} without --do-sample: no effect, the highest logit wins.")
-    obeyed = [f"{name}={value!r}" for name, value in published.items() if name not in given]
-    if obeyed:
-        note(f"as the model's generation_config.json says: {', '.join(obeyed)}.")
+    published_only = [f"{name}={value!r}" for name, value in published.items() if name not in given]
+    if published_only:
+        note(f"as the model's generation_config.json says: {', '.join(published_only)}.")
 
 
-def _print_text(prompts: list[str], coming: "Iterator[Step]") -> "Iterator[Step]":
-    """The steps of one text, each printed as it comes. Whatever ends them, the line ends."""
+def _print_text(prompts: list[str], stream: "Iterator[Step]") -> "Iterator[Step]":
+    """The steps of one text, each printed as it is chosen; the line ends even after an error."""
     print(_faint(_shown(prompts[0])), end="", flush=True)
     try:
-        for step in coming:
+        for step in stream:
             print(_shown(step.text[0]), end="", flush=True)
             yield step
     finally:
         print(flush=True)
 
 
-def _print_texts(prompts: list[str], coming: "Iterator[Step]") -> "Iterator[Step]":
-    """The steps of several texts, in whose order each is printed once it and those before it are over."""
+def _print_texts(prompts: list[str], stream: "Iterator[Step]") -> "Iterator[Step]":
+    """The steps of several texts, printed in their order, each once it and those before it have ended."""
     texts, printed = [""] * len(prompts), 0
-    for step in coming:
+    for step in stream:
         texts = [text + new for text, new in zip(texts, step.text, strict=True)]
         while printed < len(prompts) and step.ended[printed]:
             print(("\n" if printed else "") + _faint(_shown(prompts[printed])) + _shown(texts[printed]), flush=True)
@@ -140,7 +140,7 @@ def _print_texts(prompts: list[str], coming: "Iterator[Step]") -> "Iterator[Step
 
 
 def _note_context(lm: "LM", last: "Step") -> None:
-    """The end of the context is the one end that was not asked for and is not seen."""
+    """An end that no option set and no text shows: that of the context."""
     for row, reason in enumerate(last.ended):
         if reason == "context":
             which = "the text" if len(last.ended) == 1 else f"text {row + 1}"
@@ -148,10 +148,10 @@ def _note_context(lm: "LM", last: "Step") -> None:
 
 
 def _shown(text: str) -> str:
-    """The text as it is; on a terminal, with nothing in it that the terminal would obey."""
+    """The text; on a terminal, with its control characters as symbols."""
     return text.translate(CONTROLS) if is_terminal(sys.stdout) else text
 
 
 def _faint(text: str) -> str:
-    """What was given, told apart from what is new by a terminal that can."""
+    """The prompt, dimmed on a terminal."""
     return f"\x1b[2m{text}\x1b[0m" if is_terminal(sys.stdout) and not os.environ.get("NO_COLOR") else text

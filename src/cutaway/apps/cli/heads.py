@@ -1,6 +1,6 @@
-"""`cutaway heads`: what each attention head looks at, by scores of its pattern.
+"""`cutaway heads`: what each attention head attends to, by scores of its pattern.
 
-It shows scores; it does not know how one is computed.
+It prints scores; it does not know how one is computed.
 """
 
 from typing import Annotated
@@ -12,11 +12,11 @@ from cutaway.apps.cli.options import NoSpecial
 
 Texts = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[TEXT…]", help="Without one: random tokens said twice.", show_default=False),
+    typer.Argument(metavar="[TEXT…]", help="Without one: random tokens, repeated once.", show_default=False),
 ]
 Top = Annotated[int, typer.Option(min=1, help="How many heads of each score.")]
 Seed = Annotated[int, typer.Option(help="Of the random tokens.")]
-Length = Annotated[int, typer.Option(help="Random tokens that are said twice, of each of four texts.")]
+Length = Annotated[int, typer.Option(help="Random tokens of each of four texts, repeated once.")]
 
 
 @verb
@@ -28,7 +28,7 @@ def heads(
     seed: Seed = 0,
     no_special_tokens: NoSpecial = False,
 ) -> None:
-    """What each head looks at: the token before, the same token, the token after it (induction), the first, itself."""
+    """What each head attends to: the previous token, the same token, the one after (induction), the first, itself."""
     read = read_texts(texts) if texts else None
     with options.opened() as lm:
         from cutaway.analysis.heads import repeated_tokens
@@ -36,7 +36,7 @@ def heads(
 
         if read is None:
             repeated = repeated_tokens(lm.config, length, seed=seed)
-            found = finding(lm, repeated, top, f"{length} random tokens said twice")
+            found = finding(lm, repeated, top, f"{length} random tokens, repeated once")
         else:
             found = finding(lm, lm.tokens(read, not no_special_tokens), top)
     options.print(found)

@@ -1,6 +1,6 @@
 """`cutaway lens`: what the model would say next if it stopped after each block.
 
-It shows the lens; it does not know how a stream is read.
+It prints the lens; it does not know how a stream is read.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import typer
 from cutaway.apps.cli.common import Options, note, read_texts, verb
 from cutaway.apps.cli.options import NoSpecial, Text
 
-Position = Annotated[int, typer.Option(help="The position to read, from 0, or from -1 back.")]
+Position = Annotated[int, typer.Option(help="The position to read, from 0, or from -1 backwards.")]
 Top = Annotated[int, typer.Option(min=1, help="How many tokens of each block.")]
 ProbesFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A tuned lens: its params.pt or .safetensors.")]
 

@@ -1,6 +1,6 @@
-"""The command `cutaway`: its verbs in the order of the river, and what runs the one that is called.
+"""The command `cutaway`: its verbs in the order of the data flow, and the dispatch to one.
 
-It does not know what a verb does: each is a file of this folder, and imports what is heavy when it is called.
+It does not know what a verb does: each is a file of this folder, and imports heavy modules when it runs.
 """
 
 import sys
@@ -23,8 +23,8 @@ VERBS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (None: this process's own) and return its exit code.
 
-    0: done, and also where the reader of a pipe had enough (`cutaway generate … | head -1`); 2: bad input, said in
-    one line on stderr; 130: Ctrl-C; 1: a bug of ours. `--debug` shows the traceback of any of them.
+    0: done, or the reader of a pipe closed it (`cutaway generate … | head -1`); 2: bad input, one line on stderr;
+    130: Ctrl-C; 1: a bug of ours. `--debug` shows the traceback of any of them.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: _run(args), debug="--debug" in args)
@@ -67,5 +67,5 @@ def cutaway(
 ) -> None:
     """Run any decoder language model on this machine, and see everything it does.
 
-    Start with `cutaway tour "The sun rises in the"`: the whole way from text to text, on the default model.
+    Start with `cutaway tour "The sun rises in the"`: every stage from text to text, on the default model.
     """

@@ -1,6 +1,6 @@
-"""`cutaway model`: what a model is made of, with shapes, parameters and bytes, before its weights are here.
+"""`cutaway model`: a model's modules, with shapes, parameters and bytes, before its weights are fetched.
 
-It shows what config.json or a file's header says; it does not know any module, and reads no weights.
+It reads config.json or a file's header; it does not know any module, and reads no weights.
 """
 
 import os
@@ -32,7 +32,7 @@ def model(options: Options) -> None:
 
 
 def _memory() -> int | None:
-    """Bytes of memory that a process here may use, where the system says so."""
+    """Bytes of memory that a process may use; None where the system does not tell."""
     try:
         own = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf, others not these names

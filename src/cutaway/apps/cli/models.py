@@ -1,6 +1,6 @@
 """`cutaway models`: which models are on this machine and can be run, found without the network.
 
-It prints a list; it does not know where models are kept.
+It prints a list; it does not know where models are stored.
 """
 
 from cutaway.apps.cli.common import WithoutWeights, busy, verb
@@ -8,9 +8,9 @@ from cutaway.apps.cli.common import WithoutWeights, busy, verb
 
 @verb
 def models(options: WithoutWeights) -> None:
-    """List the models that are here; never uses the network.
+    """List the models on this machine; never uses the network.
 
-    With --model, say only where that one is.
+    With --model, print only that one's folder.
     """
     with busy("looking") as report:
         from cutaway.show.models import finding, one

@@ -1,6 +1,6 @@
-"""The options that several verbs take, with the words that --help says of them.
+"""The options that several verbs take, with their texts for --help.
 
-It does not know what a verb makes of them; the heavy imports are not here, since --help needs this file.
+It does not know how a verb uses them; it imports nothing heavy, since --help needs this file.
 """
 
 from pathlib import Path
@@ -25,19 +25,17 @@ Dtype = Annotated[
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 …; the first GPU, if any, without it.")
 ]
-NoSpecial = Annotated[
-    bool, typer.Option("--no-special-tokens", help="The text as it stands: no BOS or EOS is added to it.")
-]
-Block = Annotated[int, typer.Option(help="The block to look into, from 0.")]
+NoSpecial = Annotated[bool, typer.Option("--no-special-tokens", help="Add no BOS or EOS to the text.")]
+Block = Annotated[int, typer.Option(help="The block to show, from 0.")]
 EditsFile = Annotated[
-    Path | None, typer.Option(metavar="RECIPE", help="Edits to do in every pass, a JSON file; their effect is shown.")
+    Path | None, typer.Option(metavar="RECIPE", help="Edits of every pass, a JSON file; their effect is shown.")
 ]
 Save = Annotated[Path | None, typer.Option(metavar="FILE", help="Write what is recorded as a .safetensors file.")]
-Temperature = Annotated[float | None, typer.Option(help="Divides the logits; 1 leaves them.")]
+Temperature = Annotated[float | None, typer.Option(help="Divides the logits; 1 leaves them unchanged.")]
 TopK = Annotated[int | None, typer.Option(help="Keep the k highest; 0 keeps all, 50 without it.")]
 TopP = Annotated[float | None, typer.Option(help="Keep the fewest tokens that sum to it; 1 keeps all.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use no network, whatever is missing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # main.py looks for it
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # main.py reads it
 # Verbs that read no weights take these too, so that one set of options fits every verb.
 Unread = Annotated[str | None, typer.Option(metavar="…", help="No effect here.")]

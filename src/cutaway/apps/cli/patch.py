@@ -1,6 +1,6 @@
-"""`cutaway patch`: values of one text put into the pass over another, and what that does to the answer.
+"""`cutaway patch`: values of one text patched into the pass over another, and the effect on the answer.
 
-It shows the sweep; it does not know how one is run.
+It prints the sweep; it does not know how one is run.
 """
 
 from typing import Annotated
@@ -32,7 +32,7 @@ def patch(
     direction: Direction = "denoise",
     no_special_tokens: NoSpecial = False,
 ) -> None:
-    """Which values carry the answer: activation patching, one value at a time. 1 is the whole answer, 0 none of it."""
+    """Which values carry the answer: activation patching, one value at a time. 1 is the full answer, 0 none of it."""
     pair = read_texts([clean, corrupt])
     with options.opened() as lm:
         from cutaway.analysis.patching import logit_difference, logit_of, sweep
@@ -45,7 +45,7 @@ def patch(
         counts = [each.ids.shape[1] for each in tokens]
         if counts[0] != counts[1]:
             given = f"texts of {counts[0]} and {counts[1]} tokens"
-            raise BadText(given, "two texts of as many tokens", "change a word so that both are as long")
+            raise BadText(given, "two texts of the same length", "change a word so that both are as long")
         done = sweep(lm.decoder, *tokens, metric, what, direction=direction, block=block)  # pyright: ignore
         pieces = [lm.token_text(i) for i in tokens[0].ids[0].tolist()]
     options.print(finding(lm.name, what, done, pieces, measure))

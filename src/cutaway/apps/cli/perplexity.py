@@ -1,4 +1,4 @@
-"""`cutaway perplexity`: what a model makes of a long text, in one number and the protocol that gives it meaning.
+"""`cutaway perplexity`: how well a model predicts a long text, in one number with its protocol.
 
 It reads the file and prints the result; it does not know how a token is scored.
 """
@@ -16,7 +16,7 @@ File = Annotated[
     str, typer.Argument(metavar="FILE", help='A text in UTF-8; "-" is standard input.', show_default=False)
 ]
 Window = Annotated[
-    int | None, typer.Option(help=f"Tokens that are read together; without it {WINDOW}, or the context if smaller.")
+    int | None, typer.Option(help=f"Tokens of one pass; without it {WINDOW}, or the context if smaller.")
 ]
 Stride = Annotated[
     int | None, typer.Option(help="Tokens from one window's start to the next's; the window without it.")
@@ -28,7 +28,7 @@ Limit = Annotated[int | None, typer.Option(help="Use only so many tokens of the 
 def perplexity(options: Options, file: File, window: Window = None, stride: Stride = None, limit: Limit = None) -> None:
     """Measure how surprised a model is by a text file.
 
-    Windows stand one after another; with --stride below --window they overlap, and only a window's last tokens
+    Windows follow one another; with --stride below --window they overlap, and only a window's last tokens
     are scored.
     """
     text = read_texts([file])[0] if file == "-" else _read(file)
@@ -36,7 +36,7 @@ def perplexity(options: Options, file: File, window: Window = None, stride: Stri
         context = options.config(report).n_positions
         window = min(WINDOW, context) if window is None else window
         stride = window if stride is None else stride
-        _check(window, stride, limit, context)  # told before weights are read
+        _check(window, stride, limit, context)  # raises before weights are read
         lm = options.load(report)
         from cutaway.analysis import perplexity as analysis
         from cutaway.show.perplexity import finding

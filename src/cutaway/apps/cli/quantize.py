@@ -1,6 +1,6 @@
 """`cutaway quantize`: a model written in 8 bits as a folder that opens at once.
 
-It says what was written; it does not know how a weight becomes codes, nor what the folder holds.
+It prints what was written; it does not know how a weight becomes codes, nor what the folder holds.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ Keep = Annotated[
 
 @dataclass(frozen=True)
 class Written(Options):
-    """What is written does not depend on where and how it is run."""
+    """What is written does not depend on device and dtype."""
 
     modes: ClassVar[Sequence[str]] = MODES
     quantize: Mode = "int8"

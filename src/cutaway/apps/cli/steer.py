@@ -1,6 +1,6 @@
-"""`cutaway steer`: a direction from a pair of texts, added while the model writes.
+"""`cutaway steer`: a direction from pairs of texts, added during generation.
 
-It shows both texts; it does not know how a direction is found.
+It prints both texts; it does not know how a direction is computed.
 """
 
 from pathlib import Path
@@ -11,12 +11,12 @@ import typer
 from cutaway.apps.cli.common import Options, note, read_texts, verb
 from cutaway.apps.cli.options import Temperature, TopP
 
-Text = Annotated[str, typer.Argument(help='The text to go on from; "-" is standard input.', show_default=False)]
+Text = Annotated[str, typer.Argument(help='The text to continue; "-" is standard input.', show_default=False)]
 Toward = Annotated[
     list[str], typer.Option(metavar="TEXT", help="What to write like; may be repeated.", show_default=False)
 ]
 Away = Annotated[list[str], typer.Option(metavar="TEXT", help="And what not, one for each.", show_default=False)]
-Site = Annotated[str | None, typer.Option(help="Where; the stream that leaves the middle block without it.")]
+Site = Annotated[str | None, typer.Option(help="Where; without it, the residual stream after the middle block.")]
 Strength = Annotated[float, typer.Option(help="How many times the direction is added.")]
 NewTokens = Annotated[int, typer.Option(min=1, help="Tokens to write.")]
 DoSample = Annotated[bool, typer.Option("--do-sample", "--sample", help="Draw; without it, the highest logit wins.")]
@@ -39,7 +39,7 @@ def steer(
     seed: Seed = 0,
     save: Save = None,
 ) -> None:
-    """What the model writes with a direction added to its stream: toward some texts, away from others."""
+    """Generate with a direction added to the residual stream: toward some texts, away from others."""
     read = read_texts([text])[0]
     settings = {"max_new_tokens": max_new_tokens, "do_sample": do_sample, "temperature": temperature, "top_p": top_p}
     with options.opened() as lm:

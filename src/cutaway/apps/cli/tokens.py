@@ -1,4 +1,4 @@
-"""`cutaway tokens`: what a text becomes before it is numbers, and the numbers.
+"""`cutaway tokens`: a text's pieces, their ids, mask and positions.
 
 It reads the tokenizer's files and config.json only, and does not know the weights.
 """

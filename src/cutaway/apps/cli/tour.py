@@ -1,6 +1,6 @@
-"""`cutaway tour`: one sentence from text to text, every stage in view, from a single run of the model.
+"""`cutaway tour`: one text through every stage, from a single run of the model.
 
-It prints the stages as they come; it does not know what is in them (show/tour).
+It prints the stages in order; it does not know their contents (show/tour).
 """
 
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,7 @@ Texts = Annotated[
     list[str] | None,
     typer.Argument(metavar="[TEXT ...]", help=f'A text, or several; "{TEXT}" without one; "-" is standard input.'),
 ]
-Head = Annotated[int, typer.Option(help="The head to look at, from 0.")]
+Head = Annotated[int, typer.Option(help="The head to show, from 0.")]
 NewTokens = Annotated[int, typer.Option(help="Tokens to write.")]
 Temperature = Annotated[float, typer.Option(help="Divides the logits; 0 is refused, --greedy takes the highest.")]
 Seed = Annotated[int, typer.Option(help="Of the draws; the same seed draws the same text.")]
@@ -40,7 +40,7 @@ def tour(
     seed: Seed = 0,
     greedy: Greedy = False,
 ) -> None:
-    """Watch a text become tokens, vectors, attention, logits, a drawn word, and text."""
+    """Show a text become tokens, vectors, attention, logits, a drawn token, and text."""
     prompts = read_texts(texts or [TEXT])
     settings = {"max_new_tokens": max_new_tokens, "do_sample": not greedy, "seed": seed}
     settings |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
@@ -48,7 +48,7 @@ def tour(
         from cutaway.sample.settings import Sampling
         from cutaway.show.tour.stages import Tour
 
-        Sampling(**settings)  # a wrong number is told before anything is fetched
+        Sampling(**settings)  # a wrong number raises before anything is fetched
         lm = options.load(report)
         run = Tour(lm, prompts, block=block, head=head, **settings)
     if options.as_json:
@@ -59,7 +59,7 @@ def tour(
 
 
 def _show(run: "Tour") -> None:
-    """The stages on a terminal, and the text as it is written."""
+    """The stages on a terminal, and the text as it is generated."""
     from rich.console import Console
     from rich.text import Text
 

@@ -1,6 +1,6 @@
 """`cutaway trace`: the values of one pass, by site.
 
-It shows what a trace holds; it does not know how a value was computed.
+It prints what a trace holds; it does not know how a value was computed.
 """
 
 import re
@@ -25,9 +25,9 @@ Show = Annotated[
 SitesList = Annotated[bool, typer.Option("--sites-list", help="List the names of all sites instead; needs no TEXT.")]
 Why = Annotated[
     list[str] | None,
-    typer.Option(metavar="ELEMENT", help='Take one number apart, as in "blocks.3.attn.z[0,2,1,5]"; may be repeated.'),
+    typer.Option(metavar="ELEMENT", help='Decompose one number, as in "blocks.3.attn.z[0,2,1,5]"; may be repeated.'),
 ]
-PlanOnly = Annotated[bool, typer.Option("--plan", help="Show what it would cost in bytes, and run nothing.")]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="Show the trace's bytes, and run nothing.")]
 Budget = Annotated[str | None, typer.Option(metavar="BYTES", help='Refuse to record more than this: "2 GB".')]
 Positions = Annotated[
     str | None, typer.Option(metavar="LIST", help='Only these positions of each text: "0,5,-1"; -1 is the last.')
@@ -67,7 +67,7 @@ def trace(
     if not texts:
         raise BadText("no TEXT", "one text or several", "pass one, or --sites-list for the names of the sites")
     read = read_texts(texts)
-    asked = [element(each) for each in why or []]
+    elements = [element(each) for each in why or []]
     where = Path(to) if to is not None and Path(to).is_dir() else to
     how: dict[str, Any] = {"positions": positions and _numbers(positions), "until": until, "to": where}
     with options.opened() as lm:
@@ -75,7 +75,7 @@ def trace(
         from cutaway.ground.sites import parents_of
         from cutaway.show.trace import Recorded
 
-        explained = select(lm.config, [name for name, _ in asked]) if asked else []
+        explained = select(lm.config, [name for name, _ in elements]) if elements else []
         needed = [each for name in explained for each in (name, *parents_of(lm.config, name))]
         wanted = [*(sites or []), *(show or []), *needed] or ["*"]
         tokens = lm.tokens(read, not no_special_tokens)
@@ -88,7 +88,7 @@ def trace(
     if save is not None:
         values.save(save)
         note(f"wrote {len(values)} values to {save}.")
-    shown, found = select(lm.config, show) if show else [], [lm.why(values, name, *index) for name, index in asked]
+    shown, found = select(lm.config, show) if show else [], [lm.why(values, name, *index) for name, index in elements]
     options.print(Recorded(values, shown, found, effect, bool(sites) or not (show or why), lm.token_text))
 
 

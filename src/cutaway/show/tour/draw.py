@@ -1,6 +1,6 @@
 """The tour's stages drawn in 80 columns, from their data and nothing else.
 
-It does not know the model: the same data that --json prints is all it sees.
+It does not know the model: its input is the data that --json prints.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from cutaway.show.tour.stages import Stage
 from cutaway.text.table import columns_of, cut
 from cutaway.text.table import draw as draw_table
 
-WIDEST = 15  # words that fit in one picture of attention
+WIDEST = 15  # tokens that fit in one attention map
 ARROWS = "↑↗→↘↓↙←↖"
 
 
@@ -91,7 +91,7 @@ def _positions(data: dict[str, Any]) -> Iterator[Line]:
 
 
 def _attention(data: dict[str, Any]) -> Iterator[Line]:
-    yield from paragraph(f"at the last word, {data['at']}", "dim")
+    yield from paragraph(f"at the last token, {data['at']}", "dim")
     for name, vector in data["vectors"].items():
         first = vector["first"]
         largest = max(map(abs, first)) or 1.0
@@ -107,18 +107,18 @@ def _attention(data: dict[str, Any]) -> Iterator[Line]:
     sizes = data["sizes"]
     yield []
     yield from paragraph(
-        f"at {data['at']} the stream has size {sizes['resid_pre']:.2f}; all heads together add "
+        f"at {data['at']} the stream has size {sizes['resid_pre']:.2f}; all heads add "
         f"{sizes['attn_out']:.2f}, the MLP {sizes['mlp_out']:.2f}"
     )
 
 
 def _pattern(pieces: Sequence[str], pattern: Sequence[Sequence[float]]) -> Iterator[Line]:
-    """Rows look at columns; the last words where there are too many."""
+    """Rows attend to columns; the last tokens where there are too many."""
     start = max(0, len(pieces) - WIDEST)
     columns = range(start, len(pieces))
     if start:
-        yield dim(f"the last {WIDEST} of {len(pieces)} words; what a row lacks to 100 % lies before them")
-    width = min(9, (WIDTH - 16) // len(columns))  # of a column, with the space behind it
+        yield dim(f"the last {WIDEST} of {len(pieces)} tokens; the rest of each row's 100 % is on earlier ones")
+    width = min(9, (WIDTH - 16) // len(columns))  # of a column, with the space after it
     yield dim(" " * 16 + "".join(fit(pieces[column].lstrip("␣") or "␣", width, right=True) for column in columns))
     for row in columns:
         shares = pattern[row][start : row + 1]
@@ -128,8 +128,8 @@ def _pattern(pieces: Sequence[str], pattern: Sequence[Sequence[float]]) -> Itera
 
 def _stream(data: dict[str, Any]) -> Iterator[Line]:
     largest = max(row["size"] for row in data["rows"])
-    yield from paragraph(f"at the last word, {data['at']}", "dim")
-    yield dim(f"{'after':<12}{'size':>8}  {'':<16}  what it would say next")
+    yield from paragraph(f"at the last token, {data['at']}", "dim")
+    yield dim(f"{'after':<12}{'size':>8}  {'':<16}  the most probable next tokens")
     for row in data["rows"]:
         name = "embedding" if row["site"].endswith("resid_pre") else "block " + row["site"].split(".")[1]
         filled = bar(row["size"] / largest, 16)
@@ -139,8 +139,8 @@ def _stream(data: dict[str, Any]) -> Iterator[Line]:
         style = "bold green" if first["id"] == data["rows"][-1]["top"][0]["id"] else ""
         start = [f"{name:<12}{row['size']:>8.1f}  ", (filled, "cyan"), "  ", (fit(first["text"], 14), style)]
         start = [*start, f"{first['prob'] * 100:>4.0f} %  "]
-        whole = columns_of(plain([start]) + rest) <= WIDTH  # no share is cut in two
-        yield [*start, (rest if whole else f"{others[0]}, …", "dim")]
+        fits = columns_of(plain([start]) + rest) <= WIDTH  # no share is cut in two
+        yield [*start, (rest if fits else f"{others[0]}, …", "dim")]
 
 
 def _logits(data: dict[str, Any]) -> Iterator[Line]:

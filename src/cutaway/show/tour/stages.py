@@ -1,4 +1,4 @@
-"""The tour's stages as data: every number of every stage, taken from the one run that writes the text.
+"""The tour's stages as data: every number of every stage, taken from the one run that generates the text.
 
 It does not know how a stage is drawn (draw.py), nor whether it becomes text or JSON.
 """
@@ -21,12 +21,12 @@ from cutaway.show.effect import named, pieces_of
 from cutaway.trace.pass_recorder import Recorder
 from cutaway.trace.trace import Trace
 
-FIRST = 24  # how many of a vector's values a stage carries: a line of a terminal
+FIRST = 24  # how many of a vector's values a stage holds: a line of a terminal
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stop of the tour: where it happens in the code, what it means in a sentence, and its numbers."""
+    """One stage of the tour: its file in the code, its meaning in a sentence, and its numbers."""
 
     number: int
     title: str
@@ -36,10 +36,10 @@ class Stage:
 
 
 class Tour:
-    """One run of a model over one text or several, looked at on its way.
+    """One run of a model over one text or several, recorded as it generates.
 
-    `stages()` are the stops 1 to 7, in order; `steps()` then writes the text, token by token. Several texts run as
-    one padded batch, and the stages 3 to 8 look at one of them. Raises BadArgument for a block or head that is not
+    `stages()` are the stages 1 to 7, in order; `steps()` then generates the text, token by token. Several texts run as
+    one padded batch, and the stages 3 to 8 show one of them. Raises BadArgument for a block or head that is not
     there, and the errors of lm.stream.
     """
 
@@ -50,14 +50,14 @@ class Tour:
         self.lm, self.block, self.head, self.row = lm, block, head, 0
         self.tokens = lm.tokens(list(texts))
         self.texts, self.last = list(texts), int(self.tokens.last[self.row])
-        # the columns of the text's own tokens, on whichever side the padding is
+        # the columns of the text's own tokens, without the padding
         self.real = slice(self.last + 1 - int(self.tokens.lengths[self.row]), self.last + 1)
         self.pieces = pieces_of(self.tokens, self.row)
         inner = ("attn.q", "attn.k", "attn.v", "attn.rot_q", "attn_out", "mlp_out", "resid_pre", "attn.pattern")
         self.qkv = f"blocks.{block}.attn.qkv"
-        asked = {f"blocks.{block}.{name}" for name in inner} | {"embed.token", "embed.position"}
-        asked |= {layer_input_sites(config)[self.qkv]}
-        recorder = Recorder((asked | set(stream_sites(config))) & set(lm.sites))
+        recorded = {f"blocks.{block}.{name}" for name in inner} | {"embed.token", "embed.position"}
+        recorded |= {layer_input_sites(config)[self.qkv]}
+        recorder = Recorder((recorded | set(stream_sites(config))) & set(lm.sites))
         self._steps = lm.stream(self.tokens, tap=recorder, **settings)
         self.first: Step = next(self._steps)  # the prompt's pass, recorded, and the first choice
         values = {site: parts[0] for site, parts in recorder.parts.items()}
@@ -65,12 +65,12 @@ class Tour:
         self.trace = Trace(values, self.tokens, config, "explicit", lm.name)
 
     def stages(self) -> Iterator[Stage]:
-        """The stops 1 to 7."""
+        """The stages 1 to 7."""
         start = (self.tokens_stage, self.model_stage, self.embedding_stage, self.positions_stage)
         yield from (stage() for stage in (*start, self.attention_stage, self.stream_stage, self.logits_stage))
 
     def steps(self) -> Iterator[Step]:
-        """The steps of the text as it is written, the first one (stage 7) with them."""
+        """The steps of the text as it is generated, with the first one (stage 7)."""
         yield self.first
         yield from self._steps
 
@@ -88,7 +88,7 @@ class Tour:
 
     def embedding_stage(self) -> Stage:
         config = self.lm.config
-        says = f"Each id picks its row of the embedding table: {config.d_embed} numbers that stand for the piece."
+        says = f"Each id picks its row of the embedding table: {config.d_embed} numbers that represent the piece."
         return Stage(3, "The embedding", "model/decoder.py: Embed", says, self._vectors("embed.token"))
 
     def positions_stage(self) -> Stage:
@@ -114,8 +114,8 @@ class Tour:
         pattern = self._value(f"{site}attn.pattern")[self.head][self.real][:, self.real]
         sizes = {name: self._size(site + name) for name in ("resid_pre", "attn_out", "mlp_out")}
         says = (
-            "A head compares the query q of each word with the keys k of the words before it; "
-            "the closest matches contribute most of their value v. The row of a word says where it looks; "
+            "A head takes the dot product of each token's query q with the keys k of the tokens up to it; "
+            "the closest matches contribute most of their value v. A token's row shows what it attends to; "
             "each row sums to 100 %."
         )
         data = {
@@ -125,7 +125,7 @@ class Tour:
         return Stage(5, f"Inside block {self.block}: head {self.head}", "model/ops.py", says, data)
 
     def _codes(self) -> dict[str, Any] | None:
-        """The codes behind the first number of the head's q at the last word; None in full precision."""
+        """The codes of the first number of the head's q at the last token; None in full precision."""
         layer = int8_layers(self.lm.decoder).get(self.qkv)
         if layer is None:
             return None
@@ -144,8 +144,8 @@ class Tour:
             for site, ids, probs in zip(sites, top.indices.tolist(), top.values.tolist(), strict=True)
         ]
         says = (
-            "Every block adds to one vector, the residual stream. Read after each block as if it were the last, "
-            "it shows the answer taking shape (logit lens)."
+            "Every block adds to one vector, the residual stream. Unembedded after each block as if it were the last, "
+            "it shows how the prediction forms (logit lens)."
         )
         data = {"at": self.pieces[-1], "rows": rows}
         return Stage(6, "The residual stream", "analysis/logit_lens.py", says, data)
@@ -153,17 +153,17 @@ class Tour:
     def logits_stage(self) -> Stage:
         says = (
             "The final norm, then the dot product with each token's unembedding vector: a logit each, and softmax "
-            "makes them probabilities. Temperature sharpens them; top-k and top-p take the unlikely ones out."
+            "makes them probabilities. Temperature sharpens them; top-k and top-p remove the unlikely ones."
         )
         names = [name for name, _ in self.first.stages()]
         data = self.first.as_data(10)["texts"][self.row]  # type: ignore[index]
         return Stage(7, "The logits", "sample/filters.py", says, data | {"filters": names})
 
     def draw_stage(self, steps: Sequence[Step]) -> Stage:
-        """Stage 8, when the text is written: every draw, and the text."""
-        says = "A number u between 0 and 1 is drawn; the token on which it falls is written, and all begins again."
+        """Stage 8, when the text is generated: every draw, and the text."""
+        says = "A number u from 0 to 1 is drawn; the token whose interval holds it is appended, and the pass repeats."
         if self.first.u is None:
-            says = "The token with the highest logit is written, and all begins again."
+            says = "The token with the highest logit is appended, and the pass repeats."
         written = ["".join(step.text[row] for step in steps) for row in range(len(self.texts))]
         data = {
             "texts": [{"prompt": p, "text": t} for p, t in zip(self.texts, written, strict=True)],
@@ -179,7 +179,7 @@ class Tour:
         return self.trace[site][self.row]
 
     def _size(self, site: str) -> float:
-        """The length of the last word's vector."""
+        """The norm of the last token's vector."""
         return float(self._value(site)[self.last].norm())
 
     def _vectors(self, site: str) -> dict[str, Any]:

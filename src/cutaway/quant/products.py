@@ -1,6 +1,6 @@
-"""Who multiplies the codes, where the native kernel does not: torch's own int8 products, each exact.
+"""Products of codes where the native kernel does not run: torch's own int8 matrix products, each exact.
 
-Every engine gives the product that quant/int8.py asks for. It does not know scales, outliers, biases or modules.
+Each is a Product of quant/int8.py. This file does not know scales, outliers, biases or modules.
 """
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor
 from cutaway.quant.int8 import Product, exact_product
 
 
-def engine_for(codes_NK: Tensor) -> tuple[str, Product]:
-    """The fastest exact product that torch has where these codes are, by name."""
+def product_for(codes_NK: Tensor) -> tuple[str, Product]:
+    """The fastest exact product that torch has on the codes' device, and its name."""
     if codes_NK.is_cuda:
         return "torch _int_mm", cuda_product
     if codes_NK.is_cpu and onednn_is_exact():
@@ -25,7 +25,7 @@ def onednn_is_exact() -> bool:
 
 
 def onednn_product(codes_NK: Tensor) -> Product:
-    """oneDNN's product for one weight, of which it keeps a copy in its own layout."""
+    """oneDNN's product for one weight, copied into its own layout."""
     n = len(codes_NK)
     packed = torch.ops.onednn.qlinear_prepack(codes_NK.contiguous(), None)
     ones = torch.ones(n, dtype=torch.float32, device="cpu")
@@ -33,7 +33,7 @@ def onednn_product(codes_NK: Tensor) -> Product:
 
     def product(codes_MK: Tensor, codes_NK: Tensor) -> Tensor:
         unsigned_MK = (codes_MK.short() + 128).to(torch.uint8)
-        # scale 1 and zero point 128 for the activation, no bias, no output scale, float32 out, nothing after it
+        # scale 1 and zero point 128 for the activation, no bias, no output scale, float32 out, no fused op
         return torch.ops.onednn.qlinear_pointwise(
             unsigned_MK, 1.0, 128, packed, ones, zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
@@ -42,7 +42,7 @@ def onednn_product(codes_NK: Tensor) -> Product:
 
 
 def cuda_product(codes_MK: Tensor, codes_NK: Tensor) -> Tensor:
-    """torch._int_mm, which wants more than 16 rows and multiples of 8: padded with zeros to that, and cut back."""
+    """torch._int_mm, which needs more than 16 rows and multiples of 8: zero-padded, and the result sliced."""
     (m, k), n = codes_MK.shape, len(codes_NK)
     rows, width, columns = max(24, _eights(m)), _eights(k), _eights(n)
     left = F.pad(codes_MK, (0, width - k, 0, rows - m))
