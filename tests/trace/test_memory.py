@@ -5,6 +5,7 @@ import mmap
 import pytest
 import torch
 
+from cutaway.quant.native import pages
 from cutaway.trace import memory as store
 from cutaway.trace.memory import Memory
 
@@ -49,29 +50,29 @@ def test_a_small_trace_s_values_hold_nothing_but_themselves() -> None:
 def test_a_small_value_keeps_no_large_one_s_memory() -> None:
     memory = Memory(8 * store.CHUNK, torch.device("cpu"))
     large, small = (memory.take((count,), torch.int8).fill_(1) for count in (3 * store.CHUNK - 100, 7))
-    before = sum(map(len, store._pool))
+    before = sum(map(len, pages.pooled))
     del large
-    assert sum(map(len, store._pool)) - before == 3 * store.CHUNK
+    assert sum(map(len, pages.pooled)) - before == 3 * store.CHUNK
     assert (small == 1).all()
 
 
 def test_what_waits_never_grows_past_what_was_in_use() -> None:
-    store._pool.clear()
+    pages.pooled.clear()
     for chunks in (5, 3, 9, 4, 20, 2):
         Memory(chunks * store.CHUNK, torch.device("cpu")).take((chunks * store.CHUNK,), torch.int8)
-        assert sum(map(len, store._pool)) <= 20 * store.CHUNK
-    assert len(store._pool) < 6
+        assert sum(map(len, pages.pooled)) <= 20 * store.CHUNK
+    assert len(pages.pooled) < 6
 
 
 def test_what_waits_is_given_back_where_the_system_has_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     Memory(4 * store.CHUNK, torch.device("cpu")).take((4 * store.CHUNK,), torch.int8)
-    usual = store._new
+    usual = pages._mapped
 
     def full(size: int) -> mmap.mmap:
-        if store._pool:
+        if pages.pooled:
             raise OSError("no memory")
         return usual(size)
 
-    monkeypatch.setattr(store, "_new", full)
+    monkeypatch.setattr(pages, "_mapped", full)
     value = Memory(store.LARGE, torch.device("cpu")).take((10,), torch.int8)
-    assert len(value) == 10 and not store._pool
+    assert len(value) == 10 and not pages.pooled

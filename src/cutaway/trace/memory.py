@@ -4,23 +4,20 @@ It knows bytes and devices; it does not know sites.
 """
 
 import math
-import mmap
 import os
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from weakref import finalize
 
 import torch
 from torch import Tensor
 
 from cutaway.ground.errors import BadArgument
+from cutaway.quant.native import pages
 
 ALIGN = 64
 CHUNK = 32 << 20  # bytes
 LARGE = 2 * CHUNK
-_pool: list[mmap.mmap] = []  # chunks that no tensor uses any more
 
 
 class Memory:
@@ -36,7 +33,7 @@ class Memory:
         self.device, self.left = device, nbytes
         self.chunk = memoryview(b"")
         self.used = 0
-        self.chunked = nbytes >= LARGE and device.type == "cpu" and hasattr(mmap, "MADV_HUGEPAGE")
+        self.chunked = nbytes >= LARGE and device.type == "cpu" and pages.available
 
     def take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A tensor of this shape, not yet written. Raises BadArgument where there is no memory for it."""
@@ -56,63 +53,12 @@ class Memory:
             return torch.empty(shape, dtype=dtype, device=self.device)
         self.left -= nbytes
         if nbytes >= CHUNK:
-            return torch.frombuffer(_chunk(nbytes), dtype=dtype, count=count).view(shape)
+            return torch.frombuffer(pages.chunk(nbytes), dtype=dtype, count=count).view(shape)
         if self.used + nbytes > len(self.chunk):
-            self.chunk, self.used = _chunk(max(nbytes, min(CHUNK, nbytes + self.left))), 0
+            self.chunk, self.used = pages.chunk(max(nbytes, min(CHUNK, nbytes + self.left))), 0
         value = torch.frombuffer(self.chunk, dtype=dtype, count=count, offset=self.used).view(shape)
         self.used += -(-nbytes // ALIGN) * ALIGN
         return value
-
-
-def _chunk(nbytes: int) -> memoryview:
-    """A pooled chunk of at least so many bytes; it returns to the pool when its last view is freed."""
-    size = -(-nbytes // CHUNK) * CHUNK
-    for pooled in sorted(_pool, key=len):
-        if size <= len(pooled) <= 2 * size and _withdraw(pooled):
-            return _view(pooled)
-    # A new one replaces pooled ones that did not fit: the pool never grows past what was once in use.
-    left = size
-    for pooled in tuple(_pool):
-        if left > 0 and _withdraw(pooled):
-            left -= len(pooled)
-    try:
-        chunk = _new(size)
-    except OSError:
-        if not _pool:
-            raise
-        _pool.clear()
-        chunk = _new(size)
-    _advise(chunk, mmap.MADV_HUGEPAGE)
-    return _view(chunk)
-
-
-def _withdraw(chunk: mmap.mmap) -> bool:
-    """Take a chunk out of the pool; whether it was still there."""
-    try:
-        _pool.remove(chunk)
-    except ValueError:  # another thread was faster
-        return False
-    return True
-
-
-def _new(size: int) -> mmap.mmap:
-    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-
-
-def _view(chunk: mmap.mmap) -> memoryview:
-    view = memoryview(chunk)
-    finalize(view, _release, chunk).atexit = False
-    return view
-
-
-def _release(chunk: mmap.mmap) -> None:
-    _advise(chunk, mmap.MADV_FREE)  # the system may reclaim its pages, and does before it runs out of others
-    _pool.append(chunk)
-
-
-def _advise(chunk: mmap.mmap, advice: int) -> None:
-    with suppress(OSError):  # a system that does not know it gives the same memory, more slowly
-        chunk.madvise(advice)
 
 
 class Mapped:

@@ -21,6 +21,7 @@ from cutaway.ground.sites import all_sites
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Chain
 from cutaway.quant.native import copy
+from cutaway.quant.native.pages import LARGE
 from cutaway.text.pieces import Tokens
 from cutaway.trace.memory import Mapped, Memory
 from cutaway.trace.pass_recorder import Enough, Recorder
@@ -113,6 +114,7 @@ class _Keeper:
             self.store = Mapped(_folder(to), cost.bytes, len(cost.rows))
         else:
             self.store = Memory(cost.bytes, device if to is None else torch.device(str(to)))
+        self.beside, self.seen = to is None, set[int]()  # beside the weights; storages that hold a value
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         value = value.detach()
@@ -120,7 +122,18 @@ class _Keeper:
             dims = (1, 2) if name in self.heads_first else (1, 1)
             value = by_position(value.transpose(*dims), self.tokens, self.positions).transpose(*dims)
         row = self.rows[name]
+        if self.beside and self.positions is None and value.dtype == row.dtype and self._large_and_alone(value):
+            return value
         return copy(self.store.take(row.shape, row.dtype), value)
+
+    def _large_and_alone(self, value: Tensor) -> bool:
+        """Whether a copy can be saved: nothing else lies in its memory, and the decoder writes into no value."""
+        storage = value.untyped_storage()
+        alone = value.is_contiguous() and storage.nbytes() == value.nbytes >= LARGE
+        if not alone or storage.data_ptr() in self.seen:
+            return False
+        self.seen.add(storage.data_ptr())
+        return True
 
 
 def _differentiable(name: str, value: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, get_num_threads
 from cutaway.ground.errors import BadArgument
 from cutaway.quant.int8 import Mode, check_mode
 from cutaway.quant.native.library import LIBRARY
+from cutaway.quant.native.pages import empty
 
 GROUP = 16  # weight rows that the library finishes together
 DIGITS = 3  # bytes of an activation where only the weight is rounded: as many as hold a float32's 24 bits
@@ -72,6 +73,6 @@ class NativeLayer:
         if shape[-1] != self.width or dtype is None or not x.is_cpu:
             found = f"an input {list(shape)} of {x.dtype} on {x.device}"
             raise BadArgument(found, f"[..., {self.width}] of float32 or bfloat16 on the CPU", "convert it first")
-        x, out = x.contiguous(), x.new_empty(*shape[:-1], self.rows)
+        x, out = x.contiguous(), empty((*shape[:-1], self.rows), x)
         self.run(self.address, x.data_ptr(), out.data_ptr(), x.numel() // self.width, dtype, get_num_threads())
         return out

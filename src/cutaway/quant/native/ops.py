@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 
 from cutaway.ground.errors import BadArgument
 from cutaway.quant.native.library import LIBRARY
+from cutaway.quant.native.pages import empty
 
 ACTIVATIONS = {"identity": 0, "relu": 1, "silu": 2, "gelu_tanh": 3}
 SCORES, SOFTMAX, MIX = 1, 2, 4  # stages of attention: calls.h
@@ -96,7 +97,7 @@ def scores(q_BTHK: Tensor, k_BSGK: Tensor, causal: bool, visible_BTS: Tensor | N
     causal: token t attends to positions up to t. visible: bool [B or 1, T, S], or None.
     """
     b, t, h, _ = q_BTHK.shape
-    out = q_BTHK.new_empty(b, h, t, k_BSGK.shape[1])
+    out = empty((b, h, t, k_BSGK.shape[1]), q_BTHK)
     _attention(SCORES, q_BTHK, k_BSGK, None, causal, visible_BTS, scores=out)
     return out
 
@@ -104,7 +105,7 @@ def scores(q_BTHK: Tensor, k_BSGK: Tensor, causal: bool, visible_BTS: Tensor | N
 def softmax(scores_BHTS: Tensor) -> Tensor:
     """Over the last axis; 0 where a score is -inf."""
     assert LIBRARY is not None
-    x, out, width = scores_BHTS.contiguous(), scores_BHTS.new_empty(scores_BHTS.shape), scores_BHTS.shape[-1]
+    x, out, width = scores_BHTS.contiguous(), empty(scores_BHTS.shape, scores_BHTS), scores_BHTS.shape[-1]
     LIBRARY.cutaway_softmax(x.data_ptr(), x.shape[:-1].numel(), width, out.data_ptr(), get_num_threads())
     return out
 

@@ -1,0 +1,79 @@
+"""Memory for large results: chunks of huge pages, pooled, since the system clears every new page before it gives it.
+
+A chunk returns to the pool when its last view is freed; the system may reclaim its pages at any time. It knows
+bytes; it does not know what lies in them.
+"""
+
+import math
+import mmap
+from collections.abc import Sequence
+from contextlib import suppress
+from weakref import finalize
+
+import torch
+from torch import Tensor
+
+PAGE = 2 << 20  # bytes
+LARGE = 32 << 20  # bytes, from which on the C library asks the system for every result anew
+pooled: list[mmap.mmap] = []
+available = hasattr(mmap, "MADV_HUGEPAGE")
+
+
+def empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """A tensor not yet written, of the dtype and on the device of another."""
+    count = math.prod(shape)
+    nbytes = count * like.element_size()
+    if nbytes < LARGE or not (available and like.is_cpu):
+        return like.new_empty(shape)
+    return torch.frombuffer(chunk(nbytes), dtype=like.dtype, count=count).view(tuple(shape))
+
+
+def chunk(nbytes: int) -> memoryview:
+    """At least so many bytes, from the pool where one fits. Raises OSError where there is no memory."""
+    size = -(-nbytes // PAGE) * PAGE
+    for candidate in sorted(pooled, key=len):
+        if size <= len(candidate) <= 2 * size and _taken(candidate):
+            return _view(candidate)
+    # A new one replaces pooled ones that did not fit: the pool never grows past what was once in use.
+    left = size
+    for candidate in tuple(pooled):
+        if left > 0 and _taken(candidate):
+            left -= len(candidate)
+    try:
+        new = _mapped(size)
+    except OSError:
+        if not pooled:
+            raise
+        pooled.clear()
+        new = _mapped(size)
+    _advise(new, mmap.MADV_HUGEPAGE)
+    return _view(new)
+
+
+def _taken(candidate: mmap.mmap) -> bool:
+    """Whether it was still in the pool: another thread may be faster."""
+    try:
+        pooled.remove(candidate)
+    except ValueError:
+        return False
+    return True
+
+
+def _mapped(size: int) -> mmap.mmap:
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _view(memory: mmap.mmap) -> memoryview:
+    view = memoryview(memory)
+    finalize(view, _release, memory).atexit = False
+    return view
+
+
+def _release(memory: mmap.mmap) -> None:
+    _advise(memory, mmap.MADV_FREE)
+    pooled.append(memory)
+
+
+def _advise(memory: mmap.mmap, advice: int) -> None:
+    with suppress(OSError):  # a system without it gives the same memory, more slowly
+        memory.madvise(advice)
