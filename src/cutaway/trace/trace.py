@@ -22,8 +22,9 @@ from cutaway.trace.plan import Plan
 class Trace(Mapping[str, Tensor]):
     """Values by site, in the order of the forward pass: trace["blocks.0.attn.pattern"] is a tensor [B, H, T, S].
 
-    attention: "explicit" where the softmax was computed by name, "fused" where torch's kernel ran. positions: where
-    not every position was recorded, those that were: the axis T of every value, in their order. plan: its cost.
+    attention: "explicit" where the softmax was computed by name, "fused" where one op held neither scores nor pattern.
+    positions: where not every position was recorded, those that were: the axis T of every value, in their order. plan:
+    its cost.
     """
 
     values_by_site: dict[str, Tensor]
