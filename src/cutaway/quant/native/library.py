@@ -12,6 +12,7 @@ import torch  # noqa: F401  first: it brings the OpenMP runtime that the library
 
 from cutaway.ground.errors import BadArgument
 from cutaway.quant.native.fork import compute_alone_after_fork
+from cutaway.quant.native.malloc import hold_freed_memory
 
 pointer, i64, i32, f32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
 WORDS = {"avx512-vnni": "AVX-512 VNNI", "avx2": "AVX2"}
@@ -65,6 +66,7 @@ def _require_whole(path: Path) -> None:
 
 LIBRARY, MISSING = load_library()
 compute_alone_after_fork()
+hold_freed_memory()
 
 
 def isas() -> list[str]:
