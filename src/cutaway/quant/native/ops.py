@@ -60,7 +60,8 @@ def rotate(x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
     """Each head's pairs (first half, second half) by their angles; cos and sin [B or 1, T, 1, pairs]."""
     assert LIBRARY is not None
     b, t, h, k = x_BTHK.shape
-    cos, sin = (part.expand(b, -1, -1, -1).contiguous() for part in cos_sin)
+    cos, sin = (part if len(part) == b else part.expand(b, -1, -1, -1) for part in cos_sin)
+    cos, sin = cos.contiguous(), sin.contiguous()
     even = x_BTHK.stride(3) == 1 and (b == 1 or t == 1 or x_BTHK.stride(0) == t * x_BTHK.stride(1))
     x, out = x_BTHK if even else x_BTHK.contiguous(), x_BTHK.new_empty(b, t, h, k)
     LIBRARY.cutaway_rotate(
