@@ -114,6 +114,16 @@ def test_a_copy_a_pickle_and_a_state_dict_are_the_same_layer() -> None:
     assert torch.equal(other(x), expected)
 
 
+def test_buffers_whose_memory_moves_are_read_where_they_lie() -> None:
+    mine, x = Int8Linear.from_linear(full(10, 12)), noise(3, 12)
+    expected = mine(x)
+    for tensor in mine.state_dict().values():
+        tensor.share_memory_()  # the old memory is freed
+    assert torch.equal(mine(x), expected)
+    mine.scale.data = mine.scale * 2
+    assert torch.allclose(mine(x) - mine.bias, (expected - mine.bias) * 2, atol=1e-5)  # type: ignore[operator]
+
+
 def test_a_move_to_16_bits_keeps_scales_exact() -> None:
     mine, x = Int8Linear.from_linear(full(10, 12)), noise(3, 12)
     expected = mine(x)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cutaway.ground.errors import BadArgument
 from cutaway.model.attention_mask import AttentionMask
 from cutaway.model.ops import torch_ops
 from cutaway.model.tap import Untapped
@@ -121,6 +122,26 @@ def test_what_the_library_does_not_take_is_torchs() -> None:
     assert wide.grad is not None
     with torch.no_grad():
         assert not native_ops.root_mean_square(wide, 1e-5).requires_grad
+
+
+def test_values_of_different_passes_are_refused() -> None:
+    q, k, v = attention(4, 4, 4, 2, 8)
+    scores = native_ops.scores(q, k, AttentionMask(True))
+    calls = (
+        lambda: native_ops.scores(q, k[..., :4], AttentionMask(True)),
+        lambda: native_ops.mix(scores, v[:, :2]),
+        lambda: native_ops.attend(q, k, v[:1], AttentionMask(True)),
+    )
+    for wrong in calls:
+        with pytest.raises(BadArgument, match="attention over"):
+            wrong()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch itself calls it there
+def test_a_forward_derivative_is_torchs() -> None:
+    x, tangent = noise(3, 8), noise(3, 8, seed=1)
+    expected = torch.func.jvp(lambda x: torch_ops.root_mean_square(x, 1e-5), (x,), (tangent,))[1]
+    assert torch.equal(torch.func.jvp(lambda x: native_ops.root_mean_square(x, 1e-5), (x,), (tangent,))[1], expected)
 
 
 def test_gradients_flow_through_a_quantized_decoder(tmp_path: Path) -> None:
