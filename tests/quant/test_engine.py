@@ -266,6 +266,20 @@ def test_what_is_changed_between_two_texts_is_seen(change: Callable[[Decoder], N
     assert not torch.equal(Passes(decoder).next(), before)
 
 
+def test_memory_that_moves_between_two_tokens_is_not_read_where_it_was(tmp_path: Path) -> None:
+    """As torch.multiprocessing moves what it hands to another process."""
+    decoder = loaded("llama", tmp_path)
+    each, together = Passes(decoder), Passes(decoder)
+    for passes in (each, together):
+        passes.next()
+    assert isinstance(decoder.run_blocks, NativeEngine)
+    before = decoder.run_blocks.plan
+    for module in decoder.modules():
+        if isinstance(module, Int8Linear):
+            module.codes.share_memory_()
+    assert torch.equal(together.next(), each.next(OneByOne())) and decoder.run_blocks.plan is not before
+
+
 def test_keys_and_values_may_be_put_in_the_place_of_others(tmp_path: Path) -> None:
     decoder = loaded("llama", tmp_path)
     each, together = Passes(decoder), Passes(decoder)

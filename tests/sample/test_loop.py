@@ -29,6 +29,18 @@ def letters(new: list[int]) -> str:
     return "".join("abcdefghijk"[i] for i in new)
 
 
+def test_an_incomplete_tap_is_refused_before_the_first_step() -> None:
+    class Watches:
+        def __call__(self, name: str, value: torch.Tensor) -> torch.Tensor:
+            return value
+
+        def wants(self, *names: str) -> bool:
+            return True
+
+    with pytest.raises(BadArgument, match="a tap of type Watches; expected one with __call__, wants, changes and buffers"):
+        run(successor(), batch([1, 2]), tap=Watches(), max_new_tokens=4)
+
+
 def test_one_token_a_step_from_the_cache() -> None:
     decoder = successor()
     steps = run(decoder, batch([1, 2]), max_new_tokens=4)

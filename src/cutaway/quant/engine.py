@@ -72,7 +72,7 @@ class StackPlan:
     """Blocks prepared for a cache, and the fingerprint that says, once per token, whether they are unchanged.
 
     It looks at few objects: after a token's weights have passed, none of them lies in a cache any more. A part that is
-    replaced is seen at the next token: a module, parameter, buffer or hook, keys and values, memory under a gain. Facts
+    replaced is seen at the next token: a module, parameter, buffer or hook, keys and values, memory that moves. Facts
     (`eps`, `activation`), methods put on a module, and codes written in place are seen from the next text on.
     """
 
@@ -86,7 +86,9 @@ class StackPlan:
         self.version = version_of([*listed, *modules])  # before what is looked at: another thread may be changing it
         self.hooks = [vars(module)[name] for module in modules for name in HOOKS if vars(module)[name]]
         vectors = (part for module in modules if type(module) is Norm for part in (module.weight, module.bias))
-        self.vectors = [part for part in vectors if isinstance(part, Tensor)]
+        # of all codes in one memory one tensor: where it moves, all do
+        codes = {m.codes.untyped_storage().data_ptr(): m.codes for m in modules if isinstance(m, Int8Linear)}
+        self.moved = [part for part in (*codes.values(), *vectors) if isinstance(part, Tensor)]
         self.slots = [*cache.keys, *cache.values]
         self.state, stack = self._state(), self.stack
         found = [_parts(block, x_B1D, cache) for block in stack]
@@ -147,13 +149,13 @@ class StackPlan:
         return self.names_of[first, end]
 
     def _state(self) -> tuple[Any, ...]:
-        """What no table shows: methods put on a class; hooks, each of which takes the next number; moved gains."""
+        """What no table shows: methods put on a class; hooks, each of which takes the next number; moved memory."""
         return (
             [kind.forward for kind in KINDS],
             [len(vars(torch_module)["_global" + name]) for name in HOOKS],
             RemovableHandle.next_id,
             list(map(len, self.hooks)),
-            list(map(Tensor.data_ptr, self.vectors)),
+            list(map(Tensor.data_ptr, self.moved)),
         )
 
 

@@ -7,11 +7,12 @@ import math
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from itertools import count
+from typing import no_type_check
 
 import torch
 from torch import Tensor
 
-from cutaway.ground.errors import NotFinite
+from cutaway.ground.errors import BadArgument, NotFinite
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Tap, untapped
@@ -25,6 +26,7 @@ from cutaway.text.pieces import Tokens
 LAST_SITES = ("ln_final.scale", "ln_final.normalized", "ln_final.out", "logits")
 
 
+@no_type_check  # it checks the tap itself, in a sentence: the tests' beartype would come before it
 def generate(
     decoder: Decoder,
     tokens: Tokens,
@@ -46,9 +48,14 @@ def generate(
     given or not. Closing the generator (or Ctrl-C) leaves no state behind.
 
     Raises, before the first step, BadText for a prompt that is empty or longer than the context, and BadArgument for
-    a max_length that the prompt fills or stop strings without decode; while running, NotFinite for logits that name
-    no token. Source of the meaning of every argument: transformers 5.23, GenerationMixin.generate.
+    a max_length that the prompt fills, stop strings without decode, or an incomplete tap; while running, NotFinite for
+    logits that name no token. Source of the meaning of every argument: transformers 5.23, GenerationMixin.generate.
     """
+    if not isinstance(tap, Tap):
+        found = f"a tap of type {type(tap).__name__}"
+        raise BadArgument(
+            found, "one with __call__, wants, changes and buffers", "derive it from model/tap.py: Untapped"
+        )
     n_positions = decoder.config.n_positions
     stopping = StoppingCriteria(tokens, settings, n_positions, eos_ids, decode)
     if use_cache and cache is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
-Keep = Callable[[str, Tensor], Tensor]  # site, value → what is kept of it
+Keep = Callable[[str, Tensor], Tensor]  # site, value → what is recorded of it
 
 
 class Enough(Exception):
@@ -22,8 +22,8 @@ def copied(name: str, value: Tensor) -> Tensor:
 class Recorder:
     """A tap that keeps values by site.
 
-    A site reached again (the next pass of a generation) is kept as a further part. last: the site after which the
-    pass ends (Enough). keep: what is kept of a value. flows: whether what is kept goes on through the model, too, so
+    A site reached again (the next pass of a generation) is recorded as a further part. last: the site after which the
+    pass ends (Enough). keep: what is recorded of a value. flows: whether that goes on through the model, too, so
     that gradients reach it.
     """
 
@@ -33,9 +33,9 @@ class Recorder:
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         if name in self.sites:
-            kept = self.keep(name, value)
-            self.parts[name].append(kept)
-            value = kept if self.flows else value
+            recorded = self.keep(name, value)
+            self.parts[name].append(recorded)
+            value = recorded if self.flows else value
         if name == self.last:
             raise Enough
         return value

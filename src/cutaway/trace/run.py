@@ -53,14 +53,14 @@ def run(
     if last == "logits":
         last = None  # nothing comes after it
     editor = Editor(edits, decoder.config, tokens)
-    keep = _differentiable if grad else _Keeper(cost, tokens, positions, to, decoder)
+    keep = _differentiable if grad else _Copies(cost, tokens, positions, to, decoder)
     recorder = Recorder(chosen, last, keep, flows=grad)
     with _with_gradients() if grad else torch.no_grad(), suppress(Enough):
         decoder(tokens, tap=Chain(editor, recorder) if edits else recorder)
     editor.finish()
     values = {name: recorder.parts[name][0] for name in chosen}
-    attention, kept = attention_of(chosen, editor), several(positions)
-    return Trace(values, tokens, decoder.config, attention, positions=kept, plan=cost)
+    attention, recorded = attention_of(chosen, editor), several(positions)
+    return Trace(values, tokens, decoder.config, attention, positions=recorded, plan=cost)
 
 
 def planned(
@@ -78,7 +78,7 @@ def planned(
     longest = width if new == 1 else int(tokens.lengths.max()) + new - 1
     count = len(several(positions) or range(longest))
     where = "disk" if to == "disk" or isinstance(to, Path) else _kind(to, decoder)
-    own = next(p.dtype for name, p in decoder.named_parameters() if ".ln1." in name)  # a kept table may be narrower
+    own = next(p.dtype for name, p in decoder.named_parameters() if ".ln1." in name)  # not the embedding table's
     return plan(decoder.config, chosen, batch, count, dtype=own, as_dtype=dtype, attended=longest, where=where)
 
 
@@ -95,13 +95,13 @@ def until_site(config: DecoderConfig, until: str | None) -> str | None:
 
 
 def attention_of(sites: Sequence[str], editor: Editor) -> str:
-    """Which attention runs: its softmax by name only where somebody asks for a value inside it."""
+    """Which attention runs: its softmax by name only where a value inside it is recorded or edited."""
     asked = [*sites, *editor.by_site]
     return "explicit" if any(name.endswith(("attn.scores", "attn.pattern")) for name in asked) else "fused"
 
 
-class _Keeper:
-    """Keeps the wanted positions of a value as a copy, in the dtype and at the place asked for."""
+class _Copies:
+    """Copies the wanted positions of a value, in the dtype and to the memory asked for."""
 
     def __init__(self, cost: Plan, tokens: Tokens, positions: Wanted, to: Where, decoder: Decoder) -> None:
         self.tokens, self.positions = tokens, positions
@@ -156,7 +156,7 @@ def _folder(to: Where) -> Path:
 
 
 def _kind(to: Where, decoder: Decoder) -> str:
-    """ "device" or "host". Raises BadArgument for a place that is none."""
+    """ "device" or "host". Raises BadArgument for anything else."""
     try:
         device = decoder.embed.token.weight.device if to is None else torch.device(str(to))
     except RuntimeError as error:

@@ -16,11 +16,14 @@ from cutaway.quant.native.pages import empty
 ACTIVATIONS = {"identity": 0, "relu": 1, "silu": 2, "gelu_tanh": 3}
 SCORES, SOFTMAX, MIX = 1, 2, 4  # stages of attention: calls.h
 
+# The torch.func transform under way, whose tensors have no memory of their own; torch has no public name for it.
+transform = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", lambda: None)
+
 
 def usable(*tensors: Tensor) -> bool:
     """Whether the library can take these: float32 on the CPU, with no derivative wanted, forward or backward."""
     grad = torch.is_grad_enabled()
-    if forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:  # pyright: ignore[reportAttributeAccessIssue]
+    if getattr(forward_ad, "_current_level", -1) >= 0 or transform() is not None:
         return False
     for t in tensors:  # a plain loop: this runs hundreds of times a token
         if t.dtype is not torch.float32 or not t.is_cpu or (grad and t.requires_grad):

@@ -70,7 +70,7 @@ INLINE void dot_row(const Dots& d, const int8_t* w, int64_t from, int64_t to, in
 
 // Row after row, so that memory is read as one stream: with four rows side by side it came at half the speed. The
 // processor sees such a stream by itself: with prefetch instructions for it a token took 6 to 15 % longer. But several
-// rows of codes, if they are wide, leave the nearest cache no place for the stream (it came at half the speed, too): then
+// rows of codes, if they are wide, leave no space in the nearest cache for the stream (it came at half the speed, too): then
 // four rows are gone through in runs, while the next four are fetched in the order in which they lie.
 template <int M>
 TARGET static void few(const Dots& d) {

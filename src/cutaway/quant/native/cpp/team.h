@@ -16,7 +16,7 @@ struct WeightSpan {
     WeightSpan *before, *next;  // only `follow` and `forget` write these, under a lock
 
     static void follow(WeightSpan* before, WeightSpan* after);  // from now on
-    static void forget(WeightSpan* span);                 // nobody reads it when this returns
+    static void forget(WeightSpan* span);                 // no thread reads it when this returns
 };
 
 class Team {

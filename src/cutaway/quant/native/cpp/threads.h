@@ -1,4 +1,4 @@
-// Who does which part, and memory that is kept between calls. It does not know what is computed.
+// The parts of threads, and scratch memory that outlives a call. It does not know what is computed.
 #pragma once
 
 #include <cstdint>
@@ -36,9 +36,9 @@ class Scratch {
 
     template <class T>
     T* take(int64_t count) {  // 64-byte aligned; bytes(count) of what was reserved
-        T* place = (T*)(memory_ + used_);
+        T* start = (T*)(memory_ + used_);
         used_ += bytes<T>(count);
-        return place;
+        return start;
     }
 
     template <class T>
