@@ -37,7 +37,7 @@ def test_an_incomplete_tap_is_refused_before_the_first_step() -> None:
         def wants(self, *names: str) -> bool:
             return True
 
-    with pytest.raises(BadArgument, match="a tap of type Watches; expected one with __call__, wants, changes and buffers"):
+    with pytest.raises(BadArgument, match="a tap of type Watches; expected one with __call__"):
         run(successor(), batch([1, 2]), tap=Watches(), max_new_tokens=4)
 
 
