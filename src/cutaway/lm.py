@@ -69,11 +69,12 @@ def load(
 ) -> "LM":
     """The model of that name, ready to run.
 
-    model: a hub id, a local folder, a .gguf file, or None for the default model. quantize: "int8" (LLM.int8(),
-    outliers per token), "int8-pooled" (outlier columns pooled over a call, as bitsandbytes), "int8-weight" (weights
-    only), or None, full precision. keep: layers that stay in full precision, such as "lm_head". dtype: of the values
-    between the layers; float32 on a CPU, bfloat16 on a GPU that has it, else float16. device: the first GPU if there
-    is one. progress(done, total, what): called while files are fetched and read. Raises the errors of ground/errors.py.
+    model: a hub id, a local folder, a .gguf file, or None for the default model. quantize: "int8" (weights as GGUF's
+    Q8_0, activations in 16 bits), "llm-int8" (LLM.int8(), outliers per token), "llm-int8-pooled" (outlier columns of a
+    call pooled, as in bitsandbytes), or None, full precision. keep: layers that stay in full precision ("lm_head").
+    dtype: of the values between the layers; float32 on a CPU, bfloat16 on a GPU that has it, else float16. device: the
+    first GPU if there is one. progress(done, total, what): called while files are fetched and read. Raises the errors
+    of ground/errors.py.
     """
     with torch.inference_mode(False):  # whatever the caller's: gradients may be asked of these weights later
         decoder, checkpoint, name = open_model(

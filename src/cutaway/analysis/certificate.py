@@ -100,11 +100,11 @@ def certify(decoder: Decoder, tokens: Tokens, checkpoint: Checkpoint) -> Iterato
     trace = run(decoder, tokens)
     yield from _formulas(trace, decoder, exact)
     yield _rows_sum_to_1(trace, exact)
-    yield _heads_sum(trace, decoder, exact, bool(modes))
+    yield _heads_sum(trace, decoder, exact, modes)
     yield from _same_passes(trace, decoder, tokens, _border(exact, modes))
-    if "int8-pooled" not in modes:
+    if "llm-int8-pooled" not in modes:
         yield from _same_alone(decoder, tokens, _border(exact, modes))
-    yield _edits_move_the_logits(trace, decoder, 1 if "int8-pooled" in modes else AT_ONCE)
+    yield _edits_move_the_logits(trace, decoder, 1 if "llm-int8-pooled" in modes else AT_ONCE)
     yield _same_weights(decoder, checkpoint)
 
 
@@ -144,14 +144,15 @@ def _rows_sum_to_1(trace: Trace, exact: float) -> Line:
     return _worst("rows of pattern sum to 1", {s: float((v - 1).abs().max()) for s, v in sums.items()}, exact)
 
 
-def _heads_sum(trace: Trace, decoder: Decoder, exact: float, int8: bool) -> Line:
+def _heads_sum(trace: Trace, decoder: Decoder, exact: float, modes: set[str]) -> Line:
     errors = {}
     for layer in range(decoder.config.n_layers):
         whole, site = head_outputs(trace, decoder, layer).sum(2), f"blocks.{layer}.attn_out"
         bias = decoder.get_submodule(f"blocks.{layer}.attn.out").bias
         errors[site] = relative(whole if bias is None else whole + bias, trace[site])  # pyright: ignore
-    why = "in 8 bits attn_out is of z rounded to codes, and heads are of z itself" if int8 else ""
-    return _worst("heads' own outputs sum to attn_out", errors, 0.1 if int8 else exact, why)
+    why = "in 8 bits attn_out is of z rounded to codes, and heads are of z itself" if modes else ""
+    tolerance = 0.1 if modes - {"int8"} else max(exact, 1e-3) if modes else exact
+    return _worst("heads' own outputs sum to attn_out", errors, tolerance, why)
 
 
 def _same_passes(trace: Trace, decoder: Decoder, tokens: Tokens, tolerance: tuple[float, str]) -> Iterator[Line]:
@@ -226,10 +227,11 @@ def _same_weights(decoder: Decoder, checkpoint: Checkpoint) -> Line:
 
 def _border(exact: float, modes: set[str]) -> tuple[float, str]:
     """Tolerance where the same is computed in another order."""
-    if modes - {"int8-weight"}:
-        why = "in 8 bits a value between two codes may fall on either side: a step of 1/127 of its row, carried on"
-        return 0.2, why
-    return max(exact * 4, 1e-9), ""
+    if not modes:
+        return max(exact * 4, 1e-9), ""
+    tolerance, steps = (0.2, 127) if modes - {"int8"} else (max(exact * 4, 1e-3), 32767)
+    why = f"in 8 bits a value between two codes may fall on either side: a step of 1/{steps} of its row, carried on"
+    return tolerance, why
 
 
 def _worst(claim: str, errors: dict[str, float], tolerance: float, why: str = "") -> Line:

@@ -19,7 +19,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites, block_exit
 from cutaway.model.decoder import Decoder
 from cutaway.quant.explain import int8_layers, layer_input, layer_input_sites
-from cutaway.quant.int8 import THRESHOLD
+from cutaway.quant.formats import THRESHOLD
 from cutaway.trace.trace import Trace
 
 AT_ONCE = 64  # positions compared at a time in float64

@@ -112,7 +112,7 @@ def _losses(logits_PV: Tensor, next_P: Tensor) -> Float[Tensor, "P"]:
 
 def _pools(decoder: Decoder) -> bool:
     """Whether the head's result depends on the other positions of a call: then it gets all of a window's at once."""
-    return any(layer.mode == "int8-pooled" for layer in int8_layers(decoder).values())
+    return any(layer.mode == "llm-int8-pooled" for layer in int8_layers(decoder).values())
 
 
 def _check(decoder: Decoder, ids: Tensor, window: int, stride: int) -> None:

@@ -17,8 +17,8 @@ from cutaway.ground.layers import site_weights
 from cutaway.ground.sites import all_sites
 from cutaway.model.decoder import Decoder
 from cutaway.model.positions import frequencies
-from cutaway.quant import int8
-from cutaway.quant.int8 import Mode
+from cutaway.quant import formats
+from cutaway.quant.formats import Mode
 from cutaway.quant.linear import Int8Linear
 from cutaway.text.pieces import Tokens
 
@@ -113,23 +113,23 @@ def _weights(decoder: Decoder, name: str) -> dict[str, Any]:
 
 
 class _Codes:
-    """A weight in 8 bits as a formula writes one: x @ W.T is then LLM.int8()'s product, of codes and outliers."""
+    """A weight in 8 bits as a formula writes one: x @ W.T is then the product of its mode."""
 
-    def __init__(self, codes_NK: Tensor, scale_N: Tensor, mode: str) -> None:
-        self.codes_NK, self.scale_N, self.mode = codes_NK, scale_N, mode
+    def __init__(self, codes_NK: Tensor, scale: Tensor, mode: str) -> None:
+        self.codes_NK, self.scale, self.mode = codes_NK, scale, mode
 
     @property
     def T(self) -> "_Codes":  # noqa: N802  as a tensor's
         return self
 
     def __getitem__(self, rows: slice) -> "_Codes":
-        return _Codes(self.codes_NK[rows], self.scale_N[rows], self.mode)
+        return _Codes(self.codes_NK[rows], self.scale[rows], self.mode)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Tensor:
         """Called by torch for x @ self."""
         x, codes = args
-        return int8.linear(x, codes.codes_NK, codes.scale_N, mode=cast(Mode, codes.mode))
+        return formats.linear(x, codes.codes_NK, codes.scale, mode=cast(Mode, codes.mode))
 
 
 def _weight(layer: Any) -> Any:

@@ -21,6 +21,7 @@ from cutaway.ground.sites import Site, all_sites, clean_name, parents_of
 from cutaway.ground.whole import whole
 from cutaway.model.decoder import Decoder
 from cutaway.quant.explain import explain, layer_input
+from cutaway.quant.formats import GROUP
 from cutaway.quant.linear import Int8Linear
 from cutaway.trace.trace import Trace
 
@@ -123,7 +124,7 @@ def _recomputed(trace: Trace, decoder: Decoder, name: str, index: tuple[int, ...
     """The formula's value; where no position reads another, computed at this position alone."""
     table, parents = all_sites(trace.config), parents_of(trace.config, name)
     alone = all(table[each].shape.startswith("B T") for each in [name, *parents]) and name.rpartition(".")[2] != "z"
-    pooled = any(isinstance(m, Int8Linear) and m.mode == "int8-pooled" for m in decoder.modules())
+    pooled = any(isinstance(m, Int8Linear) and m.mode == "llm-int8-pooled" for m in decoder.modules())
     with torch.no_grad():
         if not alone or pooled:
             return float(recompute(name, trace.values_by_site, trace.tokens, decoder)[index])
@@ -229,7 +230,7 @@ class Decomposition:
         for k, (x, w) in enumerate(zip(x_BTK[at].tolist(), w_K, strict=True)):
             what = _named(source, *at, *(divmod(k, width) if read.ndim == 4 else (k,)))
             terms.append(Term(what, x, w, _named(weight.name, unit, k)))
-        if not isinstance(layer, Int8Linear) or layer.mode == "int8-weight":
+        if not isinstance(layer, Int8Linear):
             return terms, _bias(layer, row)
         terms, notes = self._in_codes(layer, x_BTK, row, terms)
         return terms, [*notes, *_bias(layer, row)]
@@ -237,16 +238,29 @@ class Decomposition:
     def _in_codes(self, layer: Int8Linear, x_BTK: Tensor, row: int, terms: list[Term]) -> Terms:
         one = explain(layer, x_BTK).output(self.index[:2], row)
         outliers = set(one.outlier_columns)
-        assert one.activation_codes is not None and one.activation_scale is not None, "this mode has codes"
         codes = zip(one.activation_codes.tolist(), one.weight_codes.tolist(), strict=True)
-        x_of_code = one.activation_scale / 127
+        x_of_code = one.activation_scale / (1 if layer.mode == "int8" else 127)
         coded = [
             term if k in outliers else replace(term, value=pair[0] * x_of_code, codes=pair)
             for k, (term, pair) in enumerate(zip(terms, codes, strict=True))
         ]
-        scales = f"8 bits: scale {one.activation_scale:.6g} of the input, {one.weight_scale:.6g} of the weight's row;"
-        sums = f"sum of code · code {one.product:,}; {len(outliers)} outlier columns add {one.outlier:.6g}"
+        if layer.mode == "int8":
+            low, high, groups = min(one.weight_scales), max(one.weight_scales), len(one.weight_scales)
+            return coded, [
+                f"16 bits of the input, scale {one.activation_scale:.6g}; 8 bits of the weight's row, {groups} groups "
+                f"of {GROUP} columns with scales {low:.4g} to {high:.4g};",
+                f"sums of code · code in the groups: {_listed(one.products)}; each times its scale",
+            ]
+        scales = (
+            f"8 bits: scale {one.activation_scale:.6g} of the input, {one.weight_scales[0]:.6g} of the weight's row;"
+        )
+        sums = f"sum of code · code {one.products[0]:,}; {len(outliers)} outlier columns add {one.outlier:.6g}"
         return coded, [scales, sums]
+
+
+def _listed(products: Sequence[int], most: int = 4) -> str:
+    shown = ", ".join(f"{product:,}" for product in products[:most])
+    return shown if len(products) <= most else f"{shown} …"
 
 
 def _named(name: str, *index: int | str) -> str:

@@ -20,11 +20,13 @@ from cutaway.model.cache import Cache
 from cutaway.model.decoder import MLP, Attention, Block, Decoder, Norm, run_blocks
 from cutaway.model.tap import Tap
 from cutaway.quant import native
-from cutaway.quant.linear import Int8Linear
+from cutaway.quant.linear import GroupedLinear, Int8Linear, LLMInt8Linear
 from cutaway.quant.ops import NativeOps, native_ops
+from cutaway.quant.panels import ROWS
 from cutaway.quant.versions import CountingTable, version_of
 
-KINDS = (Block, Norm, Attention, MLP, Int8Linear)  # what a native call computes; a subclass may compute something else
+LAYERS = (GroupedLinear, LLMInt8Linear)
+KINDS = (Block, Norm, Attention, MLP, *LAYERS)  # what a native call computes; a subclass may compute something else
 FORWARDS = [kind.forward for kind in KINDS]
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 Names = tuple[str, ...]
@@ -86,9 +88,10 @@ class StackPlan:
         self.version = version_of([*listed, *modules])  # before what is looked at: another thread may be changing it
         self.hooks = [vars(module)[name] for module in modules for name in HOOKS if vars(module)[name]]
         vectors = (part for module in modules if type(module) is Norm for part in (module.weight, module.bias))
-        # of all codes in one memory one tensor: where it moves, all do
-        codes = {m.codes.untyped_storage().data_ptr(): m.codes for m in modules if isinstance(m, Int8Linear)}
-        self.moved = [part for part in (*codes.values(), *vectors) if isinstance(part, Tensor)]
+        # of all weights in one memory one tensor: where it moves, all do
+        weights = (getattr(m, m.STORED[0]) for m in modules if isinstance(m, Int8Linear))
+        one_each = {part.untyped_storage().data_ptr(): part for part in weights}
+        self.moved = [part for part in (*one_each.values(), *vectors) if isinstance(part, Tensor)]
         self.slots = [*cache.keys, *cache.values]
         self.state, stack = self._state(), self.stack
         found = [_parts(block, x_B1D, cache) for block in stack]
@@ -182,7 +185,8 @@ def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts |
     norms, attn, mlp = (block.ln1, block.ln2), block.attn, block.mlp
     if [*map(type, (*norms, attn, mlp))] != [Norm, Norm, Attention, MLP] or any(map(_called, block.modules())):
         return None
-    layers = [layer.ready().native for layer in (attn.qkv, attn.out, mlp.up, mlp.down) if type(layer) is Int8Linear]
+    matrices = (attn.qkv, attn.out, mlp.up, mlp.down)
+    layers = [layer.ready().native for layer in matrices if isinstance(layer, Int8Linear) and type(layer) in LAYERS]
     ready = [layer for layer in layers if layer is not None]
     known = 0 <= attn.layer < len(cache.keys) and mlp.activation in native.ACTIVATIONS
     known = known and all(type(part.ops) is NativeOps for part in (*norms, attn, mlp))
@@ -195,6 +199,7 @@ def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts |
     cached = keys_BSGK.shape == values_BSGK.shape == (batch, cache.capacity, groups, d_head)
     vectors = [part for norm in norms for part in (norm.weight, norm.bias) if part is not None]
     fits = [(layer.width, layer.rows) for layer in ready] == sizes and cached
+    fits = fits and not (mlp.gated and down % ROWS and isinstance(mlp.up, GroupedLinear))  # halves share a panel
     fits = fits and all(vector.shape == (width,) for vector in vectors)
     fits = fits and all((norm.bias is not None) == norm.centered for norm in norms)
     read = (keys_BSGK, values_BSGK, *vectors)

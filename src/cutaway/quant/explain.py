@@ -1,6 +1,6 @@
 """The inside of an 8-bit layer: codes, scales, outliers and what they cost, from the layer and a recorded input.
 
-Every part is a formula of quant/int8.py; their sum is the layer's own output. It does not know how the input was
+Every part is a formula of quant/formats.py; their sum is the layer's own output. It does not know how the input was
 recorded, nor which backend computes the layer.
 """
 
@@ -15,7 +15,15 @@ from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.layers import all_weights
 from cutaway.model.decoder import Decoder
-from cutaway.quant.int8 import Mode, dequantize, exact_product, quantize_activation
+from cutaway.quant.formats import (
+    GROUP,
+    Mode,
+    dequantize,
+    exact_product,
+    grouped_product,
+    quantize_activation,
+    round_activation,
+)
 from cutaway.quant.linear import Int8Linear
 
 HEAD = "unembed.head"
@@ -25,15 +33,15 @@ HEAD = "unembed.head"
 class Output:
     """One number of a layer's result, decomposed.
 
-    value = inlier + outlier + bias, and inlier = product · weight_scale · activation_scale / 127². "int8-weight" has
-    no activation codes; its inlier is the full product in float.
+    value = inlier + outlier + bias. In "int8" inlier = Σ over groups of product · weight_scale, times activation_scale;
+    in LLM.int8(), whose row is one group, inlier = product · weight_scale · activation_scale / 127².
     """
 
     weight_codes: Int8[Tensor, "K"]
-    weight_scale: float
-    activation_codes: Int8[Tensor, "K"] | None
-    activation_scale: float | None
-    product: int | None  # the sum of code · code, an integer
+    weight_scales: tuple[float, ...]  # of each group of 32 columns, or of the row
+    activation_codes: Int[Tensor, "K"]
+    activation_scale: float
+    products: tuple[int, ...]  # of each group: the sum of code · code, an integer
     outlier_columns: tuple[int, ...]  # of this token
     inlier: float
     outlier: float
@@ -48,17 +56,18 @@ class Output:
 class Explained:
     """A layer in 8 bits and one call's input: x [..., K] → [..., N]. Large tensors are computed when they are read.
 
-    A value is its code x its scale / 127. original: the weight before it was quantized, where it is known.
+    A value is its code · its scale in "int8", and code · scale / 127 in LLM.int8(). original: the weight before it was
+    quantized, where it is known.
     """
 
     mode: Mode
     x: Float[Tensor, "... K"]
     weight_codes: Int8[Tensor, "N K"]
-    weight_scale: Float[Tensor, "N"]
+    weight_scale: Float[Tensor, "N *G"]
     bias: Float[Tensor, "N"] | None
-    activation_codes: Int8[Tensor, "... K"] | None  # None: "int8-weight" leaves the activation as it is
-    activation_scale: Float[Tensor, "..."] | None
-    outlier: Bool[Tensor, "... K"]  # multiplied in float
+    activation_codes: Int[Tensor, "... K"]  # int16 in "int8", int8 in LLM.int8()
+    activation_scale: Float[Tensor, "..."]
+    outlier: Bool[Tensor, "... K"]  # multiplied in float; none in "int8"
     original: Float[Tensor, "N K"] | None = None
 
     @property
@@ -74,15 +83,18 @@ class Explained:
     @cached_property
     def inlier_part(self) -> Float[Tensor, "... N"]:
         """The codes' exact integer products, times the scales."""
-        if self.activation_codes is None or self.activation_scale is None:
-            return self.x.float() @ self.dequantized.T
-        product_MN = exact_product(self.activation_codes.flatten(0, -2), self.weight_codes)
-        scale_MN = self.activation_scale.flatten()[:, None] * (self.weight_scale / 127**2)
-        return (product_MN * scale_MN).unflatten(0, self.x.shape[:-1])
+        codes_MK, scale_M1 = self.activation_codes.flatten(0, -2), self.activation_scale.flatten()[:, None]
+        if self.mode == "int8":
+            part_MN = grouped_product(codes_MK, self.weight_codes, self.weight_scale) * scale_M1
+        else:
+            part_MN = exact_product(codes_MK, self.weight_codes) * (scale_M1 * (self.weight_scale / 127**2))
+        return part_MN.unflatten(0, self.x.shape[:-1])
 
     @cached_property
     def outlier_part(self) -> Float[Tensor, "... N"]:
         """What the outliers give, in float, against their columns of the dequantized weight."""
+        if self.mode == "int8":
+            return torch.zeros_like(self.inlier_part)
         columns = self.outlier_columns
         outliers = torch.where(self.outlier, self.x.float(), 0.0)[..., columns]
         return outliers @ dequantize(self.weight_codes[:, columns], self.weight_scale).T
@@ -121,43 +133,42 @@ class Explained:
 
     def output(self, at: tuple[int, ...], row: int) -> Output:
         """One number of the result: that of the token x[at] and of one output."""
-        outlier_K, codes_K = self.outlier[at], self.weight_codes[row]
-        weight_scale = self.weight_scale[row]
-        weight_K = dequantize(codes_K[None], weight_scale[None])[0]
-        x_K = self.x[at].float()
-        product, scale, inlier = None, None, (x_K * weight_K).sum()
-        if self.activation_codes is not None and self.activation_scale is not None:
-            product = int((self.activation_codes[at].long() * codes_K.long()).sum())
-            scale = self.activation_scale[at]
-            inlier = product * (scale * (weight_scale / 127**2))
+        outlier_K, codes_K, activation_K = self.outlier[at], self.weight_codes[row], self.activation_codes[at]
+        scales, width = self.weight_scale[row].float().reshape(-1), GROUP if self.mode == "int8" else len(codes_K)
+        parts = (activation_K.long() * codes_K.long()).split(width)
+        products = torch.stack([part.sum() for part in parts])
+        scale = self.activation_scale[at]
+        inlier = (products * scales).sum() * scale / (1 if self.mode == "int8" else 127**2)
+        weight_K = dequantize(codes_K[None], self.weight_scale[row : row + 1])[0]
         return Output(
             weight_codes=codes_K,
-            weight_scale=float(weight_scale),
-            activation_codes=None if self.activation_codes is None else self.activation_codes[at],
-            activation_scale=None if scale is None else float(scale),
-            product=product,
+            weight_scales=tuple(scales.tolist()),
+            activation_codes=activation_K,
+            activation_scale=float(scale),
+            products=tuple(products.tolist()),
             outlier_columns=tuple(outlier_K.nonzero()[:, 0].tolist()),
             inlier=float(inlier),
-            outlier=float((torch.where(outlier_K, x_K, 0.0) * weight_K).sum()),
+            outlier=float((torch.where(outlier_K, self.x[at].float(), 0.0) * weight_K).sum()),
             bias=0.0 if self.bias is None else float(self.bias[row]),
         )
 
 
 def explain(layer: Int8Linear, x: Float[Tensor, "... K"], original: Float[Tensor, "N K"] | None = None) -> Explained:
-    """The layer on the full input of one call: "int8-pooled" depends on all its tokens.
+    """The layer on the full input of one call: "llm-int8-pooled" depends on all its tokens.
 
     original: the weight before it was quantized. Raises BadArgument for an input or a weight that is not this layer's.
     """
-    shape = list(layer.codes.shape)
+    shape = [layer.out_features, layer.in_features]
     if x.ndim < 2 or x.shape[-1] != layer.in_features:
         raise BadArgument(f"an input {list(x.shape)}", f"[..., {layer.in_features}]", "pass what this layer read")
     if original is not None and list(original.shape) != shape:
         raise BadArgument(f"a weight {list(original.shape)}", f"{shape}", "pass the weight that this layer had")
-    codes = scale = None
-    outlier = torch.zeros_like(x, dtype=torch.bool)
-    if layer.mode != "int8-weight":
-        parts = quantize_activation(x.flatten(0, -2), pooled=layer.mode == "int8-pooled")
-        codes, scale, outlier = (part.unflatten(0, x.shape[:-1]) for part in parts)
+    x_MK = x.flatten(0, -2)
+    if layer.mode == "int8":
+        parts = (*round_activation(x_MK), torch.zeros_like(x_MK, dtype=torch.bool))
+    else:
+        parts = quantize_activation(x_MK, pooled=layer.mode == "llm-int8-pooled")
+    codes, scale, outlier = (part.unflatten(0, x.shape[:-1]) for part in parts)
     return Explained(layer.mode, x, layer.codes, layer.scale, layer.bias, codes, scale, outlier, original)
 
 

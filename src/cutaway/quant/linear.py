@@ -3,8 +3,9 @@
 It chooses who computes, and says so. It does not know files, models, or which layers are worth quantizing.
 """
 
-from collections.abc import Callable
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,49 +13,65 @@ from torch import Tensor, nn
 from cutaway.ground.errors import BadArgument
 from cutaway.model.packed import pack, unpack
 from cutaway.quant import native
-from cutaway.quant.int8 import Mode, check_mode, dequantize, linear, quantize_weight
-from cutaway.quant.products import product_for
+from cutaway.quant.formats import Mode, check_mode, dequantize, linear, quantize_weight
+from cutaway.quant.native import NativeLayer
+from cutaway.quant.panels import codes_of, panels_of, panels_shape, scales_of
+from cutaway.quant.products import product_for, rounded_product
 
 Run = Callable[[Tensor], Tensor]
 
 
-class Int8Linear(nn.Module):
-    """x [..., in_features] → [..., out_features] in x's dtype.
+class Int8Linear(nn.Module, ABC):
+    """x [..., in_features] → [..., out_features] in x's dtype; one class for each way to store the weight.
 
-    codes int8 [N, K] may lie in a read-only mapped file: they run as they lie. Codes, scale and bias are buffers,
-    replaced but never written in place (sums of the codes are kept beside them). mode: see quant/int8.py.
+    The stored parts may lie in a read-only mapped file: they run as they lie. They and the bias are buffers, replaced
+    but never written in place (sums of the codes are kept beside them). mode: see quant/formats.py.
     """
 
-    codes: Tensor
-    scale: Tensor
+    STORED: ClassVar[tuple[str, ...]]  # the names of the weight's buffers
+    mode: Mode
+    codes: Tensor  # int8 [N, K]
+    scale: Tensor  # float16 [N, G] or float32 [N]
     bias: Tensor | None
 
-    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None = None, mode: Mode = "int8") -> None:
+    def __init__(self, stored: Sequence[Tensor], shape: tuple[int, int], bias: Tensor | None, mode: Mode) -> None:
         super().__init__()
-        check_mode(mode)
-        _check_parts(codes, scale, bias)
-        self.out_features, self.in_features = codes.shape
-        self.mode: Mode = mode
-        self.register_buffer("codes", codes)
-        self.register_buffer("scale", scale.float())
+        self.out_features, self.in_features = shape
+        self.mode = mode
+        for name, part in zip(self.STORED, stored, strict=True):
+            self.register_buffer(name, part)
         self.register_buffer("bias", None if bias is None else bias.detach().float())
         self._prepared: Prepared | None = None
 
-    @classmethod
-    def from_parts(cls, codes: Tensor, scale: Tensor, bias: Tensor | None = None, mode: Mode = "int8") -> "Int8Linear":
-        """From codes int8 [N, K], scale [N] and bias [N] as they were saved."""
-        return cls(codes, scale, bias, mode)
+    @staticmethod
+    def from_parts(codes: Tensor, scale: Tensor, bias: Tensor | None = None, mode: Mode = "int8") -> "Int8Linear":
+        """From codes int8 [N, K], their scales (see quantize_weight) and bias [N]."""
+        check_mode(mode)
+        rows, width = codes.shape if codes.ndim == 2 else (-1, -1)
+        shape = (rows, panels_shape(rows, width)[1]) if mode == "int8" else (rows,)
+        if codes.dtype != torch.int8 or scale.shape != shape or (bias is not None and bias.shape != (rows,)):
+            found = f"codes {list(codes.shape)} of {codes.dtype} with scale {list(scale.shape)}"
+            found += "" if bias is None else f" and bias {list(bias.shape)}"
+            expected = f"codes int8 [N, K], scale {'[N, K / 32]' if mode == 'int8' else '[N]'} and bias [N] or none"
+            raise BadArgument(found, expected, "pass the parts of one layer")
+        stored = (panels_of(codes, scale.half()),) if mode == "int8" else (codes, scale.float())
+        return as_stored(stored, (rows, width), bias, mode)
 
-    @classmethod
-    def from_linear(cls, layer: nn.Linear, mode: Mode = "int8") -> "Int8Linear":
+    @staticmethod
+    def from_linear(layer: nn.Linear, mode: Mode = "int8") -> "Int8Linear":
         """The same layer, its weight quantized. Raises NotFinite where a weight is NaN or infinite."""
-        codes, scale = quantize_weight(layer.weight.detach())
-        return cls(codes, scale, layer.bias, mode)
+        check_mode(mode)
+        return Int8Linear.from_parts(*quantize_weight(layer.weight.detach(), mode), layer.bias, mode)
 
     @property
     def weight(self) -> Tensor:
         """The weight that the codes stand for, float32 [N, K], made anew each time."""
         return dequantize(self.codes, self.scale)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stored weight and the bias."""
+        return sum(part.nbytes for part in self._buffers.values() if part is not None)
 
     @property
     def engine(self) -> str:
@@ -64,7 +81,17 @@ class Int8Linear(nn.Module):
     @property
     def native(self) -> bool:
         """Whether the native library computes it; asking `engine` would read all codes, which a mapped file has not."""
-        return runs_natively(self.codes)
+        first = self._buffers[self.STORED[0]]
+        assert first is not None, "a layer has its weight"
+        return native.available and first.is_cpu and self.in_features <= native.MAX_WIDTH
+
+    @abstractmethod
+    def native_layer(self) -> NativeLayer:
+        """As the native library wants it."""
+
+    @abstractmethod
+    def torch_run(self) -> tuple[str, Run]:
+        """What computes it in torch, and how: x [..., K] → [..., N]."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x · weight + bias. Raises BadArgument for a width that does not fit."""
@@ -78,24 +105,27 @@ class Int8Linear(nn.Module):
 
     def ready(self) -> "Prepared":
         """What the engine keeps beside the buffers, made again when one of them was replaced or written."""
-        ready, buffers = self._prepared, self._buffers
-        if ready is None or not ready.made_of(buffers["codes"], buffers["scale"], buffers["bias"], self.mode):
-            ready = self._prepared = Prepared(self.codes, self.scale, self.bias, self.mode)
+        ready = self._prepared
+        if ready is None or not ready.made_of(self):
+            ready = self._prepared = Prepared(self)
         return ready
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Int8Linear":
-        """A model moved to a 16-bit dtype keeps its scales and biases in float32: the arithmetic is defined so."""
-        scale, bias = self.scale, self.bias
+        """A model moved to a 16-bit dtype keeps its scales and biases as they are: the arithmetic is defined so."""
+        before = dict(self._buffers)
         super()._apply(fn, recurse)
         self._prepared = None  # fn may have moved what a tensor holds: share_memory_
-        self.scale = scale.to(self.scale.device)
-        self.bias = None if bias is None else bias.to(self.scale.device)
+        for name, part in before.items():
+            moved = self._buffers[name]
+            if part is not None and moved is not None and moved.dtype != part.dtype:
+                setattr(self, name, part.to(moved.device))
         return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._prepared = None  # loading writes into the buffers
-        self.codes = self.codes  # for what counts replaced parts (versions.py)
+        for name in self.STORED:
+            setattr(self, name, self._buffers[name])  # for what counts replaced parts (versions.py)
 
     def __getstate__(self) -> dict[str, Any]:
         self._prepared = None  # no pointer survives; and torch moves to shared memory what it hands to a process
@@ -106,32 +136,78 @@ class Int8Linear(nn.Module):
         super().__setstate__(state | {"_buffers": buffers})
 
 
-def runs_natively(codes_NK: Tensor) -> bool:
-    """Whether the native library computes the layer of these codes."""
-    return native.available and codes_NK.is_cpu and codes_NK.shape[1] <= native.MAX_WIDTH
+class GroupedLinear(Int8Linear):
+    """Mode "int8": weights in groups of 32, stored as panels (quant/panels.py); activations in 16 bits a token."""
+
+    STORED = ("panels",)
+    panels: Tensor
+
+    @property
+    def codes(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """A copy of the codes, int8 [N, K]."""
+        return codes_of(self.panels, self.out_features, self.in_features)
+
+    @property
+    def scale(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """A copy of the groups' scales, float16 [N, G]."""
+        return scales_of(self.panels, self.out_features)
+
+    def native_layer(self) -> NativeLayer:
+        return NativeLayer(self.panels, self.out_features, self.in_features, self.bias)
+
+    def torch_run(self) -> tuple[str, Run]:
+        return "torch float32", lambda x: rounded_product(x, self.weight, self.bias)
+
+
+class LLMInt8Linear(Int8Linear):
+    """LLM.int8(): codes with one scale a row, outliers of the activation apart."""
+
+    STORED = ("codes", "scale")
+
+    def native_layer(self) -> NativeLayer:
+        pooled = self.mode == "llm-int8-pooled"
+        rows, width = self.codes.shape
+        return NativeLayer(self.codes, rows, width, self.bias, scale=self.scale, pooled=pooled)
+
+    def torch_run(self) -> tuple[str, Run]:
+        codes, scale, bias, mode = self.codes, self.scale, self.bias, self.mode
+        name, product = product_for(codes)
+        return name, lambda x: linear(x, codes, scale, bias, mode, product)
+
+
+def as_stored(stored: Sequence[Tensor], shape: tuple[int, int], bias: Tensor | None, mode: Mode) -> Int8Linear:
+    """The layer of a weight [N, K] = shape from its parts as they are stored: `stored_shapes` says which."""
+    return layer_class(mode)(stored, shape, bias, mode)
+
+
+def layer_class(mode: Mode) -> type[Int8Linear]:
+    return GroupedLinear if mode == "int8" else LLMInt8Linear
+
+
+def stored_shapes(shape: tuple[int, int], mode: Mode) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of each stored part of a weight [N, K] = shape, by its name."""
+    if mode == "int8":
+        return {"panels": (panels_shape(*shape), torch.int8)}
+    return {"codes": (shape, torch.int8), "scale": (shape[:1], torch.float32)}
 
 
 class Prepared:
-    """An engine, chosen and prepared for one set of buffers."""
+    """An engine, chosen and prepared for one layer's buffers."""
 
-    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None, mode: Mode) -> None:
-        self.parts: tuple[Tensor, Tensor, Tensor | None, Mode] = (codes, scale, bias, mode)
-        self.versions = _version(codes), _version(scale), _version(bias)
-        self.native: native.NativeLayer | None = None
-        self.name = "torch float32"
-        self.run: Run = self._in_torch
-        self.product = None
-        if runs_natively(codes):
-            self.native = native.NativeLayer(codes, scale, bias, mode)
-            self.run = self._natively
-        elif mode != "int8-weight":
-            self.name, self.product = product_for(codes)
+    def __init__(self, layer: Int8Linear) -> None:
+        self.parts, self.versions = _parts(layer)
+        self.native: NativeLayer | None = None
+        self.width = layer.in_features
+        if layer.native:
+            self.native, self.run = layer.native_layer(), self._natively
+        else:
+            self.name, self.computed = layer.torch_run()
+            self.run = self._in_torch
 
-    def made_of(self, codes: Tensor | None, scale: Tensor | None, bias: Tensor | None, mode: Mode) -> bool:
+    def made_of(self, layer: Int8Linear) -> bool:
         """Whether these are the buffers, unwritten since."""
-        own = self.parts
-        same = codes is own[0] and scale is own[1] and bias is own[2] and mode == own[3]
-        return same and (_version(codes), _version(scale), _version(bias)) == self.versions
+        parts, versions = _parts(layer)
+        return versions == self.versions and all(mine is theirs for mine, theirs in zip(self.parts, parts, strict=True))
 
     def engine(self) -> str:
         return self.name if self.native is None else f"native {native.isa()}"
@@ -141,19 +217,19 @@ class Prepared:
         return self.native(x) if x.dtype in native.DTYPES else self.native(x.float()).to(x.dtype)
 
     def _in_torch(self, x: Tensor) -> Tensor:
-        codes, scale, bias, mode = self.parts
-        if x.shape[-1] != codes.shape[1]:
-            found = f"an input {list(x.shape)}"
-            raise BadArgument(found, f"[..., {codes.shape[1]}]", "pass what the layer before gives")
-        more = {} if self.product is None else {"product": self.product}
-        return linear(x, codes, scale, bias, mode, **more)
+        if x.shape[-1] != self.width:
+            raise BadArgument(f"an input {list(x.shape)}", f"[..., {self.width}]", "pass what the layer before gives")
+        return self.computed(x)
 
 
-def _version(tensor: Tensor | None) -> tuple[int, int]:
-    """Another one after a write in place, which inference tensors do not count, or where the memory is another."""
-    if tensor is None or tensor.is_meta:
-        return 0, 0
-    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+def _parts(layer: Int8Linear) -> tuple[list[Any], list[Any]]:
+    """The buffers and the mode, and what else is another after a write in place (which inference tensors do not count)
+    or where the memory is another."""
+    buffers = list(layer._buffers.values())
+    return [*buffers, layer.mode], [
+        (0, 0) if part is None or part.is_meta else (part.data_ptr(), 0 if part.is_inference() else part._version)
+        for part in buffers
+    ]
 
 
 class StraightThrough(torch.autograd.Function):
@@ -167,12 +243,3 @@ class StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return (grads[0].float() @ ctx.layer.weight).to(ctx.dtype), None
-
-
-def _check_parts(codes: Tensor, scale: Tensor, bias: Tensor | None) -> None:
-    rows = codes.shape[:1]
-    if codes.ndim == 2 and codes.dtype == torch.int8 and scale.shape == rows and (bias is None or bias.shape == rows):
-        return
-    found = f"codes {list(codes.shape)} of {codes.dtype} with scale {list(scale.shape)}"
-    found += "" if bias is None else f" and bias {list(bias.shape)}"
-    raise BadArgument(found, "codes int8 [N, K], scale [N] and bias [N] or none", "pass the parts of one layer")

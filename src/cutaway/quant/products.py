@@ -1,13 +1,13 @@
-"""Products of codes where the native kernel does not run: torch's own int8 matrix products, each exact.
+"""Products where the native kernel does not run, by torch's own matrix products: of codes, each exact, or rounded.
 
-Each is a Product of quant/int8.py. This file does not know scales, outliers, biases or modules.
+This file does not know outliers, files or modules.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cutaway.quant.int8 import Product, exact_product
+from cutaway.quant.formats import Product, exact_product, round_activation
 
 
 def product_for(codes_NK: Tensor) -> tuple[str, Product]:
@@ -17,6 +17,15 @@ def product_for(codes_NK: Tensor) -> tuple[str, Product]:
     if codes_NK.is_cpu and onednn_is_exact():
         return "torch onednn", onednn_product(codes_NK)
     return "torch float64", exact_product
+
+
+def rounded_product(x: Tensor, weight_NK: Tensor, bias_N: Tensor | None) -> Tensor:
+    """The layer of mode "int8", its activation rounded to 16 bits, its sums in float32: not in the kernels' order, so
+    equal to them up to float32's rounding. x [..., K] → [..., N] in x's dtype."""
+    codes_MK, scale_M = round_activation(x.flatten(0, -2))
+    out_MN = (codes_MK.float() @ weight_NK.T) * scale_M[:, None]
+    out_MN = out_MN if bias_N is None else out_MN + bias_N
+    return out_MN.to(x.dtype).view(*x.shape[:-1], len(weight_NK))
 
 
 def onednn_is_exact() -> bool:

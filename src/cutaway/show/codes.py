@@ -22,9 +22,11 @@ def saving(decoder: Decoder) -> dict[str, Any]:
     """
     layers = int8_layers(decoder)
     tied = decoder.config.tied_head
-    weights = {name: [t for t in (layer.codes, layer.bias) if t is not None] for name, layer in layers.items()}
-    full = sum(4 * t.numel() for name, parts in weights.items() if not (tied and name == HEAD) for t in parts)
-    held = sum(t.nbytes for name, parts in weights.items() for t in (*parts, layers[name].scale))
+    full = 0
+    for name, layer in layers.items():
+        bias = 0 if layer.bias is None else layer.out_features
+        full += 0 if tied and name == HEAD else 4 * (layer.out_features * layer.in_features + bias)
+    held = sum(layer.nbytes for layer in layers.values())
     shares = tied and HEAD in layers
     return {"layers": list(layers), "bytes": held, "bytes_float32": full, "bytes_saved": full - held, "tied": shares}
 
@@ -42,42 +44,45 @@ def one_output(explained: Explained, at: tuple[int, ...], row: int) -> dict[str,
 
     at: the token's index in x, such as (text, position). row: which output.
     """
-    output, activation = explained.output(at, row), None
-    if output.activation_codes is not None:
-        activation = {"codes": output.activation_codes[:FIRST].tolist(), "scale": output.activation_scale}
+    output = explained.output(at, row)
     return {
         "mode": explained.mode, "row": row, "rows": len(explained.weight_codes),
-        "weight": {"codes": output.weight_codes[:FIRST].tolist(), "scale": output.weight_scale},
-        "activation": activation, "outlier_columns": list(output.outlier_columns),
-        "product": output.product, "inlier": output.inlier, "outlier": output.outlier, "bias": output.bias,
-        "value": output.value,
+        "weight": {"codes": output.weight_codes[:FIRST].tolist(), "scales": list(output.weight_scales)},
+        "activation": {"codes": output.activation_codes[:FIRST].tolist(), "scale": output.activation_scale},
+        "outlier_columns": list(output.outlier_columns), "products": list(output.products),
+        "inlier": output.inlier, "outlier": output.outlier, "bias": output.bias, "value": output.value,
     }  # fmt: skip
 
 
 def draw_codes(data: dict[str, Any], token: str) -> Iterable[Line]:
     """The data of `one_output`, no line over 80 columns. token: the text of the activation's token, 14 columns."""
-    yield _line(f"weight row {data['row']}", data["weight"])
-    if data["activation"] is None:
-        yield dim(f"activation of {token}: not quantized; the product is one of floats")
-    else:
-        yield _line(f"at {token}", data["activation"])
+    yield _line(f"weight row {data['row']}", data["weight"]["codes"], data["weight"]["scales"], grouped(data))
+    yield _line(f"at {token}", data["activation"]["codes"], [data["activation"]["scale"]], grouped(data))
     yield from ([line] for line in unbroken(_terms(data)))
     if data["outlier_columns"]:
         yield dim(f"outliers here, in float: columns {_some(data['outlier_columns'])}")
 
 
-def _line(label: str, part: dict[str, Any]) -> Line:
-    codes = "".join(f"{code:>5}" for code in part["codes"][:DRAWN])
-    return [(f"{label:<17}", "bold"), f"{codes} …", (f"  scale {part['scale']:.5g}", "dim")]
+def grouped(data: dict[str, Any]) -> bool:
+    """Whether the weight's row has a scale for each group of columns, and the activation 16 bits."""
+    return data["mode"] == "int8"
+
+
+def _line(label: str, codes: Sequence[int], scales: Sequence[float], wide: bool) -> Line:
+    shown = "".join(f"{code:>7}" for code in codes[: DRAWN - 2]) if wide else "".join(f"{c:>5}" for c in codes[:DRAWN])
+    more = f" of {len(scales)}" if len(scales) > 1 else ""
+    return [(f"{label:<17}", "bold"), f"{shown} …", (f"  scale {scales[0]:.4g}{more}", "dim")]
 
 
 def _terms(data: dict[str, Any]) -> list[str]:
     """The parts of the number, in the order of the formula; those that are absent left out."""
-    if data["activation"] is None:
-        terms = [f"Σ x·w {data['inlier']:.5g}"]
+    products, scales, scale = data["products"], data["weight"]["scales"], data["activation"]["scale"]
+    if grouped(data):
+        first = f"Σ code·code {products[0]:,} · {scales[0]:.4g}"
+        more = [f"+ {len(products) - 1} more groups"] if len(products) > 1 else []
+        terms = [first, *more, f"all · {scale:.4g}"]
     else:
-        scales = f"{data['weight']['scale']:.4g} · {data['activation']['scale']:.4g}"
-        terms = [f"Σ code·code {data['product']:,} · {scales} / 127²"]
+        terms = [f"Σ code·code {products[0]:,} · {scales[0]:.4g} · {scale:.4g} / 127²"]
     terms += [f"+ outliers {data['outlier']:.4g}"] if data["outlier_columns"] else []
     terms += [f"+ bias {data['bias']:.4g}"] if data["bias"] else []
     return [*terms, f"= {data['value']:.5g}"]

@@ -16,8 +16,8 @@ from cutaway.lm import LM
 from cutaway.model import architecture
 from cutaway.model.architecture import size
 from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
-from cutaway.quant.int8 import THRESHOLD
-from cutaway.show.codes import draw_codes, one_output
+from cutaway.quant.formats import GROUP, THRESHOLD
+from cutaway.show.codes import draw_codes, grouped, one_output
 from cutaway.show.effect import named, pieces_of
 from cutaway.show.layout import Line, bar, dim, dtype_name, fit, paragraph, rule
 from cutaway.text.pieces import Tokens
@@ -98,7 +98,7 @@ def draw_comparison(data: dict[str, Any]) -> Iterator[Line]:
     less = f"{size(full)} in full precision, {size(int8)} in {data['mode']}: {(1 - int8 / full) * 100:.1f} % less"
     parts = {
         "Differences by site": _sites(data),
-        f"Outliers: |x| ≥ {data['outliers']['threshold']:g} at a layer's input": _outliers(data["outliers"]),
+        f"LLM.int8()'s outliers: |x| ≥ {data['outliers']['threshold']:g} at an input": _outliers(data["outliers"]),
         f"Inside {data['layer']['name']}": _layer(data["layer"]),
         "The next token": _next(data["next"], data["mode"]),
         "Bytes of the weights": [[less]],
@@ -145,10 +145,12 @@ def _some(columns: Sequence[int]) -> str:
 
 
 def _layer(data: dict[str, Any]) -> Iterator[Line]:
-    yield dim(f"reads {data['site']}; a value is its code · scale / 127")
+    how = f"scale, of each {GROUP} columns" if grouped(data["output"]) else "scale / 127"
+    yield dim(f"reads {data['site']}; a value is its code · {how}")
     yield from draw_codes(data["output"], fit(data["at"], 14).strip())
     error, share = data["error"] * 100, data["outlier_share"] * 100
-    yield [f"the full result there: error {error:.3f} %, the outliers' share {share:.2f} %"]
+    apart = "" if grouped(data["output"]) else f", the outliers' share {share:.2f} %"
+    yield [f"the full result there: error {error:.3f} %{apart}"]
     yield [f"the codes save {size(data['bytes_saved']['float32'])} against float32"]
 
 

@@ -12,8 +12,8 @@ import torch
 from cutaway.ground.errors import BadArgument, BadCheckpoint
 from cutaway.model.architecture import nbytes
 from cutaway.model.decoder import Decoder
-from cutaway.quant.int8 import check_mode
-from cutaway.quant.linear import Int8Linear
+from cutaway.quant.formats import check_mode
+from cutaway.quant.linear import as_stored, stored_shapes
 from cutaway.weights import default_model
 from cutaway.weights.checkpoint import Checkpoint, open_checkpoint, read_config
 from cutaway.weights.families import facts_of
@@ -129,11 +129,9 @@ def _outline(checkpoint: Checkpoint, mode: str | None, dtype: torch.dtype, devic
         return decoder
     quantizer = QuantizingLoader(decoder, mode, (), "meta")
     for name, layer in quantizer.layers.items():
-        parts = (
-            torch.empty_like(layer.weight, dtype=torch.int8),
-            torch.empty(layer.out_features, dtype=torch.float32, device="meta"),
-        )
-        decoder.set_submodule(name, Int8Linear.from_parts(*parts, layer.bias, quantizer.mode))
+        stored = stored_shapes(quantizer.shapes[name], quantizer.mode).values()
+        parts = [torch.empty(shape, dtype=of_part, device="meta") for shape, of_part in stored]
+        decoder.set_submodule(name, as_stored(parts, quantizer.shapes[name], layer.bias, quantizer.mode))
     if table is not None and device.type == "cpu":
         decoder.embed.token.to(table)  # it stays in its file, in the file's dtype
     return decoder

@@ -7,6 +7,7 @@ import ctypes
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from math import prod
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from cutaway.ground.errors import BadArgument, NotFinite
 from cutaway.model.decoder import Decoder
 from cutaway.model.packed import pack, unpack
-from cutaway.quant.int8 import Mode, check_mode, quantize_weight
-from cutaway.quant.linear import Int8Linear
+from cutaway.quant.formats import Mode, check_mode, quantize_weight
+from cutaway.quant.linear import as_stored, stored_shapes
+from cutaway.quant.panels import write_rows
 from cutaway.weights.files.lazy import LazyTensor
 
 HUGE_PAGE = 2 << 20
@@ -63,9 +65,11 @@ class QuantizingLoader:
             expected = "lm_head, or a name such as blocks.0.mlp.down"
             raise BadArgument(f"keep={wrong!r}", expected, "name a linear layer of this model")
         self.layers = {name: layer for name, layer in layers.items() if name not in excluded}
-        buffers = adjacent_buffers([layer.weight.numel() for layer in self.layers.values()], device)
-        self.buffers = dict(zip(self.layers, buffers, strict=True))
-        self.parts: dict[str, tuple[Tensor, Tensor]] = {}
+        self.shapes = {n: (layer.out_features, layer.in_features) for n, layer in self.layers.items()}
+        large = [next(iter(stored_shapes(shape, self.mode).values()))[0] for shape in self.shapes.values()]
+        buffers = adjacent_buffers(list(map(prod, large)), device)
+        self.buffers = {n: b.view(shape) for n, b, shape in zip(self.layers, buffers, large, strict=True)}
+        self.parts: dict[str, list[Tensor]] = {}
 
     def quantizes(self, parameter: str) -> bool:
         """Whether this parameter becomes codes."""
@@ -73,29 +77,30 @@ class QuantizingLoader:
         return leaf == "weight" and name in self.layers
 
     def load(self, parameter: str, rows: slice | None, tensor: LazyTensor, transposed: bool = False) -> None:
-        """Quantize a checkpoint tensor into its rows. Raises NotFinite, naming the tensor, for NaN or infinity."""
-        codes_NK, scale_N = self._parts_of(parameter.removesuffix(".weight"))
-        first = 0 if rows is None else rows.start
-        for start, part in row_chunks(tensor, transposed):
-            target = slice(first + start, first + start + len(part))
-            try:
-                codes_NK[target], scale_N[target] = (x.to(self.device) for x in quantize_weight(part))
-            except NotFinite as error:
-                found = f"NaN or infinity in the tensor {tensor.name!r}"
-                raise NotFinite(found, error.expected, error.do) from error
+        """Quantize a checkpoint tensor into its rows; what is in Q8_0 already goes in as it is, where the mode has it.
+
+        Raises NotFinite, naming the tensor, for NaN, infinity, or a value too large for its scale.
+        """
+        name, first = parameter.removesuffix(".weight"), 0 if rows is None else rows.start
+        for start, codes_NK, scale in quantized_chunks(tensor, self.mode, transposed):
+            self._put(name, first + start, codes_NK, scale)
 
     def install(self, decoder: Decoder) -> None:
         """Replace the linear layers by the quantized ones."""
-        for name, (codes_NK, scale_N) in self.parts.items():
-            decoder.set_submodule(name, Int8Linear.from_parts(codes_NK, scale_N, self.layers[name].bias, self.mode))
+        for name, parts in self.parts.items():
+            decoder.set_submodule(name, as_stored(parts, self.shapes[name], self.layers[name].bias, self.mode))
 
-    def _parts_of(self, name: str) -> tuple[Tensor, Tensor]:
-        """Codes [N, K] and scales [N] of a layer."""
+    def _put(self, name: str, first: int, codes_NK: Tensor, scale: Tensor) -> None:
+        """Codes and scales into the rows `first` and following of a layer."""
         if name not in self.parts:
-            shape = self.layers[name].weight.shape
-            scale_N = torch.empty(shape[0], dtype=torch.float32, device=self.device)
-            self.parts[name] = (self.buffers[name].view(shape), scale_N)
-        return self.parts[name]
+            _, *rest = stored_shapes(self.shapes[name], self.mode).values()
+            small = [torch.empty(shape, dtype=dtype, device=self.device) for shape, dtype in rest]
+            self.parts[name] = [self.buffers[name].zero_(), *small]  # 0 also where panels have more than the weight
+        parts, rows = self.parts[name], slice(first, first + len(codes_NK))
+        if self.mode == "int8":
+            write_rows(parts[0], first, codes_NK.to(self.device), scale.to(self.device))
+        else:
+            parts[0][rows], parts[1][rows] = codes_NK.to(self.device), scale.to(self.device)
 
 
 def adjacent_buffers(sizes: Sequence[int], device: torch.device | str) -> list[Tensor]:
@@ -120,8 +125,29 @@ def row_chunks(tensor: LazyTensor, transposed: bool = False, at_once: int = 1 <<
     A transposed matrix is read in full: its rows are the file's columns.
     """
     full_NK = tensor.read().T if transposed else None
-    count = tensor.shape[1] if transposed else tensor.shape[0]
+    for rows in row_slices(tensor, tensor.shape[1] if transposed else tensor.shape[0], at_once):
+        yield rows.start, tensor.read(rows) if full_NK is None else full_NK[rows].contiguous()
+
+
+def quantized_chunks(tensor: LazyTensor, mode: Mode, transposed: bool = False) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Consecutive rows of a matrix in 8 bits: the index of the first, codes and scales.
+
+    What the file has in the mode's own form comes as it is. Raises NotFinite, naming the tensor.
+    """
+    if mode == "int8" and tensor.groups is not None and not transposed:
+        for rows in row_slices(tensor, tensor.n_rows):
+            yield rows.start, *tensor.read_groups(rows)
+        return
+    for start, part in row_chunks(tensor, transposed):
+        try:
+            yield start, *quantize_weight(part, mode)
+        except NotFinite as error:
+            found = f"{error.found.partition(' in row')[0]} in the tensor {tensor.name!r}"
+            raise NotFinite(found, error.expected, error.do) from error
+
+
+def row_slices(tensor: LazyTensor, count: int, at_once: int = 1 << 20) -> Iterator[slice]:
+    """`count` rows in runs of about `at_once` bytes; runs of whole panels, where they are as long."""
     n_rows = max(1, at_once * count // max(tensor.nbytes, 1))
-    for start in range(0, count, n_rows):
-        rows = slice(start, min(start + n_rows, count))
-        yield start, tensor.read(rows) if full_NK is None else full_NK[rows].contiguous()
+    n_rows = n_rows // 16 * 16 or n_rows
+    return (slice(start, min(start + n_rows, count)) for start in range(0, count, n_rows))

@@ -1,8 +1,8 @@
 """A quantized model as a folder: written once, then opened by mapping its file, without a copy.
 
-The folder holds cutaway.safetensors (codes, scales and the tensors in full precision, under our names), the model's own
-config.json and tokenizer files, and quantized.json, the manifest: layout, mode, source and hashes. It does not know how
-a checkpoint is quantized.
+The folder holds cutaway.safetensors (weights in 8 bits as they are stored in memory, and the tensors in full precision,
+under our names), the model's own config.json and tokenizer files, and quantized.json, the manifest: layout, mode,
+source and hashes. It does not know how a checkpoint is quantized.
 """
 
 import json
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from cutaway.ground.errors import BadArgument, BadCheckpoint, NoTokenizer
 from cutaway.model.decoder import Decoder
 from cutaway.quant.engine import use_native
-from cutaway.quant.linear import Int8Linear
+from cutaway.quant.formats import Mode, check_mode
+from cutaway.quant.linear import Int8Linear, as_stored, layer_class, stored_shapes
 from cutaway.text.from_gguf import tokenizer_files_from_gguf
 from cutaway.weights.checkpoint import Checkpoint, read_json
 from cutaway.weights.default_model import MANIFEST as FETCHED
@@ -32,7 +33,7 @@ from cutaway.weights.progress import Progress
 from cutaway.weights.quantizing import MappedEmbedding
 
 WEIGHTS = "cutaway.safetensors"
-LAYOUT = 1  # of the folder; another number is refused by name
+LAYOUT = 2  # of the folder; another number is refused by name
 COPIED = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*")  # the model's own small files
 NOT_COPIED = ("*.index.json", "*.index.*.json", FETCHED, MANIFEST)  # of the checkpoint that the codes replace
 
@@ -83,17 +84,22 @@ def open_saved(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.devi
     manifest = read_manifest(checkpoint.path)
     decoder = empty_decoder(checkpoint.facts)
     tensors = open_safetensors(checkpoint.path / WEIGHTS)
-    layers = [name.removesuffix(".codes") for name in tensors if name.endswith(".codes")]
-    shapes = _expected(decoder, layers)
+    mode: Mode = manifest["mode"]
+    first = "." + layer_class(mode).STORED[0]
+    layers = [name.removesuffix(first) for name in tensors if name.endswith(first)]
+    shapes = _expected(decoder, layers, mode)
     if tensors.keys() != shapes.keys() or any(tensors[n].shape != shape for n, shape in shapes.items()):
         wrong = sorted(tensors.keys() ^ shapes.keys()) or [n for n, s in shapes.items() if tensors[n].shape != s]
         found = f"{wrong[0]!r} missing, unknown or of another shape in {checkpoint.path / WEIGHTS}"
         raise BadCheckpoint(found, "the tensors that config.json asks for", "quantize the model again")
     for name in layers:
-        parts = [_mapped_or_read(tensors[f"{name}.{leaf}"], device) for leaf in ("codes", "scale")]
+        layer = decoder.get_submodule(name)
+        assert isinstance(layer, nn.Linear), "_expected has checked it"
+        shape = layer.out_features, layer.in_features
+        parts = [_mapped_or_read(tensors[f"{name}.{leaf}"], device) for leaf in stored_shapes(shape, mode)]
         bias = tensors.get(f"{name}.bias")
         bias_N = None if bias is None else _mapped_or_read(bias, device)
-        decoder.set_submodule(name, Int8Linear.from_parts(parts[0], parts[1], bias_N, manifest["mode"]))
+        decoder.set_submodule(name, as_stored(parts, shape, bias_N, mode))
     _fill_rest(decoder, tensors, dtype, device)
     use_native(decoder)
     if decoder.rotary is not None:
@@ -107,6 +113,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("layout") != LAYOUT:
         found = f"layout {manifest.get('layout')!r} in {folder / MANIFEST}"
         raise BadCheckpoint(found, f"layout {LAYOUT}", "quantize the model again with this version of cutaway")
+    check_mode(str(manifest.get("mode")))
     if not isinstance(manifest.get("files"), dict) or WEIGHTS not in manifest["files"]:
         raise BadCheckpoint(f"no hashes in {folder / MANIFEST}", "a hash of every file", "quantize the model again")
     missing = [name for name in manifest["files"] if not (folder / name).is_file()]
@@ -135,14 +142,14 @@ def _tensors(decoder: Decoder) -> dict[str, Tensor]:
     return {n: t for n, t in decoder.state_dict().items() if not (tied and n == HEAD)}
 
 
-def _expected(decoder: Decoder, layers: list[str]) -> dict[str, tuple[int, ...]]:
+def _expected(decoder: Decoder, layers: list[str], mode: Mode) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a file in which these layers are quantized."""
     shapes = {n: tuple(p.shape) for n, p in decoder.state_dict().items()}
     if decoder.config.tied_head and HEAD.removesuffix(".weight") not in layers:
         del shapes[HEAD]
     for name in layers:
-        shape = shapes.pop(f"{name}.weight", (0, 0))
-        shapes |= {f"{name}.codes": shape, f"{name}.scale": shape[:1]}
+        rows, width = shapes.pop(f"{name}.weight", (0, 0))
+        shapes |= {f"{name}.{leaf}": shape for leaf, (shape, _) in stored_shapes((rows, width), mode).items()}
     return shapes
 
 

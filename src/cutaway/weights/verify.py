@@ -6,17 +6,16 @@ It starts from the files, name by name, not from the loader's plan; it does not 
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cutaway.model.decoder import Decoder
-from cutaway.quant.int8 import quantize_weight
 from cutaway.quant.linear import Int8Linear
 from cutaway.weights.checkpoint import Checkpoint
 from cutaway.weights.files import is_saved
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.files.safetensors import open_safetensors
 from cutaway.weights.match import EMBEDDING, HEAD, Names, Target, target_of
-from cutaway.weights.quantizing import row_chunks
+from cutaway.weights.quantizing import quantized_chunks, row_chunks
 from cutaway.weights.save import WEIGHTS
 
 
@@ -43,27 +42,33 @@ def differing(checkpoint: Checkpoint, decoder: Decoder) -> list[str]:
             only = next(n for n in checkpoint.tensors if names.ours(n) == other)
             wrong += [] if _holds(decoder, Target(end, None, False), checkpoint.tensors[only]) else [f"{only} as {end}"]
             seen.add(end)
-    weights = {name.replace(".codes", ".weight") for name in decoder.state_dict() if not name.endswith(".scale")}
-    return [*wrong, *sorted(weights - seen)]
+    parameters = {f"{n}.{leaf}" for n, m in decoder.named_modules() for leaf in _parameters(m)}
+    return [*wrong, *sorted(parameters - seen)]
+
+
+def _parameters(module: nn.Module) -> Iterator[str]:
+    """The names of a module's own tensors, as a checkpoint has them."""
+    stored = module.STORED if isinstance(module, Int8Linear) else ()
+    apart = (*stored, *module._non_persistent_buffers_set)
+    own = [*module._parameters.items(), *module._buffers.items()]
+    yield from (name for name, part in own if part is not None and name not in apart)
+    yield from ["weight"] if stored else []
 
 
 def _holds(decoder: Decoder, target: Target, tensor: LazyTensor) -> bool:
     """Whether the decoder's rows equal the tensor's, in the decoder's dtype or as codes."""
     owner_name, _, leaf = target.parameter.rpartition(".")
     owner = decoder.get_submodule(owner_name)
-    held = getattr(owner, "codes" if isinstance(owner, Int8Linear) and leaf == "weight" else leaf, None)
-    if held is None:
-        return False
     first = 0 if target.rows is None else target.rows.start
-    for start, part in row_chunks(tensor, target.transposed) if tensor.shape[1:] else [(0, tensor.read())]:
-        rows = slice(first + start, first + start + len(part))
-        if isinstance(owner, Int8Linear) and leaf == "weight":
-            part, scale = quantize_weight(part)
-            if not _same(owner.scale[rows], scale):
-                return False
-        if not _same(held[rows], part):
-            return False
-    return True
+    if isinstance(owner, Int8Linear) and leaf == "weight":
+        codes_NK, scale = owner.codes[first:], owner.scale[first:]
+        return all(
+            _same(codes_NK[start : start + len(part)], part) and _same(scale[start : start + len(part)], part_scale)
+            for start, part, part_scale in quantized_chunks(tensor, owner.mode, target.transposed)
+        )
+    held = getattr(owner, leaf, None)
+    chunks = row_chunks(tensor, target.transposed) if tensor.shape[1:] else [(0, tensor.read())]
+    return held is not None and all(_same(held[first + at : first + at + len(part)], part) for at, part in chunks)
 
 
 def _same(ours: Tensor, theirs: Tensor) -> bool:

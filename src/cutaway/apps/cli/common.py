@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cutaway.lm import LM
     from cutaway.show.layout import Line
 
-MODES = ("int8", "int8-pooled", "int8-weight")  # quant/int8.py has them too, but costs an import of torch
+MODES = ("int8", "llm-int8", "llm-int8-pooled")  # quant/formats.py has them too, but costs an import of torch
 Report = Callable[[int, int, str], None]  # bytes done, bytes in all, what
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LAYERS = ("attn.qkv", "attn.out", "mlp.up", "mlp.down")
 HEAD = "unembed.head"
 
-Quantize = Annotated[str | None, typer.Option(metavar="HOW", help="int8, int8-pooled or int8-weight.")]
+Quantize = Annotated[str | None, typer.Option(metavar="HOW", help="int8, llm-int8 or llm-int8-pooled.")]
 Layer = Annotated[str, typer.Option(metavar="NAME", help=f"The layer: {', '.join(LAYERS)}, or {HEAD}.")]
 Sites = Annotated[
     list[str] | None, typer.Option(metavar="PATTERN", help='Compare these too, as "*.attn.pattern"; may be repeated.')

@@ -19,7 +19,7 @@ Paths = Annotated[
     typer.Argument(metavar="[MODEL] OUT", help="A model (the default one without it), and the folder to write."),
 ]
 Mode = Annotated[
-    str | None, typer.Option("--mode", "--quantize", metavar="HOW", help="int8, int8-pooled or int8-weight.")
+    str | None, typer.Option("--mode", "--quantize", metavar="HOW", help="int8, llm-int8 or llm-int8-pooled.")
 ]
 Keep = Annotated[
     list[str] | None,

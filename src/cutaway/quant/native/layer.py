@@ -10,13 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, get_num_threads
 
 from cutaway.ground.errors import BadArgument
-from cutaway.quant.int8 import Mode, check_mode
 from cutaway.quant.native.library import LIBRARY
 from cutaway.quant.native.pages import empty
+from cutaway.quant.panels import ROWS
 
-GROUP = 16  # weight rows that the library finishes together
-DIGITS = 3  # bytes of an activation where only the weight is rounded: as many as hold a float32's 24 bits
-MAX_WIDTH = 65536  # wider sums would not fit in 32 bits
+MAX_WIDTH = 65536  # wider sums of LLM.int8() would not fit in 32 bits
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 
 
@@ -24,46 +22,49 @@ class _Layer(ctypes.Structure):
     """isa.h holds the same struct: change both together."""
 
     _fields_ = (
-        ("codes", ctypes.c_void_p),
-        ("shift", ctypes.c_void_p),
-        ("factor", ctypes.c_void_p),
-        ("outlier_factor", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("panels", "codes", "shift", "factor", "outlier_factor", "bias")),
         ("rows", ctypes.c_int64),
         ("width", ctypes.c_int64),
         ("span", ctypes.c_void_p),
         ("pooled", ctypes.c_int32),
-        ("digits", ctypes.c_int32),
     )
 
 
 class NativeLayer:
-    """codes int8 [N, K] are used where they lie (a mapped file too) and never written; scale float32 [N].
+    """weights are used where they lie (a mapped file too) and never written: weights that change need a new layer.
 
-    Sums of the codes are taken once, here: codes that change need a new NativeLayer.
+    Panels of `rows` rows and `width` columns; or, with a scale, codes int8 [rows, width] of LLM.int8(), whose sums are
+    taken here, and scale float32 [rows]. pooled: outlier columns are shared by the tokens of a call.
     """
 
-    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None, mode: Mode = "int8") -> None:
+    def __init__(
+        self,
+        weights: Tensor,
+        rows: int,
+        width: int,
+        bias: Tensor | None,
+        *,
+        scale: Tensor | None = None,
+        pooled: bool = False,
+    ) -> None:
         assert LIBRARY is not None
         self.span: int | None = None
-        check_mode(mode)
-        rows, self.width = codes.shape
-        self.rows, self.codes = rows, codes.contiguous().detach()  # its memory stays, even where `codes` gets another
-        shift = torch.zeros(rows, dtype=torch.int32, device="cpu")
-        LIBRARY.cutaway_shift(self.codes.data_ptr(), rows, self.width, shift.data_ptr(), get_num_threads())
-        scale = scale.float()
-        arrays = [shift, scale / 127**2, scale / 127, *([] if bias is None else [bias.float()])]
-        # A group that starts at any row may be read whole.
-        self.arrays = [F.pad(array, (0, GROUP)) for array in arrays]
-        pointers = [array.data_ptr() for array in self.arrays] + ([None] if bias is None else [])
-        self.span = LIBRARY.cutaway_span(self.codes.data_ptr(), self.codes.nbytes)
-        self.struct = _Layer(self.codes.data_ptr(), *pointers, rows, self.width, self.span)
-        self.struct.pooled = mode == "int8-pooled"
-        self.struct.digits = DIGITS if mode == "int8-weight" else 1
+        self.rows, self.width = rows, width
+        self.weights = weights.contiguous().detach()  # its memory stays, even where `weights` gets another
+        arrays: dict[str, Tensor] = {} if bias is None else {"bias": bias.float()}
+        if scale is not None:
+            scale, shift = scale.float(), torch.zeros(rows, dtype=torch.int32, device="cpu")
+            LIBRARY.cutaway_shift(self.weights.data_ptr(), rows, width, shift.data_ptr(), get_num_threads())
+            arrays |= {"shift": shift, "factor": scale / 127**2, "outlier_factor": scale / 127}
+        self.arrays = {name: F.pad(array, (0, ROWS)) for name, array in arrays.items()}  # read 16 rows at a time
+        pointers = {name: array.data_ptr() for name, array in self.arrays.items()}
+        pointers["panels" if scale is None else "codes"] = self.weights.data_ptr()
+        self.span = LIBRARY.cutaway_span(self.weights.data_ptr(), self.weights.nbytes)
+        self.struct = _Layer(**pointers, rows=rows, width=width, span=self.span, pooled=pooled)
         self.address = ctypes.addressof(self.struct)
         self.run = LIBRARY.cutaway_linear
 
-    def __del__(self) -> None:  # before the codes go: another thread may be fetching them
+    def __del__(self) -> None:  # before the weights go: another thread may be fetching them
         if LIBRARY is not None and self.span is not None:
             LIBRARY.cutaway_forget(self.span)
 

@@ -16,7 +16,15 @@ import torch
 from torch import Tensor
 
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
-from cutaway.weights.files.gguf_quants import PLAIN, block_size, dequantize, readable_kinds, type_name
+from cutaway.weights.files.gguf_quants import (
+    PLAIN,
+    Q8_0,
+    block_size,
+    dequantize,
+    q8_0_groups,
+    readable_kinds,
+    type_name,
+)
 from cutaway.weights.files.lazy import LazyTensor, read_at, stored_plainly, truncated
 from cutaway.weights.files.recognize import refuse_disguised
 
@@ -152,7 +160,13 @@ def _tensor(path: Path, name: str, shape: tuple[int, ...], kind: int, offset: in
         lines = (stop - start) * lines_per_row
         return _dequantized(path, offset + start * lines_per_row * line_bytes, kind, lines, shape[-1])
 
-    return LazyTensor(name, shape, torch.float32, fetch)
+    def groups(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        line_bytes = _stored_bytes(shape[-1:], kind)
+        raw = read_at(path, offset + start * line_bytes, (stop - start) * line_bytes)
+        return q8_0_groups(raw.view(stop - start, -1))
+
+    as_stored = groups if kind == Q8_0 and len(shape) == 2 else None
+    return LazyTensor(name, shape, torch.float32, fetch, groups=as_stored)
 
 
 def _dequantized(path: Path, offset: int, kind: int, lines: int, width: int) -> Tensor:

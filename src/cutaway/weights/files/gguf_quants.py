@@ -17,6 +17,8 @@ PLAIN = {
 }  # fmt: skip
 
 
+Q8_0 = 8  # the type whose blocks are the groups of mode "int8" (quant/formats.py)
+
 # Blocks dequantized at a time. torch splits longer work over threads, which cost more than they save here, and wait for
 # each other for seconds on a busy machine.
 IN_ONE_THREAD = 1024
@@ -70,6 +72,13 @@ def dequantize(raw: Tensor, kind: int, out: Tensor) -> None:
         out.copy_(torch.from_numpy(gguf.quants.dequantize(raw.numpy(), gguf.GGMLQuantizationType(kind))))
 
 
+def q8_0_groups(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of Q8_0 blocks, uint8 [rows, bytes], as they are: codes int8 [rows, K], scales float16 [rows, K / 32]."""
+    blocks = raw.unflatten(1, (-1, COMMON[Q8_0][0]))
+    scale = blocks[:, :, :2].contiguous().view(torch.float16).flatten(1)
+    return blocks[:, :, 2:].contiguous().view(torch.int8).flatten(1), scale
+
+
 # Each of these fills out [blocks, 32] from blocks [blocks, bytes], in ggml's order of operations.
 
 
@@ -103,7 +112,7 @@ COMMON: dict[int, tuple[int, Callable[[Tensor, Tensor], None]]] = {
     3: (20, _q4_1),
     6: (22, _q5_0),
     7: (24, _q5_1),
-    8: (34, _q8_0),
+    Q8_0: (34, _q8_0),
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cutaway.ground.errors import BadArgument, BadCheckpoint
+from cutaway.ground.errors import BadArgument, BadCheckpoint, NotFinite
 
 Note = Callable[[str], None]
 """note(line): one sentence that the user should know."""
@@ -30,6 +30,7 @@ class LazyTensor:
     dtype: torch.dtype
     fetch: Callable[[int, int], Tensor]
     location: tuple[Path, int] | None = None  # file and byte offset, where it is stored contiguously in torch's layout
+    groups: Callable[[int, int], tuple[Tensor, Tensor]] | None = None  # read_groups; None where it is stored otherwise
 
     @property
     def n_rows(self) -> int:
@@ -53,6 +54,18 @@ class LazyTensor:
         start, stop, _ = rows.indices(self.n_rows)
         stop = max(start, stop)
         return self.fetch(start, stop).reshape(stop - start, *self.shape[1:])
+
+    def read_groups(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Some rows of a matrix that is stored in Q8_0, as it is: codes int8 [R, K], scales float16 [R, K / 32].
+
+        Raises NotFinite for a scale that is NaN or infinite.
+        """
+        assert self.groups is not None, "the caller has asked whether it is stored so"
+        codes, scale = self.groups(rows.start, rows.stop)
+        if not scale.isfinite().all():
+            found = f"a scale that is NaN or infinite in the tensor {self.name!r}"
+            raise NotFinite(found, "finite scales", "fetch the file again")
+        return codes, scale
 
     def mapped(self) -> Tensor | None:
         """The tensor mapped from its file: only pages that are read take memory. None where it has no location.
@@ -84,7 +97,14 @@ class LazyTensor:
             offset = first if group else 0
             return rows[start - offset : stop - offset].clone(memory_format=torch.contiguous_format)
 
-        return replace(self, shape=shape, fetch=fetch, location=None)
+        def groups(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            assert group is not None and self.groups is not None, "offered for these only"
+            first, last = start // group * group, -(-stop // group) * group
+            codes, scale = (arrange(part)[start - first : stop - first] for part in self.groups(first, last))
+            return codes, scale
+
+        within = groups if group is not None and self.groups is not None else None
+        return replace(self, shape=shape, fetch=fetch, location=None, groups=within)
 
 
 def stored_plainly(name: str, shape: tuple[int, ...], dtype: torch.dtype, path: Path, offset: int) -> LazyTensor:

@@ -13,7 +13,7 @@
 
 namespace avx2 {
 
-#define TARGET __attribute__((target("avx2,fma")))
+#define TARGET __attribute__((target("avx2,fma,f16c")))
 #define STREAM(p, v) _mm256_stream_ps(p, (__m256)(v))
 #define LANES 8
 #define ROWS 6
@@ -22,7 +22,7 @@ namespace avx2 {
 #include "norm.h"
 #include "attention.h"
 
-bool available() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool available() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 
 constexpr int64_t AHEAD = 4096;  // bytes of a row that are fetched before they are wanted
 
@@ -158,6 +158,57 @@ TARGET static void dots(const Dots& d) {
     if (d.tokens > 4 && d.panel) return many_tokens(d);
     for (int64_t t = 0; t < d.tokens; t += 2)
         for (int32_t row = 0; row < d.rows; row += 4) d.tokens - t >= 2 ? tile<2>(d, t, row) : tile<1>(d, t, row);
+}
+
+// ---- panels -----------------------------------------------------------------------------------------------------
+
+constexpr int PANEL_TILE = 6;  // tokens whose exact sums fit in the registers beside each other
+
+INLINE __m256i widen_line(const int8_t* line) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)line)); }
+
+// A group's exact sums, in float and scaled, added to a token's.
+INLINE void add_group(float* sums, __m256i sum, __m256 scale) {
+    v8 before, group = (v8)_mm256_cvtepi32_ps(sum) * (v8)scale;
+    memcpy(&before, sums, sizeof before);
+    before = before + group;
+    memcpy(sums, &before, sizeof before);
+}
+
+// M tokens times a panel. A line of the panel is two columns of 16 rows: widened, it serves every token of the tile.
+template <int M>
+TARGET static void panel_tile(const PanelDots& d, int64_t token) {
+    const int16_t* x = d.x + token * d.stride;
+    float* sums = d.sums + token * GROUP;
+    memset(sums, 0, M * GROUP * sizeof *sums);
+    for (int64_t group = 0; group < d.groups; ++group) {
+        const int8_t* lines = d.panel + group * PANEL_BYTES;
+        __m256i sum[M][2];
+        for (int m = 0; m < M; ++m) sum[m][0] = sum[m][1] = _mm256_setzero_si256();
+        for (int pair = 0; pair < COLUMNS / 2; ++pair) {
+            __m256i first = widen_line(lines + 32 + pair * 32), second = widen_line(lines + 48 + pair * 32);
+            for (int m = 0; m < M; ++m) {
+                int32_t two;
+                memcpy(&two, x + m * d.stride + group * COLUMNS + pair * 2, sizeof two);
+                __m256i columns = _mm256_set1_epi32(two);
+                sum[m][0] = _mm256_add_epi32(sum[m][0], _mm256_madd_epi16(first, columns));
+                sum[m][1] = _mm256_add_epi32(sum[m][1], _mm256_madd_epi16(second, columns));
+                asm("" : "+x"(sum[m][0]), "+x"(sum[m][1]));  // in this order: all products first would not fit
+            }
+        }
+        __m256 low = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)lines));
+        __m256 high = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(lines + 16)));
+        for (int m = 0; m < M; ++m) {
+            add_group(sums + m * GROUP, sum[m][0], low);
+            add_group(sums + m * GROUP + 8, sum[m][1], high);
+        }
+    }
+}
+
+TARGET static void panel_dots(const PanelDots& d) {
+    int64_t t = 0;
+    for (; t + PANEL_TILE <= d.tokens; t += PANEL_TILE) panel_tile<PANEL_TILE>(d, t);
+    for (; t + 2 <= d.tokens; t += 2) panel_tile<2>(d, t);
+    for (; t < d.tokens; ++t) panel_tile<1>(d, t);
 }
 
 }  // namespace avx2

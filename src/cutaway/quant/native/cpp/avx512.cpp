@@ -33,7 +33,7 @@ bool available() {
 constexpr int64_t RUN = 2048;
 constexpr int TILE = 8;
 
-// ---- few rows of codes: one or two tokens, or one of three digits ----------------------------------------------
+// ---- a few tokens -----------------------------------------------------------------------------------------------
 
 // Four vectors → the sum of each.
 INLINE __m128i totals(const __m512i v[4]) {
@@ -185,8 +185,46 @@ TARGET static void many_tokens(const Dots& d) {
 TARGET static void dots(const Dots& d) {
     if (d.tokens == 1) return few<1>(d);
     if (d.tokens == 2) return few<2>(d);
-    if (d.tokens == 3) return few<3>(d);
     many_tokens(d);
+}
+
+// ---- panels -----------------------------------------------------------------------------------------------------
+
+constexpr int PANEL_TILE = 12;  // tokens whose sums, exact and in float, fit in the registers beside each other
+
+INLINE __m512i two_columns(const int16_t* x) {
+    int32_t pair;
+    memcpy(&pair, x, sizeof pair);
+    return _mm512_set1_epi32(pair);
+}
+
+// M tokens times a panel. A line of the panel is two columns of 16 rows: widened, it serves every token of the tile.
+template <int M>
+TARGET static void panel_tile(const PanelDots& d, int64_t token) {
+    const int16_t* x = d.x + token * d.stride;
+    v16 total[M] = {};
+    for (int64_t group = 0; group < d.groups; ++group) {
+        const int8_t* lines = d.panel + group * PANEL_BYTES;
+        __m512i sum[M];
+        for (int m = 0; m < M; ++m) sum[m] = _mm512_setzero_si512();
+#pragma GCC unroll 16
+        for (int pair = 0; pair < COLUMNS / 2; ++pair) {
+            __m512i weights = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)(lines + 32 + pair * 32)));
+            for (int m = 0; m < M; ++m)
+                sum[m] = _mm512_dpwssd_epi32(sum[m], weights, two_columns(x + m * d.stride + group * COLUMNS + pair * 2));
+        }
+        v16 scale = (v16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)lines));
+        for (int m = 0; m < M; ++m) total[m] = total[m] + (v16)_mm512_cvtepi32_ps(sum[m]) * scale;
+    }
+    for (int m = 0; m < M; ++m) memcpy(d.sums + (token + m) * GROUP, &total[m], sizeof total[m]);
+}
+
+TARGET static void panel_dots(const PanelDots& d) {
+    int64_t t = 0;
+    for (; t + PANEL_TILE <= d.tokens; t += PANEL_TILE) panel_tile<PANEL_TILE>(d, t);
+    for (; t + 4 <= d.tokens; t += 4) panel_tile<4>(d, t);
+    for (; t + 2 <= d.tokens; t += 2) panel_tile<2>(d, t);
+    for (; t < d.tokens; ++t) panel_tile<1>(d, t);
 }
 
 }  // namespace avx512

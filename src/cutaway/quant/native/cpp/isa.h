@@ -9,23 +9,25 @@
 constexpr int GROUP = 16;            // weight rows that are finished together: one vector of results
 constexpr int64_t MAX_WIDTH = 65536; // 255 · 127 · width must fit in 32 bits
 constexpr int ZERO_POINT = 128;      // activation codes are stored as unsigned bytes: code + 128
-constexpr int DIGITS = 3;            // bytes, to base 256, that hold an activation as well as its 24 bits do
+constexpr int COLUMNS = 32;          // of a weight row that share a scale, where weights lie in panels
+constexpr int PANEL_BYTES = GROUP * (2 + COLUMNS);  // of one group of columns: 16 scales, then 16 pairs of columns
 constexpr int PANEL = 32;            // positions whose keys lie beside each other, component by component
 
 // ---- linear layers ---------------------------------------------------------------------------------------------
 
-// One quantized linear layer. The arrays beside the codes are padded to a multiple of GROUP rows.
-// native/layer.py holds the same struct: change both together.
+// One quantized linear layer: grouped weights in panels (quant/panels.py), or codes with one scale a row (LLM.int8()).
+// The arrays beside them are padded to a multiple of GROUP rows. native/layer.py holds the same struct: change both
+// together.
 struct Layer {
-    const int8_t* codes;          // [rows, width], as they lie on disk
+    const int8_t* panels;         // [rows / GROUP, width / COLUMNS, PANEL_BYTES], or null
+    const int8_t* codes;          // [rows, width], as they lie on disk, or null, as the three that follow
     const int32_t* shift;         // ZERO_POINT · (sum of the row's codes): what the zero point adds to a dot product
     const float* factor;          // scale / 127²
     const float* outlier_factor;  // scale / 127
     const float* bias;            // or null
     int64_t rows, width;
-    struct WeightSpan* span;      // the codes as what every pass reads (team.h)
+    struct WeightSpan* span;      // the weights as what every pass reads (team.h)
     int32_t pooled;               // outlier columns are shared by all tokens of a call
-    int32_t digits;               // bytes of an activation: 1 as LLM.int8() rounds it, DIGITS to hold a float32
 };
 
 enum Activation : int32_t { IDENTITY = 0, RELU = 1, SILU = 2, GELU_TANH = 3 };
@@ -64,7 +66,7 @@ struct Token {
 
 // A block of quantized rows, and the columns in which any of them has an outlier.
 struct Tokens {
-    uint8_t* codes;  // [count, digits, stride], padded with code 0
+    uint8_t* codes;  // [count, stride], padded with code 0: bytes, or int16 where weights lie in panels
     int64_t stride, first, count;
     Token* rows;
     int32_t* columns;
@@ -75,7 +77,7 @@ struct Tokens {
 // [width, GROUP] of two bytes each, with the width rounded up to 64, aligned to 64 bytes.
 struct Dots {
     const uint8_t* x;
-    int64_t stride, tokens;  // where a token has several digits, each is a row and counts as a token
+    int64_t stride, tokens;
     const int8_t* w;
     int64_t width;
     int32_t rows;
@@ -83,11 +85,21 @@ struct Dots {
     int8_t* panel;
 };
 
-// Results of one group before they are finished.
+// One panel of GROUP weight rows times rows of 16-bit activation codes. Within a group of columns the sum is an exact
+// int32; sums[token, row] is that of the groups' sums · scales, one after another.
+struct PanelDots {
+    const int16_t* x;
+    int64_t stride, tokens;
+    const int8_t* panel;
+    int64_t groups;
+    float* sums;  // [tokens, GROUP]
+};
+
+// Results of one group of rows before they are finished.
 struct Part {
     int64_t row;           // the first weight row
     int32_t rows;          // how many of the GROUP are real
-    const int32_t* dots;   // [tokens, digits, GROUP]
+    const void* dots;      // [tokens, GROUP]: float sums of panels, or int32
     const float* columns;  // [n_columns, GROUP]: the weights' codes in the outlier columns
 };
 
@@ -129,10 +141,11 @@ struct Kernels {
     const char* name;
     bool (*available)();
     void (*dots)(const Dots&);
+    void (*panel_dots)(const PanelDots&);
     void (*widen)(const uint16_t* bfloat16, float* out, int64_t count);
     void (*quantize)(const float* seen, const float* x, int64_t width, int64_t padded, const uint8_t* pooled,
                      uint8_t* codes, Token& token);
-    void (*expand)(const float* x, int64_t width, int64_t padded, uint8_t* codes, Token& token);
+    void (*round)(const float* x, int64_t width, int64_t padded, int16_t* codes, Token& token);
     void (*gather)(const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, float* columns);
     void (*finish)(const Call& call, const Tokens& tokens, const Part& part, const Part* up);
     float (*mean)(const float* x, int64_t width);
@@ -150,7 +163,8 @@ struct Kernels {
 
 // Every instruction set's table has the same entries, from its own namespace.
 #define KERNELS_OF(space, name) \
-    {name, space::available, space::dots, space::widen, space::quantize, space::expand, space::gather, space::finish, \
+    {name, space::available, space::dots, space::panel_dots, space::widen, space::quantize, space::round, space::gather, \
+     space::finish, \
      space::mean, space::root_mean_square, space::norm, space::copy, space::activate, space::rotate, space::softmax, \
      space::scores_of_one, space::mix_of_one, space::scores_of_many, space::mix_of_many}
 

@@ -21,22 +21,25 @@ int64_t padded(int64_t width) { return (width + 63) / 64 * 64; }
 
 // ---- activations ----------------------------------------------------------------------------------------------
 
+// A line more than a panel needs: rows a power of two apart would share few sets of the nearest cache.
+int64_t row_bytes(const Layer& layer) { return layer.panels ? padded(layer.width) * 2 + 64 : padded(layer.width); }
+
 Tokens make_tokens(const Layer& layer, int64_t count) {
-    int64_t stride = padded(layer.width), codes = count * layer.digits * stride;
+    int64_t stride = row_bytes(layer), codes = count * stride, outliers = layer.panels ? 0 : layer.width;
     using S = Scratch;
     activations_memory.reserve(S::bytes<uint8_t>(codes) + S::bytes<Token>(count) +
-                               S::bytes<int32_t>(layer.width) + S::bytes<int32_t>(count * layer.width) +
-                               S::bytes<float>(count * layer.width));
+                               S::bytes<int32_t>(outliers) + S::bytes<int32_t>(count * outliers) +
+                               S::bytes<float>(count * outliers));
     Tokens tokens = {};
     tokens.stride = stride;
     tokens.codes = activations_memory.take<uint8_t>(codes);
     tokens.rows = activations_memory.take<Token>(count);
-    tokens.columns = activations_memory.take<int32_t>(layer.width);
-    int32_t* slots = activations_memory.take<int32_t>(count * layer.width);
-    float* values = activations_memory.take<float>(count * layer.width);
+    tokens.columns = activations_memory.take<int32_t>(outliers);
+    int32_t* slots = activations_memory.take<int32_t>(count * outliers);
+    float* values = activations_memory.take<float>(count * outliers);
     for (int64_t t = 0; t < count; ++t) {
-        tokens.rows[t].slots = slots + t * layer.width;
-        tokens.rows[t].values = values + t * layer.width;
+        tokens.rows[t].slots = slots + t * outliers;
+        tokens.rows[t].values = values + t * outliers;
     }
     return tokens;
 }
@@ -75,8 +78,8 @@ void quantize_row(const Kernels& kernels, const Call& call, const Tokens& tokens
         for (int64_t k = 0; k < layer.width; ++k) half[k] = through_half(x[k]);
         seen = half;
     }
-    uint8_t* codes = tokens.codes + t * layer.digits * tokens.stride;
-    if (layer.digits == DIGITS) kernels.expand(x, layer.width, tokens.stride, codes, tokens.rows[t]);
+    uint8_t* codes = tokens.codes + t * tokens.stride;
+    if (layer.panels) kernels.round(x, layer.width, tokens.stride / 2, (int16_t*)codes, tokens.rows[t]);
     else kernels.quantize(seen, x, layer.width, tokens.stride, pooled, codes, tokens.rows[t]);
 }
 
@@ -114,15 +117,15 @@ void list_columns(const Layer& layer, Tokens& tokens, int32_t* index) {
 // ---- products -------------------------------------------------------------------------------------------------
 
 struct Space {
-    int32_t* dots[2];  // the group's, and where gated its other half's
+    int32_t* dots[2];  // the group's, and where gated its other half's: float sums where weights lie in panels
     float* columns[2];
     int8_t* panel;
 };
 
 Space make_space(const Layer& layer, int64_t tokens) {
     using S = Scratch;
-    int64_t panel = padded(layer.width) * GROUP * 2;
-    int64_t dots = tokens * layer.digits * GROUP;
+    int64_t panel = layer.panels ? 0 : padded(layer.width) * GROUP * 2;
+    int64_t dots = tokens * GROUP;
     results_memory.reserve(2 * (S::bytes<int32_t>(dots) + S::bytes<float>(layer.width * GROUP)) +
                            S::bytes<int8_t>(panel));
     Space space;
@@ -136,8 +139,14 @@ Space make_space(const Layer& layer, int64_t tokens) {
 
 Part multiply(const Kernels& kernels, const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, const Space& space,
               int side) {
-    kernels.dots({tokens.codes, tokens.stride, tokens.count * layer.digits, layer.codes + row * layer.width, layer.width, rows,
-               space.dots[side], space.panel});
+    if (layer.panels) {
+        int64_t groups = (layer.width + COLUMNS - 1) / COLUMNS;
+        kernels.panel_dots({(const int16_t*)tokens.codes, tokens.stride / 2, tokens.count,
+                            layer.panels + row / GROUP * groups * PANEL_BYTES, groups, (float*)space.dots[side]});
+        return {row, rows, space.dots[side], nullptr};
+    }
+    kernels.dots({tokens.codes, tokens.stride, tokens.count, layer.codes + row * layer.width, layer.width, rows,
+                  space.dots[side], space.panel});
     if (tokens.n_columns) kernels.gather(layer, tokens, row, rows, space.columns[side]);
     return {row, rows, space.dots[side], space.columns[side]};
 }
@@ -193,7 +202,7 @@ void multiply_block(const Kernels& kernels, const Call& call, const Tokens& toke
 // Many tokens: block after block is quantized by all threads together, then each takes its own weight rows.
 void run_many(const Kernels& kernels, const Call& call, int threads) {
     const Layer& layer = *call.layer;
-    int64_t block = BLOCK_BYTES / (padded(layer.width) * layer.digits) / 8 * 8;
+    int64_t block = BLOCK_BYTES / row_bytes(layer) / 8 * 8;
     block = block < 16 ? 16 : block > 256 ? 256 : block;
     block = block < call.tokens ? block : call.tokens;
     std::vector<uint8_t> pooled(size_t(layer.pooled ? layer.width : 0));

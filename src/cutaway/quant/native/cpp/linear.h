@@ -91,25 +91,23 @@ TARGET static void quantize(const float* seen, const float* x, int64_t width, in
     }
 }
 
-// The row as a fraction of its largest |x|, in DIGITS digits to base 256 of which each is a code, the first of them
-// first. It is rounded to 2^-24 of the largest, as float32 rounds the largest itself. So there are no outliers.
-TARGET static void expand(const float* x, int64_t width, int64_t padded, uint8_t* codes, Token& token) {
+// Of 16 bits a token: the largest |x| is code 32767. So there are no outliers.
+TARGET static void round(const float* x, int64_t width, int64_t padded, int16_t* codes, Token& token) {
     u16 sizes = {};
     for (int64_t k = 0; k < width; k += 16) sizes = larger(sizes, magnitudes(x + k, width - k));
     uint32_t largest = largest_of(sizes);
     token.outliers = 0;
-    token.scale = largest < INFINITE ? from_bits(largest) : NAN;
-    memset(codes, ZERO_POINT, size_t(DIGITS * padded));
-    float inverse = 1.0f / token.scale;
-    if (!(inverse < from_bits(INFINITE))) return;  // as in encode
-    for (int64_t k = 0; k < width; ++k) {
-        float scaled = x[k] * inverse * (127.0f * 65536.0f);
-        uint32_t whole = uint32_t(int32_t(scaled + (scaled < 0 ? -0.5f : 0.5f)));
-        uint32_t digits = whole + 0x808080u;  // each digit + ZERO_POINT: what a lower one borrows is carried
-        codes[k] = uint8_t(digits >> 16);
-        codes[padded + k] = uint8_t(digits >> 8);
-        codes[2 * padded + k] = uint8_t(digits);
+    token.scale = largest < INFINITE ? from_bits(largest) / 32767.0f : NAN;
+    float inverse = largest < INFINITE ? 32767.0f / from_bits(largest) : 0;
+    if (!(inverse < from_bits(INFINITE))) inverse = 0;  // a row of zeros, or too small for its inverse to be a float
+    if (largest >= INFINITE) width = 0;
+    for (int64_t k = 0; k < width; k += 16) {
+        v16 shifted = load(x + k, width - k) * inverse + 12582912.0f;  // 1.5 · 2^23: the sum is rounded half to even
+        h16 rounded = __builtin_convertvector((i16)shifted - 0x4b400000, h16);
+        memcpy(codes + k, &rounded, sizeof rounded);
     }
+    int64_t done = (width + 15) / 16 * 16;
+    memset(codes + done, 0, size_t(padded - done) * sizeof *codes);
 }
 
 // The weights' codes in the outlier columns, while their rows are in cache.
@@ -123,15 +121,13 @@ TARGET static void gather(const Layer& layer, const Tokens& tokens, int64_t row,
 // LANES of a group's results, from row `lane` on. Always in this order of float operations, so that a row's result does
 // not depend on its batch or on threads.
 INLINE vf value(const Layer& layer, const Token& token, const Part& part, int64_t at, int lane) {
-    const int32_t* dots = part.dots + at * layer.digits * GROUP + lane;
     int64_t row = part.row + lane;
-    vi shift = load_ints(layer.shift + row);
-    vf product = __builtin_convertvector(load_ints(dots) - shift, vf);
-    if (layer.digits == DIGITS) {
-        vf second = __builtin_convertvector(load_ints(dots + GROUP) - shift, vf);
-        vf third = __builtin_convertvector(load_ints(dots + 2 * GROUP) - shift, vf);
-        product = product + (second + third * 0x1p-8f) * 0x1p-8f;
+    if (layer.panels) {
+        vf y = load_register((const float*)part.dots + at * GROUP + lane) * token.scale;
+        return layer.bias ? y + load_register(layer.bias + row) : y;
     }
+    vi dots = load_ints((const int32_t*)part.dots + at * GROUP + lane);
+    vf product = __builtin_convertvector(dots - load_ints(layer.shift + row), vf);
     vf y = product * (token.scale * load_register(layer.factor + row));
     if (token.outliers) {
         vf apart = {};
