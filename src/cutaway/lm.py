@@ -50,7 +50,7 @@ from cutaway.trace.plan import Plan
 from cutaway.trace.run import Where, chosen_sites, planned, run
 from cutaway.trace.trace import Trace
 from cutaway.weights.checkpoint import Checkpoint
-from cutaway.weights.opening import dtype_of, open_model
+from cutaway.weights.opening import AUTO, dtype_of, open_model
 from cutaway.weights.progress import Progress
 
 CHECKED = ("The sun rises in the east", "I love")  # what `check` runs on, where nothing else is given
@@ -60,7 +60,7 @@ Texts = str | Sequence[str] | Tensor | Tokens
 def load(
     model: str | Path | None = None,
     *,
-    quantize: str | None = "int8",
+    quantize: str | None = AUTO,
     keep: Sequence[str] = (),
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
@@ -71,10 +71,10 @@ def load(
 
     model: a hub id, a local folder, a .gguf file, or None for the default model. quantize: "int8" (weights as GGUF's
     Q8_0, activations in 16 bits), "llm-int8" (LLM.int8(), outliers per token), "llm-int8-pooled" (outlier columns of a
-    call pooled, as in bitsandbytes), or None, full precision. keep: layers that stay in full precision ("lm_head").
-    dtype: of the values between the layers; float32 on a CPU, bfloat16 on a GPU that has it, else float16. device: the
-    first GPU if there is one. progress(done, total, what): called while files are fetched and read. Raises the errors
-    of ground/errors.py.
+    call pooled, as in bitsandbytes), None (full precision), "auto" (as a folder was saved, else int8). keep: layers
+    that stay in full precision ("lm_head"). dtype: of the values between the layers; float32 on a CPU, bfloat16 on a
+    GPU that has it, else float16. device: the first GPU if there is one. progress(done, total, what): called while files
+    are fetched and read. Raises the errors of ground/errors.py.
     """
     with torch.inference_mode(False):  # whatever the caller's: gradients may be asked of these weights later
         decoder, checkpoint, name = open_model(

@@ -177,6 +177,11 @@ def int8_layers(decoder: Decoder) -> dict[str, Int8Linear]:
     return {name: module for name, module in decoder.named_modules() if isinstance(module, Int8Linear)}
 
 
+def mode_of(decoder: Decoder) -> Mode | None:
+    """The mode of the layers that are in 8 bits; None where there are none."""
+    return next((layer.mode for layer in int8_layers(decoder).values()), None)
+
+
 def layer_input_sites(config: DecoderConfig) -> dict[str, str]:
     """Which site each layer that can be in 8 bits reads, by the layer's name; see `layer_input` for how it reads it."""
     return {weight.module: weight.reads for weight in all_weights(config).values() if weight.kind == "linear"}

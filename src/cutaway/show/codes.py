@@ -6,37 +6,37 @@ Computed as data first, then drawn from the data alone. It does not know which v
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cutaway.model.architecture import size
-from cutaway.model.decoder import Decoder
+from cutaway.lm import LM
+from cutaway.model.architecture import nbytes, size
 from cutaway.quant.explain import HEAD, Explained, int8_layers
 from cutaway.show.layout import Line, dim, unbroken
+from cutaway.weights.save import source_bytes
 
 FIRST = 24  # codes that the data carries
 DRAWN = 8  # codes that fit in a line of 80 columns
 
 
-def saving(decoder: Decoder) -> dict[str, Any]:
-    """Which layers are in 8 bits, their bytes, and what the same parameters take in float32.
+def saving(lm: LM) -> dict[str, Any]:
+    """Which layers are in 8 bits and their bytes, and the model's bytes beside those of the files it was made from.
 
     A tied head has no parameters of its own: its codes are bytes added to those of the embedding's table.
     """
-    layers = int8_layers(decoder)
-    tied = decoder.config.tied_head
-    full = 0
-    for name, layer in layers.items():
-        bias = 0 if layer.bias is None else layer.out_features
-        full += 0 if tied and name == HEAD else 4 * (layer.out_features * layer.in_features + bias)
-    held = sum(layer.nbytes for layer in layers.values())
-    shares = tied and HEAD in layers
-    return {"layers": list(layers), "bytes": held, "bytes_float32": full, "bytes_saved": full - held, "tied": shares}
+    layers = int8_layers(lm.decoder)
+    theirs, ours = source_bytes(lm.checkpoint), nbytes(lm.decoder)
+    return {
+        "layers": list(layers), "bytes": sum(layer.nbytes for layer in layers.values()), "bytes_model": ours,
+        "bytes_checkpoint": theirs, "bytes_saved": theirs - ours, "tied": lm.config.tied_head and HEAD in layers,
+    }  # fmt: skip
 
 
 def saving_line(int8: dict[str, Any]) -> str:
-    """The data of `saving` in words. A small model may take more: its tied head is both codes and the embedding."""
+    """The data of `saving` in words. It may be more than the checkpoint's: that may have fewer bits, or one matrix for
+    the embedding and the head."""
     count = int8["bytes_saved"]
     saved = f"saves {size(count)}" if count >= 0 else f"takes {size(-count)} more"
     tied = "\n  (the head's codes are stored beside the embedding's table)" if int8["tied"] else ""
-    return f"{size(int8['bytes'])} where float32 takes {size(int8['bytes_float32'])}: {saved}{tied}"
+    whole = f"the model's {size(int8['bytes_model'])}, the checkpoint's {size(int8['bytes_checkpoint'])}"
+    return f"{size(int8['bytes'])} of {whole}: {saved}{tied}"
 
 
 def one_output(explained: Explained, at: tuple[int, ...], row: int) -> dict[str, Any]:

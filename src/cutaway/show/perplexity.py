@@ -5,12 +5,14 @@ It does not know how a token is scored.
 
 from cutaway.analysis.perplexity import Perplexity
 from cutaway.lm import LM
+from cutaway.quant.explain import mode_of
 from cutaway.show.finding import Finding
 from cutaway.show.layout import dtype_name
 
 
-def finding(lm: LM, f: Perplexity, quantize: str, bos: bool) -> Finding:
-    """quantize: the precision that was scored. bos: whether the text began with a BOS."""
+def finding(lm: LM, f: Perplexity, bos: bool) -> Finding:
+    """bos: whether the text began with a BOS."""
+    quantize = mode_of(lm.decoder) or "none"
     dtype = dtype_name(lm.decoder.get_parameter("blocks.0.ln1.weight"))
     how, unscored = "one after another", "first token of each is not scored"
     if f.stride != f.window:

@@ -16,12 +16,11 @@ from cutaway.weights.progress import Progress
 
 def finding(lm: LM, folder: Path, mode: str) -> Finding:
     """What was written: the bytes of all files, and of the layers in 8 bits (show/codes.py: saving)."""
-    count, int8 = sum(file.stat().st_size for file in folder.iterdir()), saving(lm.decoder)
-    how = "" if mode == "int8" else f" --quantize {mode}"
+    count, int8 = sum(file.stat().st_size for file in folder.iterdir()), saving(lm)
     text = (
         f"{folder}: {size(count)}, {mode}\n"
         f"{len(int8['layers'])} layers in 8 bits: {saving_line(int8)}\n"
-        f"open it with --model {folder}{how}"
+        f"open it with --model {folder}"
     )
     return Finding({"folder": str(folder), "mode": mode, "bytes": count, "int8": int8}, text)
 

@@ -26,6 +26,7 @@ from cutaway.weights.progress import Progress
 from cutaway.weights.quantizing import QuantizingLoader
 from cutaway.weights.save import open_saved, read_manifest, save
 
+AUTO = "auto"  # int8, or as a folder was saved
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -40,20 +41,19 @@ def open_model(
     progress: Progress | None = None,
 ) -> tuple[Decoder, Checkpoint, str]:
     """The decoder, the checkpoint that it came from, and its name. Arguments and errors: lm.py: load."""
-    where, mode = device_of(device), None if quantize == "none" else quantize
+    where, mode = device_of(device), _asked(quantize)
     precision = dtype_of(dtype, where)  # wrong arguments are refused before anything is fetched
-    if mode is not None:
-        check_mode(mode)
     notes: list[str] = []
     path = resolve(None if model is None else str(model), offline=offline, progress=progress, note=notes.append)
     name = default_model.SMOLLM2.name if model is None else str(model)
-    if model is None and mode == "int8" and not keep:
+    if model is None and mode in (AUTO, "int8") and not keep:
         path = _cached_quantized(path, progress)
     checkpoint = open_checkpoint(path)
     checkpoint.notes[:0] = notes
     if is_saved(path):
         _require_same(path, mode, keep)
         return open_saved(checkpoint, dtype=precision, device=where), checkpoint, name
+    mode = "int8" if mode == AUTO else mode
     decoder = load_decoder(checkpoint, dtype=precision, device=where, quantize=mode, keep=keep, progress=progress)
     return decoder, checkpoint, name
 
@@ -105,14 +105,12 @@ def outline(
 
     An 8-bit folder is mapped, which is as fast. Arguments and errors: as in `open_model`.
     """
-    where, mode = device_of(device), None if quantize == "none" else quantize
+    where, mode = device_of(device), _asked(quantize)
     precision = dtype_of(dtype, where)
-    if mode is not None:
-        check_mode(mode)
     if is_saved(checkpoint.path):
         _require_same(checkpoint.path, mode, ())
         return open_saved(checkpoint, dtype=precision, device="cpu")
-    return _outline(checkpoint, mode, precision, where)
+    return _outline(checkpoint, "int8" if mode == AUTO else mode, precision, where)
 
 
 def sizes(checkpoint: Checkpoint) -> dict[str, int]:
@@ -207,10 +205,18 @@ def _is_of(folder: Path, source: default_model.Source) -> bool:
     return isinstance(made_from, dict) and made_from.get("files") == {source.file: source.gguf_sha256}
 
 
+def _asked(quantize: str | None) -> str | None:
+    """The mode, AUTO, or None for full precision. Raises BadArgument for a mode that does not exist."""
+    mode = None if quantize == "none" else quantize
+    if mode not in (None, AUTO):
+        check_mode(mode)
+    return mode
+
+
 def _require_same(path: Path, mode: str | None, keep: Sequence[str]) -> None:
     """A saved model runs as it was saved."""
     saved = read_manifest(path)["mode"]
-    if mode != saved:
+    if mode not in (AUTO, saved):
         found = f"quantize={mode!r} for {path}, which was saved as {saved!r}"
         raise BadArgument(found, f"quantize={saved!r}", "load the model that it was made from")
     if keep:

@@ -24,7 +24,7 @@ from cutaway.weights.checkpoint import Checkpoint, read_json
 from cutaway.weights.default_model import MANIFEST as FETCHED
 from cutaway.weights.default_model import sha256
 from cutaway.weights.files import SAVED as MANIFEST
-from cutaway.weights.files import files_of
+from cutaway.weights.files import files_of, is_saved
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.files.safetensors import open_safetensors, write_safetensors
 from cutaway.weights.load import empty_decoder
@@ -67,7 +67,11 @@ def save(
             "layout": LAYOUT,
             "mode": modes.pop(),
             "notes": notes,  # of the source, from when it was opened
-            "source": {"name": name, "files": _source_hashes(checkpoint, progress)},
+            "source": {
+                "name": name,
+                "files": _source_hashes(checkpoint, progress),
+                "bytes": source_bytes(checkpoint),
+            },
             "files": {file.name: sha256(file) for file in sorted(temporary.iterdir())},
         }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
@@ -121,6 +125,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         found = f"no {missing[0]} in {folder}"
         raise BadCheckpoint(found, "the files that its manifest names", "quantize the model again")
     return manifest
+
+
+def source_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of the checkpoint's weight files; of a saved folder, of those that it was made from."""
+    if is_saved(checkpoint.path):
+        return int(read_manifest(checkpoint.path)["source"]["bytes"])
+    return sum(file.stat().st_size for file in files_of(checkpoint.path)) if checkpoint.tensors else 0
 
 
 def check_files(folder: Path, progress: Progress | None = None) -> list[str]:

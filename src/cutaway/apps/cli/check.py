@@ -36,7 +36,7 @@ def check(options: Checked, texts: Texts = None, against: Against = None) -> Non
     if against not in (None, "transformers"):
         raise BadArgument(f"--against {against}", "transformers", "pass that, or leave it out")
     read = read_texts(texts) if texts else None
-    mode = options.quantize or ("int8" if against is None else "none")
+    mode = options.quantize or ("auto" if against is None else "none")
     with replace(options, quantize=mode).opened() as lm:
         certificate = lm.check(read, against=against)
     options.print(certificate)

@@ -34,7 +34,7 @@ class Options:
     modes: ClassVar[Sequence[str]] = (*MODES, "none")  # what --quantize may be
 
     model: Model = None
-    quantize: Quantize = "int8"
+    quantize: Quantize = None
     dtype: Dtype = None
     device: Device = None
     offline: Offline = False
@@ -60,7 +60,7 @@ class Options:
         from cutaway.lm import load
 
         lm = load(
-            self.model, quantize=self.quantize, dtype=self.dtype, device=self.device, offline=self.offline,
+            self.model, quantize=self.quantize or "auto", dtype=self.dtype, device=self.device, offline=self.offline,
             progress=report,
         )  # fmt: skip
         for line in lm.notes if notes else ():

@@ -23,7 +23,7 @@ def model(options: Options) -> None:
         from cutaway.weights.opening import described, outline, sizes
 
         checkpoint, name = described(options.model, offline=options.offline, progress=report)
-        decoder = outline(checkpoint, quantize=options.quantize, dtype=options.dtype, device=options.device)
+        decoder = outline(checkpoint, quantize=options.quantize or "auto", dtype=options.dtype, device=options.device)
         lm = LM(decoder, checkpoint, name)
         found = finding(lm, sizes(checkpoint), _memory())
     for line in lm.notes if options.as_json else ():  # the text has them

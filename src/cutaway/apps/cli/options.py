@@ -16,7 +16,8 @@ Model = Annotated[
     typer.Option(metavar="NAME", help="A hub id, a folder or a .gguf file; without it, the default model."),
 ]
 Quantize = Annotated[
-    str | None, typer.Option(metavar="HOW", help="int8, llm-int8, llm-int8-pooled, or none: full precision.")
+    str | None,
+    typer.Option(metavar="HOW", help="int8 (without it), llm-int8, llm-int8-pooled, or none, full precision"),
 ]
 Dtype = Annotated[
     str | None,

@@ -43,7 +43,7 @@ def perplexity(options: Options, file: File, window: Window = None, stride: Stri
 
         ids = lm.tokenizer.tokenize(text).ids[0][:limit].to(lm.device)
         scored = analysis.perplexity(lm.decoder, ids, window=window, stride=stride, progress=report)
-    options.print(finding(lm, scored, options.quantize or "none", int(ids[0]) == lm.tokenizer.bos_id))
+    options.print(finding(lm, scored, int(ids[0]) == lm.tokenizer.bos_id))
 
 
 def _read(file: str) -> str:

@@ -83,7 +83,7 @@ class Tour:
     def model_stage(self) -> Stage:
         decoder = self.lm.decoder
         says = "The ids pass through these modules from top to bottom; all blocks are built alike."
-        data = {"name": self.lm.name, **made_of(self.lm), "bytes": nbytes(decoder), "int8": saving(decoder)}
+        data = {"name": self.lm.name, **made_of(self.lm), "bytes": nbytes(decoder), "int8": saving(self.lm)}
         return Stage(2, "The model", "model/decoder.py", says, data)
 
     def embedding_stage(self) -> Stage:
