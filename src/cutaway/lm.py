@@ -73,8 +73,8 @@ def load(
     Q8_0, activations in 16 bits), "llm-int8" (LLM.int8(), outliers per token), "llm-int8-pooled" (outlier columns of a
     call pooled, as in bitsandbytes), None (full precision), "auto" (as a folder was saved, else int8). keep: layers
     that stay in full precision ("lm_head"). dtype: of the values between the layers; float32 on a CPU, bfloat16 on a
-    GPU that has it, else float16. device: the first GPU if there is one. progress(done, total, what): called while files
-    are fetched and read. Raises the errors of ground/errors.py.
+    GPU that has it, else float16. device: the first GPU if there is one. progress(done, total, what): called while
+    files are fetched and read. Raises the errors of ground/errors.py.
     """
     with torch.inference_mode(False):  # whatever the caller's: gradients may be asked of these weights later
         decoder, checkpoint, name = open_model(
