@@ -239,23 +239,21 @@ class Decomposition:
         one = explain(layer, x_BTK).output(self.index[:2], row)
         outliers = set(one.outlier_columns)
         codes = zip(one.activation_codes.tolist(), one.weight_codes.tolist(), strict=True)
-        x_of_code = one.activation_scale / (1 if layer.mode == "int8" else 127)
+        width, unit = (GROUP, 1) if layer.mode == "int8" else (len(terms), 127)
+        scales = one.activation_scales
         coded = [
-            term if k in outliers else replace(term, value=pair[0] * x_of_code, codes=pair)
+            term if k in outliers else replace(term, value=pair[0] * scales[k // width] / unit, codes=pair)
             for k, (term, pair) in enumerate(zip(terms, codes, strict=True))
         ]
         if layer.mode == "int8":
-            low, high, groups = min(one.weight_scales), max(one.weight_scales), len(one.weight_scales)
+            of_input, of_row = (f"{min(part):.4g} to {max(part):.4g}" for part in (scales, one.weight_scales))
             return coded, [
-                f"16 bits of the input, scale {one.activation_scale:.6g}; 8 bits of the weight's row, {groups} groups "
-                f"of {GROUP} columns with scales {low:.4g} to {high:.4g};",
-                f"sums of code · code in the groups: {_listed(one.products)}; each times its scale",
+                f"{len(scales)} groups of {GROUP} columns: scales {of_input} of the input, {of_row} of the weight;",
+                f"sums of code · code: {_listed(one.products)}, each times both scales",
             ]
-        scales = (
-            f"8 bits: scale {one.activation_scale:.6g} of the input, {one.weight_scales[0]:.6g} of the weight's row;"
-        )
+        of_both = f"scale {scales[0]:.6g} of the input, {one.weight_scales[0]:.6g} of the weight's row"
         sums = f"sum of code · code {one.products[0]:,}; {len(outliers)} outlier columns add {one.outlier:.6g}"
-        return coded, [scales, sums]
+        return coded, [f"8 bits: {of_both};", sums]
 
 
 def _listed(products: Sequence[int], most: int = 4) -> str:

@@ -33,14 +33,14 @@ HEAD = "unembed.head"
 class Output:
     """One number of a layer's result, decomposed.
 
-    value = inlier + outlier + bias. In "int8" inlier = Σ over groups of product · weight_scale, times activation_scale;
-    in LLM.int8(), whose row is one group, inlier = product · weight_scale · activation_scale / 127².
+    value = inlier + outlier + bias. In "int8" inlier = Σ over groups of product · weight_scale · activation_scale; in
+    LLM.int8(), whose row is one group, inlier = product · weight_scale · activation_scale / 127².
     """
 
     weight_codes: Int8[Tensor, "K"]
     weight_scales: tuple[float, ...]  # of each group of 32 columns, or of the row
     activation_codes: Int[Tensor, "K"]
-    activation_scale: float
+    activation_scales: tuple[float, ...]
     products: tuple[int, ...]  # of each group: the sum of code · code, an integer
     outlier_columns: tuple[int, ...]  # of this token
     inlier: float
@@ -66,7 +66,7 @@ class Explained:
     weight_scale: Float[Tensor, "N *G"]
     bias: Float[Tensor, "N"] | None
     activation_codes: Int[Tensor, "... K"]  # int16 in "int8", int8 in LLM.int8()
-    activation_scale: Float[Tensor, "..."]
+    activation_scale: Float[Tensor, "... *G"]
     outlier: Bool[Tensor, "... K"]  # multiplied in float; none in "int8"
     original: Float[Tensor, "N K"] | None = None
 
@@ -83,11 +83,12 @@ class Explained:
     @cached_property
     def inlier_part(self) -> Float[Tensor, "... N"]:
         """The codes' exact integer products, times the scales."""
-        codes_MK, scale_M1 = self.activation_codes.flatten(0, -2), self.activation_scale.flatten()[:, None]
+        codes_MK = self.activation_codes.flatten(0, -2)
+        scale = self.activation_scale.flatten(0, self.x.ndim - 2)
         if self.mode == "int8":
-            part_MN = grouped_product(codes_MK, self.weight_codes, self.weight_scale) * scale_M1
+            part_MN = grouped_product(codes_MK, scale, self.weight_codes, self.weight_scale)
         else:
-            part_MN = exact_product(codes_MK, self.weight_codes) * (scale_M1 * (self.weight_scale / 127**2))
+            part_MN = exact_product(codes_MK, self.weight_codes) * (scale[:, None] * (self.weight_scale / 127**2))
         return part_MN.unflatten(0, self.x.shape[:-1])
 
     @cached_property
@@ -134,17 +135,16 @@ class Explained:
     def output(self, at: tuple[int, ...], row: int) -> Output:
         """One number of the result: that of the token x[at] and of one output."""
         outlier_K, codes_K, activation_K = self.outlier[at], self.weight_codes[row], self.activation_codes[at]
-        scales, width = self.weight_scale[row].float().reshape(-1), GROUP if self.mode == "int8" else len(codes_K)
-        parts = (activation_K.long() * codes_K.long()).split(width)
-        products = torch.stack([part.sum() for part in parts])
-        scale = self.activation_scale[at]
-        inlier = (products * scales).sum() * scale / (1 if self.mode == "int8" else 127**2)
+        width, unit = (GROUP, 1) if self.mode == "int8" else (len(codes_K), 127**2)
+        products = torch.stack([part.sum() for part in (activation_K.long() * codes_K.long()).split(width)])
+        scales = [part.float().reshape(-1) for part in (self.weight_scale[row], self.activation_scale[at])]
+        inlier = (products * scales[0] * scales[1]).sum() / unit
         weight_K = dequantize(codes_K[None], self.weight_scale[row : row + 1])[0]
         return Output(
             weight_codes=codes_K,
-            weight_scales=tuple(scales.tolist()),
+            weight_scales=tuple(scales[0].tolist()),
             activation_codes=activation_K,
-            activation_scale=float(scale),
+            activation_scales=tuple(scales[1].tolist()),
             products=tuple(products.tolist()),
             outlier_columns=tuple(outlier_K.nonzero()[:, 0].tolist()),
             inlier=float(inlier),

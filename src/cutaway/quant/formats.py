@@ -1,6 +1,7 @@
 """The 8-bit arithmetics, to be read: every formula once, in plain torch.
 
-"int8": GGUF's Q8_0 weights (groups of 32 along a row, one float16 scale each) and activations in 16 bits a token.
+"int8": GGUF's Q8_0 weights, in groups of 32 along a row with one float16 scale each, and activations in 16 bits, in the
+same groups with one float32 scale each.
 "llm-int8": LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339), one scale a weight row, activations in 8 bits a token.
 "llm-int8-pooled": the same, with the outlier columns of a call shared by its tokens, as bitsandbytes does it.
 
@@ -89,16 +90,18 @@ def per_column(scale_NG: Tensor, width: int) -> Tensor:
 
 
 def round_activation(x_MK: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes int16 [M, K] and scale float32 [M] of "int8": max|x| of a token is 32767, and a value is code · scale.
+    """Of "int8": codes int16 [M, K] and scales float32 [M, G]. A group's largest |x| is 32767; a value is code · scale.
 
-    A row that holds NaN or infinity has scale NaN; one whose largest |x| is under 1e-34 counts as zeros.
+    A row that holds NaN or infinity has scales NaN; a group whose largest |x| is under 1e-34 counts as zeros.
     """
-    wide_MK = x_MK.float()
-    finite_M, largest_M = wide_MK.isfinite().all(1), wide_MK.abs().amax(1)
-    inverse_M = torch.full_like(largest_M, LARGEST) / largest_M  # number / tensor would round twice
-    inverse_M = torch.where(inverse_M.isfinite() & finite_M, inverse_M, 0.0)
-    codes_MK = (wide_MK.nan_to_num() * inverse_M[:, None]).round().to(torch.int16)  # half to even
-    return codes_MK, torch.where(finite_M, largest_M / LARGEST, torch.nan)
+    width, finite_M1 = x_MK.shape[1], x_MK.isfinite().all(1, keepdim=True)
+    groups_MGI = F.pad(x_MK.float().nan_to_num(), (0, -width % GROUP)).unflatten(1, (-1, GROUP))
+    largest_MG = groups_MGI.abs().amax(2)
+    inverse_MG = torch.full_like(largest_MG, LARGEST) / largest_MG  # number / tensor would round twice
+    inverse_MG = torch.where(inverse_MG.isfinite() & finite_M1, inverse_MG, 0.0)
+    codes_MGI = (groups_MGI * inverse_MG[:, :, None]).round().to(torch.int16)  # half to even
+    scale_MG = torch.where(finite_M1, largest_MG / LARGEST, torch.nan)
+    return codes_MGI.flatten(1)[:, :width].contiguous(), scale_MG
 
 
 def quantize_activation(
@@ -129,11 +132,12 @@ def exact_product(codes_MK: Tensor, codes_NK: Tensor) -> Tensor:
     return (codes_MK.double() @ codes_NK.double().T).float()
 
 
-def grouped_product(codes_MK: Tensor, codes_NK: Tensor, scale_NG: Tensor) -> Tensor:
-    """Σ over groups of (exact sum of code · code) · scale, group after group in float32, [M, N]."""
+def grouped_product(codes_MK: Tensor, scale_MG: Tensor, codes_NK: Tensor, scale_NG: Tensor) -> Tensor:
+    """Σ over groups of (exact sum of code · code) · both scales, group after group in float32, [M, N]."""
     total_MN = torch.zeros(len(codes_MK), len(codes_NK), dtype=torch.float32, device=codes_MK.device)
     for group, (x_MI, w_NI) in enumerate(zip(codes_MK.split(GROUP, 1), codes_NK.split(GROUP, 1), strict=True)):
-        total_MN = total_MN + exact_product(x_MI, w_NI) * scale_NG[:, group].float()
+        sums_MN = exact_product(x_MI, w_NI) * scale_NG[:, group].float()
+        total_MN = total_MN + sums_MN * scale_MG[:, group, None]
     return total_MN
 
 
@@ -147,16 +151,15 @@ def linear(
 ) -> Tensor:
     """The layer: x [..., K] → [..., N] in x's dtype. A row that holds NaN or infinity gives NaN.
 
-    "int8": an activation is off by at most max|x| / 65534 of its token, a weight by max|w| / 254 of its group and
-    2^-11 of itself, and the sum of G groups by (G + 3) · 2^-24 of the sum of their sizes; codes multiply exactly.
+    "int8": an activation is off by at most max|x| / 65534 of its group, a weight by max|w| / 254 of its group and
+    2^-11 of itself, and the sum of G groups by (G + 4) · 2^-24 of the sum of their sizes; codes multiply exactly.
     "llm-int8": outliers per token, so a row's result never depends on the other rows. "llm-int8-pooled": outlier
     columns pooled over the call. product: what multiplies the codes in these two.
     """
     check_mode(mode)
     x_MK = x.reshape(-1, x.shape[-1])
     if mode == "int8":
-        codes_MK, scale_M = round_activation(x_MK)
-        out_MN = grouped_product(codes_MK, codes_NK, scale) * scale_M[:, None]
+        out_MN = grouped_product(*round_activation(x_MK), codes_NK, scale)
     else:
         codes_MK, scale_M, outlier_MK = quantize_activation(x_MK, pooled=mode == "llm-int8-pooled")
         out_MN = product(codes_MK, codes_NK) * (scale_M[:, None] * (scale / 127**2))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cutaway.quant.formats import Product, exact_product, round_activation
+from cutaway.quant.formats import Product, exact_product, per_column, round_activation
 
 
 def product_for(codes_NK: Tensor) -> tuple[str, Product]:
@@ -22,8 +22,9 @@ def product_for(codes_NK: Tensor) -> tuple[str, Product]:
 def rounded_product(x: Tensor, weight_NK: Tensor, bias_N: Tensor | None) -> Tensor:
     """The layer of mode "int8", its activation rounded to 16 bits, its sums in float32: not in the kernels' order, so
     equal to them up to float32's rounding. x [..., K] → [..., N] in x's dtype."""
-    codes_MK, scale_M = round_activation(x.flatten(0, -2))
-    out_MN = (codes_MK.float() @ weight_NK.T) * scale_M[:, None]
+    codes_MK, scale_MG = round_activation(x.flatten(0, -2))
+    rounded_MK = codes_MK.float() * per_column(scale_MG, codes_MK.shape[1])
+    out_MN = rounded_MK @ weight_NK.T
     out_MN = out_MN if bias_N is None else out_MN + bias_N
     return out_MN.to(x.dtype).view(*x.shape[:-1], len(weight_NK))
 

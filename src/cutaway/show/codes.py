@@ -48,7 +48,7 @@ def one_output(explained: Explained, at: tuple[int, ...], row: int) -> dict[str,
     return {
         "mode": explained.mode, "row": row, "rows": len(explained.weight_codes),
         "weight": {"codes": output.weight_codes[:FIRST].tolist(), "scales": list(output.weight_scales)},
-        "activation": {"codes": output.activation_codes[:FIRST].tolist(), "scale": output.activation_scale},
+        "activation": {"codes": output.activation_codes[:FIRST].tolist(), "scales": list(output.activation_scales)},
         "outlier_columns": list(output.outlier_columns), "products": list(output.products),
         "inlier": output.inlier, "outlier": output.outlier, "bias": output.bias, "value": output.value,
     }  # fmt: skip
@@ -57,7 +57,7 @@ def one_output(explained: Explained, at: tuple[int, ...], row: int) -> dict[str,
 def draw_codes(data: dict[str, Any], token: str) -> Iterable[Line]:
     """The data of `one_output`, no line over 80 columns. token: the text of the activation's token, 14 columns."""
     yield _line(f"weight row {data['row']}", data["weight"]["codes"], data["weight"]["scales"], grouped(data))
-    yield _line(f"at {token}", data["activation"]["codes"], [data["activation"]["scale"]], grouped(data))
+    yield _line(f"at {token}", data["activation"]["codes"], data["activation"]["scales"], grouped(data))
     yield from ([line] for line in unbroken(_terms(data)))
     if data["outlier_columns"]:
         yield dim(f"outliers here, in float: columns {_some(data['outlier_columns'])}")
@@ -76,13 +76,9 @@ def _line(label: str, codes: Sequence[int], scales: Sequence[float], wide: bool)
 
 def _terms(data: dict[str, Any]) -> list[str]:
     """The parts of the number, in the order of the formula; those that are absent left out."""
-    products, scales, scale = data["products"], data["weight"]["scales"], data["activation"]["scale"]
-    if grouped(data):
-        first = f"Σ code·code {products[0]:,} · {scales[0]:.4g}"
-        more = [f"+ {len(products) - 1} more groups"] if len(products) > 1 else []
-        terms = [first, *more, f"all · {scale:.4g}"]
-    else:
-        terms = [f"Σ code·code {products[0]:,} · {scales[0]:.4g} · {scale:.4g} / 127²"]
+    products, scales = data["products"], f"{data['weight']['scales'][0]:.4g} · {data['activation']['scales'][0]:.4g}"
+    terms = [f"Σ code·code {products[0]:,} · {scales}{'' if grouped(data) else ' / 127²'}"]
+    terms += [f"+ {len(products) - 1} more groups"] if len(products) > 1 else []
     terms += [f"+ outliers {data['outlier']:.4g}"] if data["outlier_columns"] else []
     terms += [f"+ bias {data['bias']:.4g}"] if data["bias"] else []
     return [*terms, f"= {data['value']:.5g}"]

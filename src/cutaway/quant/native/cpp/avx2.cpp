@@ -166,9 +166,12 @@ constexpr int PANEL_TILE = 6;  // tokens whose exact sums fit in the registers b
 
 INLINE __m256i widen_line(const int8_t* line) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)line)); }
 
+// In place, and in the order of the source: left to itself the compiler takes all products first, and lacks registers.
+INLINE void add_products(__m256i& sum, __m256i products) { asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(products)); }
+
 // A group's exact sums, in float and scaled, added to a token's.
-INLINE void add_group(float* sums, __m256i sum, __m256 scale) {
-    v8 before, group = (v8)_mm256_cvtepi32_ps(sum) * (v8)scale;
+INLINE void add_group(float* sums, __m256i sum, __m256 scale, float of_token) {
+    v8 before, group = (v8)_mm256_cvtepi32_ps(sum) * (v8)scale * of_token;
     memcpy(&before, sums, sizeof before);
     before = before + group;
     memcpy(sums, &before, sizeof before);
@@ -184,22 +187,23 @@ TARGET static void panel_tile(const PanelDots& d, int64_t token) {
         const int8_t* lines = d.panel + group * PANEL_BYTES;
         __m256i sum[M][2];
         for (int m = 0; m < M; ++m) sum[m][0] = sum[m][1] = _mm256_setzero_si256();
+#pragma GCC unroll 4
         for (int pair = 0; pair < COLUMNS / 2; ++pair) {
             __m256i first = widen_line(lines + 32 + pair * 32), second = widen_line(lines + 48 + pair * 32);
             for (int m = 0; m < M; ++m) {
                 int32_t two;
                 memcpy(&two, x + m * d.stride + group * COLUMNS + pair * 2, sizeof two);
                 __m256i columns = _mm256_set1_epi32(two);
-                sum[m][0] = _mm256_add_epi32(sum[m][0], _mm256_madd_epi16(first, columns));
-                sum[m][1] = _mm256_add_epi32(sum[m][1], _mm256_madd_epi16(second, columns));
-                asm("" : "+x"(sum[m][0]), "+x"(sum[m][1]));  // in this order: all products first would not fit
+                add_products(sum[m][0], _mm256_madd_epi16(first, columns));
+                add_products(sum[m][1], _mm256_madd_epi16(second, columns));
             }
         }
         __m256 low = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)lines));
         __m256 high = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(lines + 16)));
         for (int m = 0; m < M; ++m) {
-            add_group(sums + m * GROUP, sum[m][0], low);
-            add_group(sums + m * GROUP + 8, sum[m][1], high);
+            float of_token = d.scales[(token + m) * d.groups + group];
+            add_group(sums + m * GROUP, sum[m][0], low, of_token);
+            add_group(sums + m * GROUP + 8, sum[m][1], high, of_token);
         }
     }
 }

@@ -214,7 +214,9 @@ TARGET static void panel_tile(const PanelDots& d, int64_t token) {
                 sum[m] = _mm512_dpwssd_epi32(sum[m], weights, two_columns(x + m * d.stride + group * COLUMNS + pair * 2));
         }
         v16 scale = (v16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)lines));
-        for (int m = 0; m < M; ++m) total[m] = total[m] + (v16)_mm512_cvtepi32_ps(sum[m]) * scale;
+        const float* of_tokens = d.scales + token * d.groups + group;
+        for (int m = 0; m < M; ++m)
+            total[m] = total[m] + (v16)_mm512_cvtepi32_ps(sum[m]) * scale * of_tokens[m * d.groups];
     }
     for (int m = 0; m < M; ++m) memcpy(d.sums + (token + m) * GROUP, &total[m], sizeof total[m]);
 }

@@ -9,7 +9,7 @@
 constexpr int GROUP = 16;            // weight rows that are finished together: one vector of results
 constexpr int64_t MAX_WIDTH = 65536; // 255 · 127 · width must fit in 32 bits
 constexpr int ZERO_POINT = 128;      // activation codes are stored as unsigned bytes: code + 128
-constexpr int COLUMNS = 32;          // of a weight row that share a scale, where weights lie in panels
+constexpr int COLUMNS = 32;          // that share a scale, of a weight row and of an activation, with weights in panels
 constexpr int PANEL_BYTES = GROUP * (2 + COLUMNS);  // of one group of columns: 16 scales, then 16 pairs of columns
 constexpr int PANEL = 32;            // positions whose keys lie beside each other, component by component
 
@@ -67,6 +67,7 @@ struct Token {
 // A block of quantized rows, and the columns in which any of them has an outlier.
 struct Tokens {
     uint8_t* codes;  // [count, stride], padded with code 0: bytes, or int16 where weights lie in panels
+    float* scales;   // [count, groups] there: of each group of columns; NaN where the row holds NaN or infinity
     int64_t stride, first, count;
     Token* rows;
     int32_t* columns;
@@ -86,10 +87,11 @@ struct Dots {
 };
 
 // One panel of GROUP weight rows times rows of 16-bit activation codes. Within a group of columns the sum is an exact
-// int32; sums[token, row] is that of the groups' sums · scales, one after another.
+// int32; sums[token, row] adds the groups' sums · weight scale · activation scale, one after another.
 struct PanelDots {
     const int16_t* x;
     int64_t stride, tokens;
+    const float* scales;  // [tokens, groups]
     const int8_t* panel;
     int64_t groups;
     float* sums;  // [tokens, GROUP]
@@ -145,7 +147,7 @@ struct Kernels {
     void (*widen)(const uint16_t* bfloat16, float* out, int64_t count);
     void (*quantize)(const float* seen, const float* x, int64_t width, int64_t padded, const uint8_t* pooled,
                      uint8_t* codes, Token& token);
-    void (*round)(const float* x, int64_t width, int64_t padded, int16_t* codes, Token& token);
+    void (*round)(const float* x, int64_t width, int64_t padded, int16_t* codes, float* scales);
     void (*gather)(const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, float* columns);
     void (*finish)(const Call& call, const Tokens& tokens, const Part& part, const Part* up);
     float (*mean)(const float* x, int64_t width);

@@ -22,17 +22,21 @@ int64_t padded(int64_t width) { return (width + 63) / 64 * 64; }
 // ---- activations ----------------------------------------------------------------------------------------------
 
 // A line more than a panel needs: rows a power of two apart would share few sets of the nearest cache.
+int64_t groups_of_columns(const Layer& layer) { return (layer.width + COLUMNS - 1) / COLUMNS; }
+
 int64_t row_bytes(const Layer& layer) { return layer.panels ? padded(layer.width) * 2 + 64 : padded(layer.width); }
 
 Tokens make_tokens(const Layer& layer, int64_t count) {
     int64_t stride = row_bytes(layer), codes = count * stride, outliers = layer.panels ? 0 : layer.width;
+    int64_t scales = layer.panels ? count * groups_of_columns(layer) : 0;
     using S = Scratch;
-    activations_memory.reserve(S::bytes<uint8_t>(codes) + S::bytes<Token>(count) +
+    activations_memory.reserve(S::bytes<uint8_t>(codes) + S::bytes<float>(scales) + S::bytes<Token>(count) +
                                S::bytes<int32_t>(outliers) + S::bytes<int32_t>(count * outliers) +
                                S::bytes<float>(count * outliers));
     Tokens tokens = {};
     tokens.stride = stride;
     tokens.codes = activations_memory.take<uint8_t>(codes);
+    tokens.scales = activations_memory.take<float>(scales);
     tokens.rows = activations_memory.take<Token>(count);
     tokens.columns = activations_memory.take<int32_t>(outliers);
     int32_t* slots = activations_memory.take<int32_t>(count * outliers);
@@ -79,8 +83,13 @@ void quantize_row(const Kernels& kernels, const Call& call, const Tokens& tokens
         seen = half;
     }
     uint8_t* codes = tokens.codes + t * tokens.stride;
-    if (layer.panels) kernels.round(x, layer.width, tokens.stride / 2, (int16_t*)codes, tokens.rows[t]);
-    else kernels.quantize(seen, x, layer.width, tokens.stride, pooled, codes, tokens.rows[t]);
+    if (layer.panels) {
+        tokens.rows[t].outliers = 0;
+        float* scales = tokens.scales + t * groups_of_columns(layer);
+        kernels.round(x, layer.width, padded(layer.width), (int16_t*)codes, scales);
+        return;
+    }
+    kernels.quantize(seen, x, layer.width, tokens.stride, pooled, codes, tokens.rows[t]);
 }
 
 // Which columns hold an outlier in any token of the call.
@@ -140,8 +149,8 @@ Space make_space(const Layer& layer, int64_t tokens) {
 Part multiply(const Kernels& kernels, const Layer& layer, const Tokens& tokens, int64_t row, int32_t rows, const Space& space,
               int side) {
     if (layer.panels) {
-        int64_t groups = (layer.width + COLUMNS - 1) / COLUMNS;
-        kernels.panel_dots({(const int16_t*)tokens.codes, tokens.stride / 2, tokens.count,
+        int64_t groups = groups_of_columns(layer);
+        kernels.panel_dots({(const int16_t*)tokens.codes, tokens.stride / 2, tokens.count, tokens.scales,
                             layer.panels + row / GROUP * groups * PANEL_BYTES, groups, (float*)space.dots[side]});
         return {row, rows, space.dots[side], nullptr};
     }

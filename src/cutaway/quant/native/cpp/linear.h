@@ -91,23 +91,31 @@ TARGET static void quantize(const float* seen, const float* x, int64_t width, in
     }
 }
 
-// Of 16 bits a token: the largest |x| is code 32767. So there are no outliers.
-TARGET static void round(const float* x, int64_t width, int64_t padded, int16_t* codes, Token& token) {
-    u16 sizes = {};
-    for (int64_t k = 0; k < width; k += 16) sizes = larger(sizes, magnitudes(x + k, width - k));
-    uint32_t largest = largest_of(sizes);
-    token.outliers = 0;
-    token.scale = largest < INFINITE ? from_bits(largest) / 32767.0f : NAN;
-    float inverse = largest < INFINITE ? 32767.0f / from_bits(largest) : 0;
-    if (!(inverse < from_bits(INFINITE))) inverse = 0;  // a row of zeros, or too small for its inverse to be a float
-    if (largest >= INFINITE) width = 0;
-    for (int64_t k = 0; k < width; k += 16) {
-        v16 shifted = load(x + k, width - k) * inverse + 12582912.0f;  // 1.5 · 2^23: the sum is rounded half to even
-        h16 rounded = __builtin_convertvector((i16)shifted - 0x4b400000, h16);
-        memcpy(codes + k, &rounded, sizeof rounded);
+// 16 columns of a group: half to even, by adding 1.5 · 2^23.
+INLINE void round_columns(v16 x, float inverse, int16_t* codes) {
+    h16 rounded = __builtin_convertvector((i16)(x * inverse + 12582912.0f) - 0x4b400000, h16);
+    memcpy(codes, &rounded, sizeof rounded);
+}
+
+// To 16 bits: the largest |x| of each group of columns is code 32767.
+TARGET static void round(const float* x, int64_t width, int64_t padded, int16_t* codes, float* scales) {
+    memset(codes + width, 0, size_t(padded - width) * sizeof *codes);
+    uint32_t all = 0;
+    int64_t groups = (width + COLUMNS - 1) / COLUMNS;
+    for (int64_t g = 0; g < groups; ++g) {
+        int64_t k = g * COLUMNS, left = width - k;
+        v16 first = load(x + k, left), second = left > 16 ? load(x + k + 16, left - 16) : v16{};
+        uint32_t largest = largest_of(larger((u16)first & 0x7fffffff, (u16)second & 0x7fffffff));
+        all = all > largest ? all : largest;
+        float inverse = 32767.0f / from_bits(largest);
+        if (!(inverse < from_bits(INFINITE))) inverse = 0;  // zeros, or too small for its inverse to be a float
+        scales[g] = from_bits(largest) / 32767.0f;
+        round_columns(first, inverse, codes + k);
+        if (left > 16) round_columns(second, inverse, codes + k + 16);
     }
-    int64_t done = (width + 15) / 16 * 16;
-    memset(codes + done, 0, size_t(padded - done) * sizeof *codes);
+    if (all < INFINITE) return;
+    memset(codes, 0, size_t(padded) * sizeof *codes);
+    for (int64_t g = 0; g < groups; ++g) scales[g] = NAN;
 }
 
 // The weights' codes in the outlier columns, while their rows are in cache.
@@ -123,7 +131,7 @@ TARGET static void gather(const Layer& layer, const Tokens& tokens, int64_t row,
 INLINE vf value(const Layer& layer, const Token& token, const Part& part, int64_t at, int lane) {
     int64_t row = part.row + lane;
     if (layer.panels) {
-        vf y = load_register((const float*)part.dots + at * GROUP + lane) * token.scale;
+        vf y = load_register((const float*)part.dots + at * GROUP + lane);
         return layer.bias ? y + load_register(layer.bias + row) : y;
     }
     vi dots = load_ints((const int32_t*)part.dots + at * GROUP + lane);

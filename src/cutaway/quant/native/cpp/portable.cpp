@@ -54,7 +54,7 @@ void panel_dots(const PanelDots& d) {
             for (int r = 0; r < GROUP; ++r) {
                 uint16_t half;
                 memcpy(&half, lines + r * 2, sizeof half);
-                sums[r] = sums[r] + float(sum[r]) * from_half(half);
+                sums[r] = sums[r] + float(sum[r]) * from_half(half) * d.scales[t * d.groups + group];
             }
         }
     }
