@@ -66,7 +66,7 @@ class Explained:
     weight_scale: Float[Tensor, "N *G"]
     bias: Float[Tensor, "N"] | None
     activation_codes: Int[Tensor, "... K"]  # int16 in "int8", int8 in LLM.int8()
-    activation_scale: Float[Tensor, "... *G"]
+    activation_scale: Float[Tensor, "..."]  # of a token, or with G: of its groups
     outlier: Bool[Tensor, "... K"]  # multiplied in float; none in "int8"
     original: Float[Tensor, "N K"] | None = None
 
