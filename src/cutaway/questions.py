@@ -5,22 +5,29 @@ It knows a decoder, its checkpoint, and how texts become tokens; it does not kno
 
 import platform
 from collections.abc import Sequence
+from functools import cached_property
 from importlib.metadata import version
 from typing import SupportsIndex
 
 from torch import Tensor
 
 from cutaway.analysis.certificate import Certificate, certify
+from cutaway.analysis.damage import Damage, damage, require_full_precision
 from cutaway.analysis.effect import Effect, effect
 from cutaway.analysis.transformers_parity import against_transformers
 from cutaway.edit.recipe import Edits, edits_of
 from cutaway.explain.why import Why, why
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.whole import require_whole
 from cutaway.model.decoder import Decoder
+from cutaway.quant.int8 import check_mode
 from cutaway.text.pieces import Tokens
+from cutaway.text.tokenizer import Tokenizer
 from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
 from cutaway.weights.checkpoint import Checkpoint
+from cutaway.weights.load import load_decoder
+from cutaway.weights.progress import Progress
 
 CHECKED = ("The sun rises in the east", "I love")  # what `check` runs on, where nothing else is given
 Texts = str | Sequence[str] | Tensor | Tokens
@@ -36,6 +43,11 @@ class Questions:
         """Texts as Tokens on the model's device."""
         raise NotImplementedError
 
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        raise NotImplementedError
+
     def effect(self, texts: Texts, edits: Edits) -> Effect:
         """What the edits do to the next token after each text: the likeliest before and after, and KL in nats."""
         tokens = self.tokens(texts)
@@ -44,6 +56,36 @@ class Questions:
             for each in ([], edits_of(edits, self.decoder.config))
         )
         return effect(before, after)
+
+    def damage(
+        self,
+        texts: Texts,
+        quantize: str = "int8",
+        *,
+        suggest: int = 3,
+        limit: int = 128,
+        add_special_tokens: bool = True,
+        progress: Progress | None = None,
+    ) -> Damage:
+        """What each layer's rounding does to the next-token distribution, and which layers to `keep`.
+
+        This model is in full precision; its layers in 8 bits are those that load(quantize=...) makes of its files.
+        suggest: how many layers to name. limit: tokens read in all, the first ones of each text; a layer costs about
+        half a pass over them. Raises BadArgument for a model in 8 bits or an unknown mode, BadText for fewer than 2
+        tokens. What the figures mean, and when to trust them: analysis/damage.py.
+        """
+        check_mode(quantize)
+        require_full_precision(self.decoder)
+        limit = require_whole("limit", limit, 2, "pass for example limit=128")
+        suggest = require_whole("suggest", suggest, 1, "pass for example suggest=3")
+        if not isinstance(texts, Tensor | Tokens):  # texts may be longer than the context: only their beginning is read
+            texts = self.tokenizer.tokenize(texts, add_special_tokens=add_special_tokens)
+        tokens = texts if isinstance(texts, Tokens) else self.tokens(texts)
+        tokens = self.tokens(tokens.first(max(2, limit // len(tokens.ids))))
+        dtype = self.decoder.get_parameter("blocks.0.ln1.weight").dtype
+        where = self.decoder.embed.token.weight.device
+        int8 = load_decoder(self.checkpoint, dtype=dtype, device=where, quantize=quantize, progress=progress)
+        return damage(self.decoder, int8, tokens, suggest=suggest, progress=progress)
 
     def check(self, texts: Texts | None = None, *, against: str | None = None) -> Certificate:
         """The certificate: what every site of this model means, proved on at least two texts (two short ones of ours).

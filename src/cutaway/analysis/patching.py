@@ -111,7 +111,8 @@ def sweep(
 def last_logits(decoder: Decoder, tokens: Tokens, base: Trace, layer: int, tap: Tap, rows: int) -> Float[Tensor, "N V"]:
     """Logits at the last position of a pass that starts at a block, from its recorded resid_pre, in `rows` rows."""
     resid_NTD = base[f"blocks.{layer}.resid_pre"].expand(rows, -1, -1).contiguous()
-    many = Tokens(*(of_BT.expand(rows, -1) for of_BT in (tokens.ids, tokens.mask, tokens.positions)))
+    ids_NT, mask_NT, positions_NT = (x.expand(rows, -1) for x in (tokens.ids, tokens.mask, tokens.positions))
+    many = Tokens(ids_NT, mask_NT, positions_NT)
     with torch.inference_mode():
         resid_NTD = from_block(decoder, many, layer, resid_NTD, tap)
         return decoder.unembed(resid_NTD[:, -1:], tap)[:, 0].clone()
