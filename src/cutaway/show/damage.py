@@ -4,17 +4,31 @@ It does not know how a figure is measured.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from cutaway.analysis.damage import Damage, LayerDamage
 from cutaway.lm import LM
 from cutaway.model.architecture import size
 from cutaway.show.finding import Finding
-from cutaway.show.layout import bar, dtype_name, unbroken
+from cutaway.show.layout import WIDTH, bar, dtype_name, unbroken
 
 TOP = 12  # layers that are drawn
 BAR = 10
 SIDE_BY_SIDE = 3  # blocks on a line
+APART = 0.1  # of the KL of all: shares whose sum is further from it do not explain it
+COLUMNS = (
+    "alone: KL(full ‖ only this layer in 8 bits), in millionths of a nat; agrees: the likeliest token, then; "
+    "share: the layer's part of the KL of all, in the same unit"
+)
+NOT_ADDITIVE = (
+    "The shares do not sum to the KL of all: a layer's error among the others' is not the one that it has alone. "
+    "Trust the measured figure below, not the predicted one."
+)
+HOW = (
+    "predicted: by the covariance of their change of the logits with that of all layers, less KL(full ‖ only these in "
+    "8 bits); measured: by a pass with the other layers in 8 bits"
+)
 
 
 def finding(lm: LM, found: Damage, mode: str) -> Finding:
@@ -69,11 +83,10 @@ def _worst(data: dict[str, Any]) -> list[str]:
         rest = {name: sum(each[name] for each in layers[TOP:]) for name in ("alone", "share")}
         lines.append(_figures(f"sum of {len(layers) - TOP} more", rest, data))
     sums = {name: sum(each[name] for each in layers) for name in ("alone", "share")}
-    return [
-        *lines, _figures("sum", sums, data),
-        "alone: KL(full ‖ only this layer in 8 bits), in millionths of a nat; agrees: the",
-        "likeliest token, then; share: the layer's part of the KL of all, in the same unit",
-    ]  # fmt: skip
+    lines += [_figures("sum", sums, data), *wrap(COLUMNS, WIDTH)]
+    return (
+        lines if abs(sums["share"] - data["total"]) <= APART * data["total"] else [*lines, *wrap(NOT_ADDITIVE, WIDTH)]
+    )
 
 
 def _summed(data: dict[str, Any]) -> list[str]:
@@ -85,12 +98,8 @@ def _summed(data: dict[str, Any]) -> list[str]:
         f"{name:>5}{_millionths(of['share']):>10} {_bar(of['share'], largest):<{BAR}}" for name, of in blocks.items()
     ]  # fmt: skip
     rows = -(-len(cells) // SIDE_BY_SIDE)
-    return [
-        *lines,
-        "",
-        "share by block, in millionths of a nat",
-        *("".join(cells[row::rows]).rstrip() for row in range(rows)),
-    ]
+    lines += ["", "share by block, in millionths of a nat"]
+    return lines + ["".join(cells[row::rows]).rstrip() for row in range(rows)]
 
 
 def _keep(data: dict[str, Any]) -> list[str]:
@@ -102,8 +111,7 @@ def _keep(data: dict[str, Any]) -> list[str]:
         f"KL {_nats(total)} → {_nats(keep['predicted'])} predicted ({lower['predicted']:.1f} % lower),"
         f" {_nats(keep['measured'])} measured ({lower['measured']:.1f} %)",
         f"at {size(keep['full_bytes'])} instead of {size(keep['bytes'])}: {size(more)} more",
-        "predicted: the covariance of their change with that of all layers, minus their own",
-        "KL(full ‖ only these in 8 bits); measured: a pass with the other layers in 8 bits",
+        *wrap(HOW, WIDTH),
     ]  # fmt: skip
 
 

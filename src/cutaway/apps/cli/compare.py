@@ -26,7 +26,7 @@ Sites = Annotated[
     list[str] | None, typer.Option(metavar="PATTERN", help='Compare these too, as "*.attn.pattern"; may be repeated.')
 ]
 Layers = Annotated[
-    bool, typer.Option("--layers", help="Instead: what each layer's rounding alone does, and which to keep.")
+    bool, typer.Option("--layers", help="Show instead what each layer's rounding alone does, and which to keep.")
 ]
 Suggest = Annotated[int | None, typer.Option(min=1, help="With --layers: how many layers to name; 3 without it.")]
 Limit = Annotated[
