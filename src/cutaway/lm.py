@@ -3,37 +3,31 @@
 Short methods that call the floors below; it computes nothing itself, and prints nothing.
 """
 
-import platform
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from cutaway.analysis.certificate import Certificate, certify
-from cutaway.analysis.effect import Effect, effect
-from cutaway.analysis.transformers_parity import against_transformers
 from cutaway.edit.editor import Editor, sites_of
 from cutaway.edit.recipe import Edits, edits_of
 from cutaway.edit.recipe import write as write_recipe
 from cutaway.edit.weights import Change, changed
-from cutaway.explain.why import Why, why
 from cutaway.ground.config import DecoderConfig
-from cutaway.ground.errors import BadArgument, NoTokenizer
+from cutaway.ground.errors import NoTokenizer
 from cutaway.ground.select import Selection, select
 from cutaway.ground.sites import all_sites
 from cutaway.ground.whole import indexes, require_whole
 from cutaway.model import architecture
-from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Chain, Tap, untapped
 from cutaway.quant import native
 from cutaway.quant.explain import int8_layers
+from cutaway.questions import Questions, Texts
 from cutaway.sample.generation import Generation, collect, new_ids_of, new_text
 from cutaway.sample.loop import generate
 from cutaway.sample.published import published_settings, sampling_of
@@ -49,12 +43,8 @@ from cutaway.trace.generation_trace import Recording
 from cutaway.trace.plan import Plan
 from cutaway.trace.run import Where, chosen_sites, planned, run
 from cutaway.trace.trace import Trace
-from cutaway.weights.checkpoint import Checkpoint
 from cutaway.weights.opening import AUTO, dtype_of, open_model
 from cutaway.weights.progress import Progress
-
-CHECKED = ("The sun rises in the east", "I love")  # what `check` runs on, where nothing else is given
-Texts = str | Sequence[str] | Tensor | Tokens
 
 
 def load(
@@ -83,11 +73,8 @@ def load(
     return LM(decoder, checkpoint, name)
 
 
-class LM:
+class LM(Questions):
     """A loaded language model: text in, every value in view, text out."""
-
-    def __init__(self, decoder: Decoder, checkpoint: Checkpoint, name: str) -> None:
-        self.decoder, self.checkpoint, self.name = decoder, checkpoint, name
 
     @property
     def config(self) -> DecoderConfig:
@@ -232,37 +219,6 @@ class LM:
         tokens = self.tokens(texts)
         new = require_whole("max_new_tokens", max_new_tokens, 1, "pass for example max_new_tokens=50")
         return planned(self.decoder, tokens, chosen, positions=wanted, dtype=kept_as, to=to, new=new)
-
-    def effect(self, texts: Texts, edits: Edits) -> Effect:
-        """What the edits do to the next token after each text: the likeliest before and after, and KL in nats."""
-        tokens = self.tokens(texts)
-        before, after = (
-            run(self.decoder, tokens, "logits", edits=each, positions=-1)["logits"][:, 0]
-            for each in ([], edits_of(edits, self.config))
-        )
-        return effect(before, after)
-
-    def check(self, texts: Texts | None = None, *, against: str | None = None) -> Certificate:
-        """The certificate: what every site of this model means, proved on at least two texts (two short ones of ours).
-
-        against: "transformers" compares every block and the logits with its eager pass on the same files, too; this
-        wants a model in full precision. Raises BadArgument for anything else.
-        """
-        if against not in (None, "transformers"):
-            raise BadArgument(f"against={against!r}", '"transformers"', "pass that, or nothing")
-        tokens = self.tokens(CHECKED if texts is None else texts)
-        if len(tokens.ids) < 2 or not tokens.padded:
-            found = f"{len(tokens.ids)} texts, padded: {tokens.padded}"
-            raise BadArgument(found, "at least two texts of unequal lengths", "pass two texts")
-        lines = list(certify(self.decoder, tokens, self.checkpoint))
-        if against is not None:
-            lines += against_transformers(self.decoder, self.checkpoint.path, tokens)
-        versions = {name: version(name) for name in ("cutaway", "torch", "transformers")}
-        return Certificate(self.name, tuple(lines), versions | {"python": platform.python_version()})
-
-    def why(self, trace: Trace, site: str, *index: SupportsIndex) -> Why:
-        """What made one number of a trace, an index on each axis of its site: see explain/why.py."""
-        return why(trace, self.decoder, site, *index)
 
     def save_edits(self, edits: Edits, path: str | Path) -> None:
         """Write a recipe for models like this one: `edits=` takes its path, and so does --edits."""

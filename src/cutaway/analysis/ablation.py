@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cutaway.analysis.patching import AT_ONCE, BatchedPatch, Metric, chunks, from_block
+from cutaway.analysis.patching import AT_ONCE, BatchedPatch, Metric, chunks, last_logits
 from cutaway.ground.errors import BadArgument
 from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
@@ -36,7 +36,7 @@ def head_importance(
         targets = [(None, head) for head in range(decoder.config.n_heads)]
         for some in chunks(targets, at_once):
             tap = BatchedPatch(layer, "heads", some, means)
-            rows.append(metric(from_block(decoder, tokens, base, layer, tap, len(some))))
+            rows.append(metric(last_logits(decoder, tokens, base, layer, tap, len(some))))
     return (torch.cat(rows) - unablated).reshape(decoder.config.n_layers, decoder.config.n_heads)
 
 

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cutaway.analysis.resume import from_block
 from cutaway.ground.errors import BadArgument
-from cutaway.model.attention_mask import PassInfo, attention_mask
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Tap
 from cutaway.text.pieces import Tokens
@@ -94,7 +94,7 @@ def sweep(
         raise BadArgument(found, "two texts that it tells apart", "choose another answer, or other texts")
     targets = _targets(decoder, base, what)
     rows = [
-        metric(from_block(decoder, base_tokens, base, layer, BatchedPatch(layer, what, some, source), len(some)))
+        metric(last_logits(decoder, base_tokens, base, layer, BatchedPatch(layer, what, some, source), len(some)))
         for layer in layers
         for some in chunks(targets, at_once)
     ]
@@ -108,15 +108,13 @@ def sweep(
     return Sweep(torch.cat(rows).reshape(shape), axes, *ends, direction)
 
 
-def from_block(decoder: Decoder, tokens: Tokens, base: Trace, layer: int, tap: Tap, rows: int) -> Float[Tensor, "N V"]:
+def last_logits(decoder: Decoder, tokens: Tokens, base: Trace, layer: int, tap: Tap, rows: int) -> Float[Tensor, "N V"]:
     """Logits at the last position of a pass that starts at a block, from its recorded resid_pre, in `rows` rows."""
     resid_NTD = base[f"blocks.{layer}.resid_pre"].expand(rows, -1, -1).contiguous()
-    positions_NT = tokens.positions.expand(rows, -1)
-    many = Tokens(tokens.ids.expand(rows, -1), tokens.mask.expand(rows, -1), positions_NT)
-    cos_sin = None if decoder.rotary is None else decoder.rotary(positions_NT, resid_NTD.dtype)
-    info = PassInfo(attention_mask(many, None), cos_sin)  # pyright: ignore[reportArgumentType]  a cached property is one
+    ids_NT, mask_NT, positions_NT = (x.expand(rows, -1) for x in (tokens.ids, tokens.mask, tokens.positions))
+    many = Tokens(ids_NT, mask_NT, positions_NT)
     with torch.inference_mode():
-        resid_NTD = decoder.run_blocks(decoder.blocks[layer:], resid_NTD, info, None, tap)
+        resid_NTD = from_block(decoder, many, layer, resid_NTD, tap)
         return decoder.unembed(resid_NTD[:, -1:], tap)[:, 0].clone()
 
 

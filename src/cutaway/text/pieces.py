@@ -91,6 +91,16 @@ class Tokens:
         moved = (x.to(device) for x in (self.ids, self.mask, self.positions))
         return replace(self, **dict(zip(("ids", "mask", "positions"), moved, strict=True)))
 
+    def first(self, count: int) -> "Tokens":
+        """The first `count` tokens of each text, padding on the right and no pieces; self where no text is longer."""
+        if int(self.lengths.max()) <= count:
+            return self
+        start_B1 = self.mask.argmax(-1, keepdim=True)
+        index_BT = start_B1 + torch.arange(count, device=self.ids.device)
+        read_BT = index_BT.clamp(max=self.ids.shape[1] - 1)
+        mask_BT = self.mask.gather(1, read_BT) * (index_BT == read_BT)
+        return Tokens.from_ids(self.ids.gather(1, read_BT), mask_BT)
+
     def as_data(self) -> dict[str, Any]:
         """Everything as JSON: ids, mask and positions as lists [B][T], pieces as dicts (or None)."""
         pieces = None if self.pieces is None else [[p.as_data() for p in row] for row in self.pieces]

@@ -25,6 +25,13 @@ Layer = Annotated[str, typer.Option(metavar="NAME", help=f"The layer: {', '.join
 Sites = Annotated[
     list[str] | None, typer.Option(metavar="PATTERN", help='Compare these too, as "*.attn.pattern"; may be repeated.')
 ]
+Layers = Annotated[
+    bool, typer.Option("--layers", help="Show instead what each layer's rounding alone does, and which to keep.")
+]
+Suggest = Annotated[int | None, typer.Option(min=1, help="With --layers: how many layers to name; 3 without it.")]
+Limit = Annotated[
+    int | None, typer.Option(min=2, help="With --layers: read so many tokens of the texts; 128 without it.")
+]
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,36 @@ def compare(
     block: Block = 0,
     layer: Layer = LAYERS[0],
     sites: Sites = None,
+    layers: Layers = False,
+    suggest: Suggest = None,
+    limit: Limit = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
     """Compare full precision with 8 bits: values, next token, bytes.
 
-    The two models are loaded one after the other, never both at once.
+    The two models are loaded one after the other, never both at once. With --layers both are, and each layer
+    by itself is in 8 bits in turn.
     """
     read = read_texts(texts)
+    of_sites = {"--block": block != 0, "--layer": layer != LAYERS[0], "--sites": sites is not None}
+    of_layers = {"--suggest": suggest is not None, "--limit": limit is not None}
+    _require_unused(of_sites if layers else of_layers, "without" if layers else "with")
+    if layers:
+        _compare_layers(options, read, suggest or 3, limit or 128, not no_special_tokens)
+    else:
+        _compare_sites(options, read, block, layer, sites or [], not no_special_tokens)
+
+
+def _require_unused(given: dict[str, bool], when: str) -> None:
+    """Raises BadArgument for an option that would have no effect."""
+    for option in (name for name, used in given.items() if used):
+        raise BadArgument(option, f"it {when} --layers only", "leave one of the two out")
+
+
+def _compare_sites(
+    options: EightBits, texts: list[str], block: int, layer: str, sites: list[str], special: bool
+) -> None:
+    """Two models, one after the other, site by site."""
     with busy("starting") as report:
         from cutaway.analysis.compare import compared_sites
         from cutaway.ground.select import select
@@ -56,13 +86,29 @@ def compare(
 
         config = options.config(report)
         name = _layer_name(config, block, layer)  # a wrong name raises before weights are read
-        chosen = select(config, [*compared_sites(config), *(sites or [])])
+        chosen = select(config, [*compared_sites(config), *sites])
         unquantized = replace(options, quantize="none").load(report)
-        full = FullRun.of(unquantized, unquantized.tokens(read, not no_special_tokens), name, chosen)
+        full = FullRun.of(unquantized, unquantized.tokens(texts, special), name, chosen)
         del unquantized
         gc.collect()
         data = comparison(options.load(report, notes=False), full, name)
     print_json(data) if options.as_json else print_lines(draw_comparison(data))
+
+
+def _compare_layers(options: EightBits, texts: list[str], suggest: int, limit: int, special: bool) -> None:
+    """One model in full precision, in which each layer by itself is in 8 bits in turn."""
+    mode = options.quantize or "int8"
+    with busy("starting") as report:
+        from cutaway.show.damage import finding
+        from cutaway.weights.files import is_saved
+
+        path = options.find(report)
+        if is_saved(path):
+            found = f"{path}, which is in 8 bits already"
+            raise BadArgument(found, "a model in full precision", "name the model that it was made from")
+        lm = replace(options, quantize="none").load(report)
+        found = lm.damage(texts, mode, suggest=suggest, limit=limit, add_special_tokens=special, progress=report)
+    options.print(finding(lm, found, mode))
 
 
 def _layer_name(config: "DecoderConfig", block: int, layer: str) -> str:
