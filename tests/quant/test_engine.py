@@ -204,10 +204,10 @@ def another_activation(decoder: Decoder) -> None:
 
 def other_ops(decoder: Decoder) -> None:
     class Twice(NativeOps):
-        def root_mean_square(self, x: torch.Tensor, eps: float) -> torch.Tensor:
-            return super().root_mean_square(x, eps) * 2
+        def gate(self, activation: str, gate_BTF: torch.Tensor, linear_BTF: torch.Tensor) -> torch.Tensor:
+            return super().gate(activation, gate_BTF, linear_BTF) * 2
 
-    decoder.blocks[1].ln2.ops = Twice()
+    decoder.blocks[1].mlp.ops = Twice()
 
 
 def another_mode(decoder: Decoder) -> None:

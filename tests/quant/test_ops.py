@@ -2,6 +2,7 @@
 against the fused one, bit for bit."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,16 @@ from torch import Tensor
 
 from cutaway.ground.errors import BadArgument
 from cutaway.model.attention_mask import AttentionMask
+from cutaway.model.decoder import Norm
 from cutaway.model.ops import torch_ops
-from cutaway.model.tap import Untapped
+from cutaway.model.tap import Untapped, untapped
 from cutaway.quant import native
 from cutaway.quant.ops import native_ops
 from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
 from tests.quant.helpers import threads, with_isa
-from tests.tiny import noise, saved
+from tests.tiny import CONFIGS, facts, noise, saved
 
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library ({native.MISSING})")
 each_isa = pytest.mark.parametrize("isa", native.isas())
@@ -51,6 +53,33 @@ def test_means(isa: str, width: int, rows: int) -> None:
         same(isa, "root_mean_square", given, 1e-5)
 
 
+class Watching(Untapped):
+    def wants(self, *names: str) -> bool:
+        return True
+
+
+@each_isa
+@pytest.mark.parametrize("centered", [True, False])
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (3, 5), (2, 100), (70, 576)])
+def test_a_norm_in_one_pass_has_the_bits_of_its_parts(isa: str, rows: int, width: int, centered: bool) -> None:
+    norm = Norm(replace(facts(CONFIGS["opt" if centered else "llama"]), d_model=width), "ln")
+    for parameter in norm.parameters():
+        parameter.data = noise(width, seed=3)
+    x = noise(2, rows, width, scale=3.0) + 1.0
+    with torch.no_grad(), with_isa(isa):
+        for given in (x, x.transpose(0, 1)):
+            norm.ops = torch_ops
+            expected = norm(given, untapped)
+            norm.ops = native_ops
+            parts = norm(given, Watching())
+            torch.testing.assert_close(parts, expected, rtol=2e-6, atol=4e-6)
+            for count in (1, 2, 3):
+                with threads(count):
+                    fused = native_ops.norm(given, norm.weight, norm.bias, norm.eps, centered)
+                    assert fused is not None and torch.equal(fused, parts)
+    assert native_ops.norm(x, norm.weight, norm.bias, norm.eps, not centered) is None, "a norm that it does not know"
+
+
 @each_isa
 @pytest.mark.parametrize(("width", "pairs"), [(64, 32), (10, 5), (80, 16), (7, 2)])
 @pytest.mark.parametrize(("b", "t", "shared"), [(1, 1, False), (3, 1, False), (1, 40, False), (2, 33, True)])
@@ -67,6 +96,17 @@ def test_rotate(isa: str, width: int, pairs: int, b: int, t: int, shared: bool) 
 def test_activations(isa: str, name: str, width: int) -> None:
     same(isa, name, noise(2, 25, 2 * width, scale=4.0).chunk(2, -1)[0])
     same(isa, name, torch.tensor([[-200.0, -90.0, -20.0, -0.0, 0.0, 20.0, 90.0, 200.0]]))
+
+
+@each_isa
+@pytest.mark.parametrize("name", ["relu", "silu", "gelu_tanh"])
+@pytest.mark.parametrize("width", [1, 30, 1536])
+def test_a_gate_in_one_pass_has_the_bits_of_its_parts(isa: str, name: str, width: int) -> None:
+    gate, linear = noise(2, 25, 2 * width, scale=4.0).chunk(2, -1)
+    fused = same(isa, "gate", name, gate, linear)
+    with with_isa(isa):
+        assert torch.equal(native_ops.gate(name, gate.contiguous(), linear), fused), "as an edit leaves it"
+        assert torch.equal(native_ops.activation[name](gate) * linear, fused)
 
 
 def attention(tokens: int, positions: int, heads: int, groups: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -54,13 +54,18 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.empty(config.d_model)) if config.norm_bias else None
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
-        wide_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
-        if self.centered:
-            wide_BTD = wide_BTD - self.ops.mean(wide_BTD)
-        scale_BT1 = tap(self.site + ".scale", self.ops.root_mean_square(wide_BTD, self.eps))
-        normalized_BTD = tap(self.site + ".normalized", (wide_BTD * scale_BT1.reciprocal()).to(x_BTD.dtype))
-        out_BTD = normalized_BTD * self.weight
-        return tap(self.site + ".out", out_BTD if self.bias is None else out_BTD + self.bias)
+        scale, normalized = self.site + ".scale", self.site + ".normalized"
+        out_BTD = None
+        if not tap.wants(scale, normalized):  # the same in one pass over memory, where the ops have it
+            out_BTD = self.ops.norm(x_BTD, self.weight, self.bias, self.eps, self.centered)
+        if out_BTD is None:
+            wide_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
+            wide_BTD = wide_BTD - self.ops.mean(wide_BTD) if self.centered else wide_BTD
+            scale_BT1 = tap(scale, self.ops.root_mean_square(wide_BTD, self.eps))
+            normalized_BTD = tap(normalized, (wide_BTD * scale_BT1.reciprocal()).to(x_BTD.dtype))
+            out_BTD = normalized_BTD * self.weight
+            out_BTD = out_BTD if self.bias is None else out_BTD + self.bias
+        return tap(self.site + ".out", out_BTD)
 
 
 class Attention(nn.Module):
@@ -108,12 +113,12 @@ class MLP(nn.Module):
         self.down = nn.Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
-        act, site = self.ops.activation[self.activation], self.site
+        ops, act, site = self.ops, self.activation, self.site
         if self.gated:
             gate_BTF, linear_BTF = self.up(x_BTD).chunk(2, -1)
-            post_BTF = act(tap(site + "pre", gate_BTF)) * tap(site + "pre_linear", linear_BTF)
+            post_BTF = ops.gate(act, tap(site + "pre", gate_BTF), tap(site + "pre_linear", linear_BTF))
         else:
-            post_BTF = act(tap(site + "pre", self.up(x_BTD)))
+            post_BTF = ops.activation[act](tap(site + "pre", self.up(x_BTD)))
         return self.down(tap(site + "post", post_BTF))
 
 

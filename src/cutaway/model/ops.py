@@ -34,6 +34,18 @@ class Ops:
         """The root of the last axis's mean square + eps."""
         return (x.square().mean(-1, keepdim=True) + eps).sqrt()
 
+    def norm(
+        self, x: Float[Tensor, "... D"], weight: Float[Tensor, "D"], bias: Tensor | None, eps: float, centered: bool
+    ) -> Float[Tensor, "... D"] | None:
+        """What decoder.py: Norm gives, bit for bit, without ever holding what lies between; None: not here."""
+        return None
+
+    def gate(
+        self, activation: str, gate_BTF: Float[Tensor, "B T F"], linear_BTF: Float[Tensor, "B T F"]
+    ) -> Float[Tensor, "B T F"]:
+        """activation(gate) · linear."""
+        return self.activation[activation](gate_BTF) * linear_BTF
+
     def rotate(self, x_BTHK: Float[Tensor, "B T H K"], cos_sin: tuple[Tensor, Tensor]) -> Float[Tensor, "B T H K"]:
         """Each pair of components by its angle (positions.py)."""
         return rotate(x_BTHK, cos_sin)

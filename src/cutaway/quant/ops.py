@@ -22,10 +22,23 @@ class NativeOps(Ops):
     def root_mean_square(self, x: Tensor, eps: float) -> Tensor:
         return native.root_mean_square(x, eps) if native.usable(x) else super().root_mean_square(x, eps)
 
+    def norm(self, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, centered: bool) -> Tensor | None:
+        vectors = (weight,) if bias is None else (weight, bias)
+        taken = centered is (bias is not None) and native.usable(x, *vectors)
+        if not taken or any(vector.shape != x.shape[-1:] or not vector.is_contiguous() for vector in vectors):
+            return None
+        return native.norm(x, weight, bias, eps)
+
     def rotate(self, x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
         if not native.usable(x_BTHK, *cos_sin):
             return super().rotate(x_BTHK, cos_sin)
         return native.rotate(x_BTHK, cos_sin)
+
+    def gate(self, activation: str, gate_BTF: Tensor, linear_BTF: Tensor) -> Tensor:
+        known = activation in native.ACTIVATIONS and gate_BTF.shape == linear_BTF.shape
+        if not known or not native.usable(gate_BTF, linear_BTF):
+            return super().gate(activation, gate_BTF, linear_BTF)
+        return native.activate(activation, gate_BTF, linear_BTF)
 
     def scores(self, q_BTHK: Tensor, k_BSGK: Tensor, mask: AttentionMask) -> Tensor:
         if not native.usable(q_BTHK, k_BSGK):

@@ -47,29 +47,48 @@ def root_mean_square(x: Tensor, eps: float) -> Tensor:
     return out
 
 
-def activate(name: str, x: Tensor) -> Tensor:
-    """One of ACTIVATIONS, element by element."""
+def norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """LayerNorm over the last axis where there is a bias, else RMSNorm. weight and bias: [D], contiguous."""
     assert LIBRARY is not None
-    width = x.shape[-1]
-    x = x if x.stride(-1) == 1 else x.contiguous()
-    rows, out = x.reshape(-1, width), x.new_empty(x.shape)  # a view, also of one half of a packed matrix's outputs
-    LIBRARY.cutaway_activate(
-        ACTIVATIONS[name], rows.data_ptr(), len(rows), width, rows.stride(0), out.data_ptr(), get_num_threads()
-    )
+    x = x.contiguous()
+    out, width = torch.empty_like(x), x.shape[-1]
+    LIBRARY.cutaway_norm(
+        x.data_ptr(), x.numel() // width, width, weight.data_ptr(), None if bias is None else bias.data_ptr(), eps,
+        out.data_ptr(), get_num_threads(),
+    )  # fmt: skip
     return out
+
+
+def activate(name: str, x: Tensor, times: Tensor | None = None) -> Tensor:
+    """One of ACTIVATIONS, element by element, then multiplied by `times`, of x's shape."""
+    assert LIBRARY is not None
+    rows, out = _rows(x), torch.empty_like(x, memory_format=torch.contiguous_format)
+    factor = None if times is None else _rows(times)
+    LIBRARY.cutaway_activate(
+        ACTIVATIONS[name], rows.data_ptr(), None if factor is None else factor.data_ptr(), *rows.shape, rows.stride(0),
+        0 if factor is None else factor.stride(0), out.data_ptr(), get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[rows, width], a view also of one half of a packed matrix's outputs."""
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    return x[0] if x.ndim == 3 and len(x) == 1 else x.reshape(-1, x.shape[-1])
 
 
 def rotate(x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
     """Each head's pairs (first half, second half) by their angles; cos and sin [B or 1, T, 1, pairs]."""
     assert LIBRARY is not None
-    b, t, h, k = x_BTHK.shape
-    cos, sin = (part if len(part) == b else part.expand(b, -1, -1, -1) for part in cos_sin)
-    cos, sin = cos.contiguous(), sin.contiguous()
-    even = x_BTHK.stride(3) == 1 and (b == 1 or t == 1 or x_BTHK.stride(0) == t * x_BTHK.stride(1))
-    x, out = x_BTHK if even else x_BTHK.contiguous(), x_BTHK.new_empty(b, t, h, k)
+    (b, t, h, k), (text, token, head, one) = x_BTHK.shape, x_BTHK.stride()
+    cos, sin = cos_sin if len(cos_sin[0]) == b else (part.expand(b, -1, -1, -1) for part in cos_sin)
+    if one != 1 or not (b == 1 or t == 1 or text == t * token):
+        x_BTHK = x_BTHK.contiguous()
+        text, token, head, _ = x_BTHK.stride()
+    cos, sin, out = cos.contiguous(), sin.contiguous(), torch.empty_like(x_BTHK, memory_format=torch.contiguous_format)
     LIBRARY.cutaway_rotate(
-        x.data_ptr(), cos.data_ptr(), sin.data_ptr(), b * t, h, k, cos.shape[-1],
-        x.stride(1) if t > 1 else x.stride(0), x.stride(2), out.data_ptr(), get_num_threads(),
+        x_BTHK.data_ptr(), cos.data_ptr(), sin.data_ptr(), b * t, h, k, cos.shape[-1], token if t > 1 else text, head,
+        out.data_ptr(), get_num_threads(),
     )  # fmt: skip
     return out
 

@@ -6,10 +6,7 @@
 
 namespace {
 
-constexpr int64_t SMALL = 1 << 15;  // floats below which a second thread costs more than it brings
-constexpr int64_t CHUNK = 64;       // tokens that one thread takes at once
-
-int for_work(int64_t floats, int threads) { return floats < SMALL ? 1 : threads; }
+constexpr int64_t CHUNK = 64;  // tokens that one thread takes at once
 
 void one_token_each(const Kernels& kernels, const AttentionCall& c, int stages, int threads) {
     threads = for_work(c.texts * c.groups * c.heads * c.positions * c.width, threads);
@@ -119,61 +116,6 @@ EXPORT void cutaway_softmax(const float* scores, int64_t rows, int64_t width, fl
         float* weights = memory.take<float>(width);
         for (int64_t r = from; r < to; ++r) kernels.softmax(scores + r * width, width, weights, pattern + r * width);
         store_fence();
-    });
-}
-
-// out [rows]: each row's mean.
-EXPORT void cutaway_mean(const float* x, int64_t rows, int64_t width, float* out, int32_t threads) {
-    const Kernels& kernels = chosen_kernels();
-    split(rows, for_work(rows * width, threads), [&](int64_t from, int64_t to) {
-        for (int64_t r = from; r < to; ++r) out[r] = kernels.mean(x + r * width, width);
-    });
-}
-
-// out [rows]: the root of each row's mean square + eps.
-EXPORT void cutaway_root_mean_square(const float* x, int64_t rows, int64_t width, float eps, float* out,
-                                     int32_t threads) {
-    const Kernels& kernels = chosen_kernels();
-    split(rows, for_work(rows * width, threads), [&](int64_t from, int64_t to) {
-        for (int64_t r = from; r < to; ++r) out[r] = kernels.root_mean_square(x + r * width, width, eps);
-    });
-}
-
-// x [rows, heads, width], a row every row_stride and a head every head_stride; cos and sin [rows, pairs].
-EXPORT void cutaway_rotate(const float* x, const float* cos, const float* sin, int64_t rows, int64_t heads,
-                           int64_t width, int64_t pairs, int64_t row_stride, int64_t head_stride, float* out,
-                           int32_t threads) {
-    const Kernels& kernels = chosen_kernels();
-    split(rows, for_work(rows * heads * width, threads), [&](int64_t from, int64_t to) {
-        for (int64_t r = from; r < to; ++r)
-            for (int64_t h = 0; h < heads; ++h)
-                kernels.rotate(x + r * row_stride + h * head_stride, cos + r * pairs, sin + r * pairs, pairs, width,
-                               out + (r * heads + h) * width);
-    });
-}
-
-// out [rows, width] = x, a row every `stride` floats; of one row each thread copies its part.
-EXPORT void cutaway_copy(const float* x, int64_t rows, int64_t width, int64_t stride, float* out, int32_t threads) {
-    const Kernels& kernels = chosen_kernels();
-    threads = for_work(rows * width, threads);
-    if (rows == 1)
-        return split(width, threads, [&](int64_t from, int64_t to) {
-            kernels.copy(x + from, to - from, out + from);
-            store_fence();
-        });
-    split(rows, threads, [&](int64_t from, int64_t to) {
-        for (int64_t r = from; r < to; ++r) kernels.copy(x + r * stride, width, out + r * width);
-        store_fence();
-    });
-}
-
-// out [rows, width]; x a row every `stride` floats.
-EXPORT void cutaway_activate(int32_t activation, const float* x, int64_t rows, int64_t width, int64_t stride, float* out,
-                             int32_t threads) {
-    const Kernels& kernels = chosen_kernels();
-    split(rows, for_work(rows * width, threads), [&](int64_t from, int64_t to) {
-        for (int64_t r = from; r < to; ++r)
-            kernels.activate(Activation(activation), x + r * stride, width, out + r * width);
     });
 }
 

@@ -53,10 +53,8 @@ void attend(const Kernels& kernels, const Block& b, const Pass& p, const float* 
         const float *q = qkv + text * (q_width + 2 * kv_width), *k = q + q_width, *v = k + kv_width;
         const float *cos = p.cos + text * p.pairs, *sin = p.sin + text * p.pairs;
         int64_t last = (text * p.capacity + p.positions - 1) * kv_width;
-        for (int64_t i = 0; i < q_width; i += p.width)
-            kernels.rotate(q + i, cos, sin, p.pairs, p.width, rotated + text * q_width + i);
-        for (int64_t i = 0; i < kv_width; i += p.width)
-            kernels.rotate(k + i, cos, sin, p.pairs, p.width, b.keys + last + i);
+        kernels.rotate({q, cos, sin, p.pairs, p.groups * p.heads, p.width, p.width, rotated + text * q_width});
+        kernels.rotate({k, cos, sin, p.pairs, p.groups, p.width, p.width, b.keys + last});
         copy(b.values + last, v, kv_width);
         copy(at(buffers[Q], text * q_width), q, q_width), copy(at(buffers[K], text * kv_width), k, kv_width);
         copy(at(buffers[V], text * kv_width), v, kv_width);

@@ -127,7 +127,7 @@ struct ManyTokens {
     float *scores, *pattern, *z; // [tokens, positions] twice; z a row every z_stride
 };
 
-// ---- norms -----------------------------------------------------------------------------------------------------
+// ---- rows between the layers -----------------------------------------------------------------------------------
 
 // One row normalized. Values inside are written where not null.
 struct Row {
@@ -135,6 +135,13 @@ struct Row {
     float eps;
     int64_t width;
     float *scale, *normalized, *out;
+};
+
+// Heads of one token that rotate by the same angles.
+struct Heads {
+    const float *x, *cos, *sin;  // a head every `stride` floats; cos and sin [pairs]
+    int64_t pairs, heads, width, stride;
+    float* out;  // [heads, width]
 };
 
 // ---- one instruction set's functions ---------------------------------------------------------------------------
@@ -154,8 +161,8 @@ struct Kernels {
     float (*root_mean_square)(const float* x, int64_t width, float eps);
     void (*norm)(const Row& row);
     void (*copy)(const float* x, int64_t count, float* out);
-    void (*activate)(Activation activation, const float* x, int64_t width, float* out);
-    void (*rotate)(const float* x, const float* cos, const float* sin, int64_t pairs, int64_t width, float* out);
+    void (*activate)(Activation activation, const float* x, const float* times, int64_t width, float* out);
+    void (*rotate)(const Heads& heads);
     void (*softmax)(const float* scores, int64_t count, float* weights, float* pattern);
     void (*scores_of_one)(const OneToken& o);
     void (*mix_of_one)(const OneToken& o);

@@ -45,20 +45,25 @@ TARGET static void copy(const float* x, int64_t count, float* out) {
     for (; i < count; i += LANES) stream_store(out + i, load_register(x + i, count - i), count - i);
 }
 
-TARGET static void activate(Activation activation, const float* x, int64_t width, float* out) {
-    for (int64_t i = 0; i < width; i += LANES)
-        store_register(out + i, activated(activation, load_register(x + i, width - i)), width - i);
+TARGET static void activate(Activation activation, const float* x, const float* times, int64_t width, float* out) {
+    for (int64_t i = 0; i < width; i += LANES) {
+        vf y = activated(activation, load_register(x + i, width - i));
+        store_register(out + i, times ? y * load_register(times + i, width - i) : y, width - i);
+    }
 }
 
-// One head: component i of the first half rotates with component i of the second; what is past 2·pairs stays.
-TARGET static void rotate(const float* x, const float* cos, const float* sin, int64_t pairs, int64_t width,
-                          float* out) {
-    for (int64_t i = 0; i < pairs; i += LANES) {
-        int64_t count = pairs - i;
-        vf first = load_register(x + i, count), second = load_register(x + pairs + i, count);
-        vf c = load_register(cos + i, count), s = load_register(sin + i, count);
-        store_register(out + i, first * c - second * s, count);
-        store_register(out + pairs + i, second * c + first * s, count);
+// Component i of a head's first half rotates with component i of the second; what is past 2·pairs stays.
+TARGET static void rotate(const Heads& h) {
+    const float* x = h.x;
+    float* out = h.out;
+    for (int64_t head = 0; head < h.heads; ++head, x += h.stride, out += h.width) {
+        for (int64_t i = 0; i < h.pairs; i += LANES) {
+            int64_t count = h.pairs - i;
+            vf first = load_register(x + i, count), second = load_register(x + h.pairs + i, count);
+            vf c = load_register(h.cos + i, count), s = load_register(h.sin + i, count);
+            store_register(out + i, first * c - second * s, count);
+            store_register(out + h.pairs + i, second * c + first * s, count);
+        }
+        for (int64_t i = 2 * h.pairs; i < h.width; ++i) out[i] = x[i];
     }
-    for (int64_t i = 2 * pairs; i < width; ++i) out[i] = x[i];
 }

@@ -12,6 +12,9 @@ struct Share {
 // Part `index` of `parts` of `count` things: contiguous, and as even as whole things allow.
 inline Share share(int64_t count, int index, int parts) { return {count * index / parts, count * (index + 1) / parts}; }
 
+// How many threads for so many floats: below these, a second one costs more than it brings.
+inline int for_work(int64_t floats, int threads) { return floats < 1 << 15 ? 1 : threads; }
+
 // Before another thread may read what stream_store wrote (vectors.h): such stores keep no order by themselves.
 inline void store_fence() {
 #if defined(__x86_64__)

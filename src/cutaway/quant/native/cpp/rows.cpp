@@ -1,0 +1,75 @@
+// What each row of a matrix is computed from by itself, between the linear layers: who computes which rows.
+// It does not know how a row is computed (norm.h), nor Python or torch.
+
+#include "isa.h"
+#include "team.h"
+
+extern "C" {
+
+// out [rows]: each row's mean.
+EXPORT void cutaway_mean(const float* x, int64_t rows, int64_t width, float* out, int32_t threads) {
+    const Kernels& kernels = chosen_kernels();
+    split(rows, for_work(rows * width, threads), [&](int64_t from, int64_t to) {
+        for (int64_t r = from; r < to; ++r) out[r] = kernels.mean(x + r * width, width);
+    });
+}
+
+// out [rows]: the root of each row's mean square + eps.
+EXPORT void cutaway_root_mean_square(const float* x, int64_t rows, int64_t width, float eps, float* out,
+                                     int32_t threads) {
+    const Kernels& kernels = chosen_kernels();
+    split(rows, for_work(rows * width, threads), [&](int64_t from, int64_t to) {
+        for (int64_t r = from; r < to; ++r) out[r] = kernels.root_mean_square(x + r * width, width, eps);
+    });
+}
+
+// out [rows, width]: LayerNorm of each row where there is a bias b, else RMSNorm; gain w.
+EXPORT void cutaway_norm(const float* x, int64_t rows, int64_t width, const float* w, const float* b, float eps,
+                         float* out, int32_t threads) {
+    const Kernels& kernels = chosen_kernels();
+    split(rows, for_work(rows * width, threads), [&](int64_t from, int64_t to) {
+        for (int64_t r = from; r < to; ++r)
+            kernels.norm({x + r * width, w, b, eps, width, nullptr, nullptr, out + r * width});
+    });
+}
+
+// x [rows, heads, width], a row every row_stride and a head every head_stride; cos and sin [rows, pairs].
+EXPORT void cutaway_rotate(const float* x, const float* cos, const float* sin, int64_t rows, int64_t heads,
+                           int64_t width, int64_t pairs, int64_t row_stride, int64_t head_stride, float* out,
+                           int32_t threads) {
+    const Kernels& kernels = chosen_kernels();
+    split(rows, for_work(rows * heads * width, threads), [&](int64_t from, int64_t to) {
+        for (int64_t r = from; r < to; ++r)
+            kernels.rotate({x + r * row_stride, cos + r * pairs, sin + r * pairs, pairs, heads, width, head_stride,
+                            out + r * heads * width});
+    });
+}
+
+// out [rows, width] = x, a row every `stride` floats; of one row each thread copies its part.
+EXPORT void cutaway_copy(const float* x, int64_t rows, int64_t width, int64_t stride, float* out, int32_t threads) {
+    const Kernels& kernels = chosen_kernels();
+    threads = for_work(rows * width, threads);
+    if (rows == 1)
+        return split(width, threads, [&](int64_t from, int64_t to) {
+            kernels.copy(x + from, to - from, out + from);
+            store_fence();
+        });
+    split(rows, threads, [&](int64_t from, int64_t to) {
+        for (int64_t r = from; r < to; ++r) kernels.copy(x + r * stride, width, out + r * width);
+        store_fence();
+    });
+}
+
+// out [rows, width]: the activation of x, where `times` is not null multiplied by it; a row of x every `stride` floats,
+// of `times` every times_stride.
+EXPORT void cutaway_activate(int32_t activation, const float* x, const float* times, int64_t rows, int64_t width,
+                             int64_t stride, int64_t times_stride, float* out, int32_t threads) {
+    const Kernels& kernels = chosen_kernels();
+    split(rows, for_work(rows * width, threads), [&](int64_t from, int64_t to) {
+        for (int64_t r = from; r < to; ++r)
+            kernels.activate(Activation(activation), x + r * stride, times ? times + r * times_stride : nullptr, width,
+                             out + r * width);
+    });
+}
+
+}  // extern "C"
