@@ -1,77 +1,35 @@
-// Scaled dot-product attention of one head: scores, softmax, and the mix of values, each by itself.
+// Scaled dot-product attention over one key/value head: scores, softmax, and the mix of values, each by itself.
 // Included once by each instruction set, inside its namespace, after vectors.h. It does not know texts or threads.
-// ROWS: how many tokens' sums fit in the registers beside each other.
-
-// Scores of one token and one position: 16 sums side by side.
-INLINE float dot(const float* a, const float* b, int64_t width) {
-    vf total[PARTS] = {};
-    for (int64_t i = 0; i < width; i += 16)
-        for (int p = 0; p < PARTS; ++p) {
-            int64_t at = i + p * LANES;
-            total[p] = total[p] + load_register(a + at, width - at) * load_register(b + at, width - at);
-        }
-    return sum(total);
-}
-
-TARGET static void scores_of_one(const OneToken& o) {
-    float sharpness = 1.0f / sqrtf(float(o.width));
-    for (int64_t s = 0; s < o.positions; ++s)  // the heads that share a key read it together
-        for (int64_t h = 0; h < o.heads; ++h) {
-            bool hidden = o.mask && !o.mask[s];
-            o.scores[h * o.row + s] =
-                hidden ? -INFINITY : dot(o.q + h * o.width, o.keys + s * o.stride, o.width) * sharpness;
-        }
-}
-
-// REGISTERS · LANES components of one head's z, which stay in registers while all positions pass by.
-template <int REGISTERS>
-INLINE void mix_components(const OneToken& o, const float* pattern, int64_t start, float* z) {
-    int64_t count = o.width - start;
-    vf total[REGISTERS] = {};
-    for (int64_t s = 0; s < o.positions; ++s) {
-        if (pattern[s] == 0) continue;  // what a hidden position holds may be anything, even NaN
-        const float* value = o.values + s * o.stride + start;
-        for (int i = 0; i < REGISTERS; ++i)
-            total[i] = total[i] + pattern[s] * load_register(value + i * LANES, count - i * LANES);
-    }
-    for (int i = 0; i < REGISTERS; ++i) store_register(z + start + i * LANES, total[i], count - i * LANES);
-}
-
-TARGET static void mix_of_one(const OneToken& o) {
-    constexpr int REGISTERS = LANES > 8 ? 4 : 8;
-    for (int64_t h = 0; h < o.heads; ++h) {
-        int64_t start = 0;
-        for (; start + REGISTERS * LANES <= o.width; start += REGISTERS * LANES)
-            mix_components<REGISTERS>(o, o.pattern + h * o.row, start, o.z + h * o.width);
-        for (; start < o.width; start += LANES)
-            mix_components<1>(o, o.pattern + h * o.row, start, o.z + h * o.width);
-    }
-}
+// ROWS: how many rows' sums fit in the registers beside each other, with two registers of columns each.
 
 constexpr int64_t RUN_OF_16 = 16 * sizeof(float);
 static const float HIDDEN[16] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY,
                                  -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
-static const float ZEROS[16] = {};
 
-// How much of a row is left without its last positions, 16 at a time, that hold `rest` alone: most of a row may be later
-// positions, which are hidden.
-INLINE int64_t without_rest(const float* row, int64_t count, const float rest[16]) {
-    if (count % 16 && !memcmp(row + count / 16 * 16, rest, size_t(count % 16) * sizeof(float))) count -= count % 16;
-    while (count % 16 == 0 && count && !memcmp(row + count - 16, rest, RUN_OF_16)) count -= 16;
+// How much of a row is left without its last positions, 16 at a time, that are hidden: most of a row may be later ones.
+INLINE int64_t without_hidden(const float* row, int64_t count) {
+    if (count % 16 && !memcmp(row + count / 16 * 16, HIDDEN, size_t(count % 16) * sizeof(float))) count -= count % 16;
+    while (count % 16 == 0 && count && !memcmp(row + count - 16, HIDDEN, RUN_OF_16)) count -= 16;
     return count;
 }
 
 // Hidden scores are -infinity. NaN where every position is hidden, or a score is NaN. weights: memory for a row; it may be
 // `scores` or `pattern`, which is else written past the caches.
 TARGET static void softmax(const float* scores, int64_t count, float* weights, float* pattern) {
-    int64_t end = without_rest(scores, count, HIDDEN);
-    vf most = vf{} - INFINITY, total[PARTS] = {};
-    for (int64_t s = 0; s < end; s += LANES) {
-        vf score = load_register(scores + s, end - s, -INFINITY);
-        most = (score > most) | (score != score) ? score : most;
-    }
+    int64_t end = without_hidden(scores, count);
+    vf most[4];
+    for (int i = 0; i < 4; ++i) most[i] = vf{} - INFINITY;
+    for (int64_t s = 0; s < end; s += 4 * LANES)
+        for (int i = 0; i < 4; ++i) {
+            vf score = load_register(scores + s + i * LANES, end - s - i * LANES, -INFINITY);
+            most[i] = (score > most[i]) | (score != score) ? score : most[i];
+        }
     float largest = -INFINITY;
-    for (int i = 0; i < LANES; ++i) largest = most[i] > largest || most[i] != most[i] ? most[i] : largest;
+    for (int i = 0; i < 4 * LANES; ++i) {
+        float score = most[i / LANES][i % LANES];
+        largest = score > largest || score != score ? score : largest;
+    }
+    vf total[PARTS] = {};
     for (int64_t s = 0; s < end; s += 16)
         for (int p = 0; p < PARTS; ++p) {
             int64_t at = s + p * LANES;
@@ -90,101 +48,172 @@ TARGET static void softmax(const float* scores, int64_t count, float* weights, f
     for (int64_t s = end; s < count; ++s) pattern[s] = rest;
 }
 
+// 4 or 8 rows of as many components at once: in each four lanes a 4 × 4 transpose, which stores take apart.
+constexpr int PIECE = LANES > 4 ? 8 : 4;
+typedef float vp __attribute__((vector_size(PIECE * 4)));
+typedef int32_t vpi __attribute__((vector_size(PIECE * 4)));
+
+// What of a and b stands in each four lanes: `picks` are four lanes of them, from 4 on those of b.
+INLINE vp four_of_each(vp a, vp b, int p0, int p1, int p2, int p3) {
+    const int picks[4] = {p0, p1, p2, p3};
+    vpi lanes;
+    for (int i = 0; i < PIECE; ++i) lanes[i] = picks[i % 4] % 4 + i / 4 * 4 + picks[i % 4] / 4 * PIECE;
+    return __builtin_shuffle(a, b, lanes);
+}
+
+// panel [width, PANEL]: the keys of so many positions component by component; 0 where there are no more positions.
+TARGET static void key_panel(const float* keys, int64_t stride, int64_t count, int64_t width, float* panel) {
+    int64_t whole = count / 4 * 4, even = width / PIECE * PIECE;
+    for (int64_t s = 0; s < whole; s += 4) {
+        const float* row = keys + s * stride;
+        for (int64_t k = 0; k < even; k += PIECE) {
+            vp a, b, c, d;
+            memcpy(&a, row + k, sizeof a), memcpy(&b, row + stride + k, sizeof b);
+            memcpy(&c, row + 2 * stride + k, sizeof c), memcpy(&d, row + 3 * stride + k, sizeof d);
+            vp ab = four_of_each(a, b, 0, 4, 1, 5), cd = four_of_each(c, d, 0, 4, 1, 5);
+            vp AB = four_of_each(a, b, 2, 6, 3, 7), CD = four_of_each(c, d, 2, 6, 3, 7);
+            vp columns[4] = {four_of_each(ab, cd, 0, 1, 4, 5), four_of_each(ab, cd, 2, 3, 6, 7),
+                             four_of_each(AB, CD, 0, 1, 4, 5), four_of_each(AB, CD, 2, 3, 6, 7)};
+            for (int part = 0; part < PIECE / 4; ++part)
+                for (int i = 0; i < 4; ++i)
+                    memcpy(panel + (k + part * 4 + i) * PANEL + s, (const char*)&columns[i] + part * 16, 16);
+        }
+        for (int64_t k = even; k < width; ++k)
+            for (int i = 0; i < 4; ++i) panel[k * PANEL + s + i] = row[i * stride + k];
+    }
+    for (int64_t s = whole; s < PANEL; ++s)
+        for (int64_t k = 0; k < width; ++k) panel[k * PANEL + s] = s < count ? keys[s * stride + k] : 0;
+}
+
 // A matrix: its first row, and how far it is to the next.
-struct Rows {
+struct Matrix {
     const float* at;
     int64_t stride;
 };
 
-// out rows R... [count] = factor · a [R..., depth] · b [depth, count], for at most two registers of columns; the sums
-// stay in registers, which the compiler does if it sees each by itself. WHOLE: both registers of b may be read. from:
-// where not 0, the sums up to there stand in out.
-template <bool WHOLE, int... R>
-INLINE void product(Rows a, Rows b, int64_t from, int64_t depth, float factor, float* out, int64_t out_stride,
-                    int64_t count, std::integer_sequence<int, R...>) {
-    vf firsts[sizeof...(R)] = {}, seconds[sizeof...(R)] = {};
-    if (from) {
-        (..., (firsts[R] = load_register(out + R * out_stride, count)));
-        (..., (seconds[R] = load_register(out + R * out_stride + LANES, count - LANES)));
+// out [R, count] = factor · a [R, depth] · b [depth, count], or what stands there + a · b if ADD, for C registers of
+// columns, whose sums stay in registers. WHOLE: all C registers of b may be read, and of out where ADD.
+template <int R, int C, bool WHOLE, bool ADD>
+INLINE void product(Matrix a, Matrix b, int64_t depth, float factor, float* out, int64_t stride, int64_t count) {
+    vf sums[R][C] = {};
+    if (ADD)
+        for (int r = 0; r < R; ++r)
+            for (int c = 0; c < C; ++c)
+                sums[r][c] = WHOLE ? load_register(out + r * stride + c * LANES)
+                                   : load_register(out + r * stride + c * LANES, count - c * LANES);
+    for (int64_t k = 0; k < depth; ++k) {
+        vf row[C];
+        for (int c = 0; c < C; ++c)
+            row[c] = WHOLE ? load_register(b.at + k * b.stride + c * LANES)
+                           : load_register(b.at + k * b.stride + c * LANES, count - c * LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+            for (int c = 0; c < C; ++c) sums[r][c] = sums[r][c] + a.at[r * a.stride + k] * row[c];
     }
-    for (int64_t k = from; k < depth; ++k) {
-        const float* row = b.at + k * b.stride;
-        vf first = WHOLE ? load_register(row) : load_register(row, count);
-        vf second = WHOLE ? load_register(row + LANES) : load_register(row + LANES, count - LANES);
-        (..., (firsts[R] = firsts[R] + a.at[R * a.stride + k] * first));
-        (..., (seconds[R] = seconds[R] + a.at[R * a.stride + k] * second));
-    }
-    (..., store_register(out + R * out_stride, firsts[R] * factor, count));
-    (..., store_register(out + R * out_stride + LANES, seconds[R] * factor, count - LANES));
+    for (int r = 0; r < R; ++r)
+        for (int c = 0; c < C; ++c)
+            store_register(out + r * stride + c * LANES, ADD ? sums[r][c] : sums[r][c] * factor, count - c * LANES);
 }
 
-INLINE int64_t limit_of(const ManyTokens& o, int64_t token) {
-    int64_t limit = o.limit + token * o.later;
+INLINE int64_t limit_of(const Queries& o, int64_t row) {
+    int64_t limit = o.limit + row * o.later;
     return limit < o.positions ? limit : o.positions;
 }
 
-template <int TOKENS>
-INLINE void score_tile(const ManyTokens& o, int64_t token, int64_t start) {
-    if (start >= limit_of(o, token + TOKENS - 1)) return;
+// As many registers of columns as R rows leave room for.
+template <int R>
+constexpr int wide() { return R * 4 <= 2 * ROWS && 4 * LANES <= PANEL ? 4 : 2; }
+
+template <int R>
+INLINE void score_tile(const Queries& o, const float* panel, int64_t first, int64_t row) {
+    constexpr int C = wide<R>();
+    if (first >= limit_of(o, row + R - 1)) return;
     float sharpness = 1.0f / sqrtf(float(o.width));
-    for (int64_t column = 0; column < PANEL && start + column < o.positions; column += 2 * LANES)
-        product<true>({o.q + token * o.q_stride, o.q_stride}, {o.panels + start * o.width + column, PANEL}, 0,
-                      o.width, sharpness, o.scores + token * o.positions + start + column, o.positions,
-                      o.positions - start - column, std::make_integer_sequence<int, TOKENS>());
+    for (int64_t column = 0; column < PANEL && first + column < o.positions; column += C * LANES)
+        product<R, C, true, false>({o.q + row * o.q_stride, o.q_stride}, {panel + column, PANEL}, o.width, sharpness,
+                                   o.scores + row * o.stride + first + column, o.stride, o.positions - first - column);
 }
 
-// -infinity where a token does not attend.
-INLINE void hide(const ManyTokens& o, int64_t token) {
-    float* scores = o.scores + token * o.positions;
-    int64_t limit = limit_of(o, token);
-    for (int64_t s = limit; s < o.positions; ++s) scores[s] = -INFINITY;
-    if (o.mask)
-        for (int64_t s = 0; s < limit; ++s)
-            if (!o.mask[token * o.positions + s]) scores[s] = -INFINITY;
+// Of a panel's positions, from `first` on.
+TARGET static void scores(const Queries& o, const float* panel, int64_t first) {
+    int64_t r = 0;
+    for (; r + ROWS <= o.rows; r += ROWS) score_tile<ROWS>(o, panel, first, r);
+    for (; r + 4 <= o.rows; r += 4) score_tile<4>(o, panel, first, r);
+    if (r + 3 <= o.rows) score_tile<3>(o, panel, first, r), r += 3;
+    for (; r < o.rows; ++r) score_tile<1>(o, panel, first, r);
 }
 
-TARGET static void scores_of_many(const ManyTokens& o) {
-    for (int64_t start = 0; start < o.positions; start += PANEL) {  // a panel stays in the first cache for all tokens
-        int64_t t = 0;
-        for (; t + ROWS <= o.tokens; t += ROWS) score_tile<ROWS>(o, t, start);
-        for (; t + 4 <= o.tokens; t += 4) score_tile<4>(o, t, start);
-        for (; t < o.tokens; ++t) score_tile<1>(o, t, start);
+// -infinity where a row does not attend.
+TARGET static void hide(const Queries& o) {
+    for (int64_t r = 0; r < o.rows; ++r) {
+        float* scores = o.scores + r * o.stride;
+        int64_t limit = limit_of(o, r);
+        for (int64_t s = limit; s < o.positions; ++s) scores[s] = -INFINITY;
+        if (!o.mask) continue;
+        const uint8_t* mask = o.mask + r * o.mask_stride;
+        for (int64_t s = 0; s < limit; ++s) scores[s] = mask[s] ? scores[s] : -INFINITY;
     }
-    for (int64_t t = 0; t < o.tokens; ++t) hide(o, t);
 }
 
-// Positions [from, to) of some tokens' z, added to what stands there unless from is 0.
-template <int TOKENS>
-INLINE void mix_positions(const ManyTokens& o, int64_t token, int64_t from, int64_t to) {
-    Rows pattern = {o.pattern + token * o.positions, o.positions};
-    float* z = o.z + token * o.z_stride;
+// The first position from `from` on at which one of the rows' patterns is 0; `to` where there is none.
+template <int R>
+INLINE int64_t first_zero(const float* pattern, int64_t stride, int64_t from, int64_t to) {
+    for (int64_t s = from; s < to;) {
+        if (s + LANES <= to) {
+            vi zero = {};
+            for (int r = 0; r < R; ++r) zero |= load_register(pattern + r * stride + s) == 0;
+            int any = 0;
+            for (int i = 0; i < LANES; ++i) any |= zero[i];
+            if (!any) {
+                s += LANES;
+                continue;
+            }
+        }
+        for (int64_t end = s + LANES < to ? s + LANES : to; s < end; ++s)
+            for (int r = 0; r < R; ++r)
+                if (pattern[r * stride + s] == 0) return s;
+    }
+    return to;
+}
+
+// z += pattern [R, depth] · values [depth, columns].
+template <int R>
+INLINE void mix_run(Matrix pattern, Matrix values, int64_t depth, int64_t columns, float* z, int64_t stride) {
+    constexpr int C = wide<R>();
     int64_t i = 0;
-    for (; i + 2 * LANES <= o.width; i += 2 * LANES)
-        product<true>(pattern, {o.values + i, o.value_stride}, from, to, 1.0f, z + i, o.z_stride, 2 * LANES,
-                      std::make_integer_sequence<int, TOKENS>());
-    if (i < o.width)
-        product<false>(pattern, {o.values + i, o.value_stride}, from, to, 1.0f, z + i, o.z_stride, o.width - i,
-                       std::make_integer_sequence<int, TOKENS>());
+    for (; i + C * LANES <= columns; i += C * LANES)
+        product<R, C, true, true>(pattern, {values.at + i, values.stride}, depth, 1, z + i, stride, columns - i);
+    for (; i < columns; i += LANES)
+        product<R, 1, false, true>(pattern, {values.at + i, values.stride}, depth, 1, z + i, stride, columns - i);
 }
 
-// All tokens together as far as each attends, then each by itself: what lies after it may be anything, even NaN.
-template <int TOKENS>
-INLINE void mix_tile(const ManyTokens& o, int64_t token) {
-    int64_t own[TOKENS], common = o.positions;
-    for (int t = 0; t < TOKENS; ++t) {
-        const float* row = o.pattern + (token + t) * o.positions;
-        own[t] = without_rest(row, o.positions, ZEROS);
-        while (own[t] && row[own[t] - 1] == 0) --own[t];
-        common = own[t] < common ? own[t] : common;
+// All rows together while none of them has a 0, else each by itself: a value that is not attended to may be anything,
+// even NaN.
+template <int R>
+INLINE void mix_tile(const Queries& o, int64_t row, int64_t from, int64_t to, Matrix values, int64_t columns, float* z,
+                     int64_t stride) {
+    const float* pattern = o.pattern + row * o.stride;
+    for (int64_t s = from; s < to; ++s) {
+        int64_t end = first_zero<R>(pattern, o.stride, s, to);
+        const float* value = values.at + (s - from) * values.stride;
+        if (end > s) mix_run<R>({pattern + s, o.stride}, {value, values.stride}, end - s, columns, z, stride);
+        if (end == to) return;
+        value += (end - s) * values.stride, s = end;
+        for (int r = 0; r < R; ++r)
+            if (pattern[r * o.stride + s] != 0)
+                mix_run<1>({pattern + r * o.stride + s, 0}, {value, 0}, 1, columns, z + r * stride, stride);
     }
-    mix_positions<TOKENS>(o, token, 0, common);
-    for (int t = 0; t < TOKENS; ++t)
-        if (own[t] > common) mix_positions<1>(o, token + t, common, own[t]);
 }
 
-TARGET static void mix_of_many(const ManyTokens& o) {
-    int64_t t = 0;
-    for (; t + ROWS <= o.tokens; t += ROWS) mix_tile<ROWS>(o, t);
-    for (; t + 4 <= o.tokens; t += 4) mix_tile<4>(o, t);
-    for (; t < o.tokens; ++t) mix_tile<1>(o, t);
+// z [rows, columns], a row every z_stride, += the values of positions [from, to), weighted by the pattern. values: of
+// position `from`.
+TARGET static void mix(const Queries& o, int64_t from, int64_t to, const float* values, int64_t value_stride,
+                       int64_t columns, float* z, int64_t z_stride) {
+    Matrix v = {values, value_stride};
+    int64_t r = 0;
+    for (; r + ROWS <= o.rows; r += ROWS) mix_tile<ROWS>(o, r, from, to, v, columns, z + r * z_stride, z_stride);
+    for (; r + 4 <= o.rows; r += 4) mix_tile<4>(o, r, from, to, v, columns, z + r * z_stride, z_stride);
+    if (r + 3 <= o.rows) mix_tile<3>(o, r, from, to, v, columns, z + r * z_stride, z_stride), r += 3;
+    for (; r < o.rows; ++r) mix_tile<1>(o, r, from, to, v, columns, z + r * z_stride, z_stride);
 }

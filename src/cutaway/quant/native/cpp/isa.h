@@ -107,24 +107,15 @@ struct Part {
 
 // ---- attention -------------------------------------------------------------------------------------------------
 
-// One new token of one text, and the heads that share one key/value head.
-struct OneToken {
-    const float *q, *keys, *values;  // q [heads, width]; a key or value row every `stride` floats
-    const uint8_t* mask;             // bool [positions], or null
-    int64_t heads, width, positions, stride;
-    float *scores, *pattern;  // a head's row every `row` floats
-    int64_t row;
-    float* z;  // [heads, width]
-};
-
-// Some tokens of one text and one head. Keys in panels: [panels, width, PANEL], 0 where there are no more positions.
-struct ManyTokens {
-    const float *q, *panels, *values;  // q a row every q_stride; a value row every value_stride
-    int64_t q_stride, value_stride, z_stride;
-    const uint8_t* mask;  // bool [tokens, positions], or null
-    int64_t tokens, width, positions;
-    int64_t limit, later;        // token i attends to `limit + i · later` positions at most
-    float *scores, *pattern, *z; // [tokens, positions] twice; z a row every z_stride
+// Rows of one text that attend over one key/value head: tokens of one query head, or the query heads of one token.
+struct Queries {
+    const float* q;  // a row every q_stride
+    int64_t q_stride, rows, width, positions;
+    const uint8_t* mask;  // bool, a row every mask_stride, or null
+    int64_t mask_stride;
+    int64_t limit, later;  // row i attends to the first `limit + i · later` positions at most
+    float *scores, *pattern;  // [rows, positions], a row every `stride`
+    int64_t stride;
 };
 
 // ---- rows between the layers -----------------------------------------------------------------------------------
@@ -164,10 +155,11 @@ struct Kernels {
     void (*activate)(Activation activation, const float* x, const float* times, int64_t width, float* out);
     void (*rotate)(const Heads& heads);
     void (*softmax)(const float* scores, int64_t count, float* weights, float* pattern);
-    void (*scores_of_one)(const OneToken& o);
-    void (*mix_of_one)(const OneToken& o);
-    void (*scores_of_many)(const ManyTokens& o);
-    void (*mix_of_many)(const ManyTokens& o);
+    void (*key_panel)(const float* keys, int64_t stride, int64_t count, int64_t width, float* panel);
+    void (*scores)(const Queries& o, const float* panel, int64_t first);
+    void (*hide)(const Queries& o);
+    void (*mix)(const Queries& o, int64_t from, int64_t to, const float* values, int64_t value_stride, int64_t columns,
+                float* z, int64_t z_stride);
 };
 
 // Every instruction set's table has the same entries, from its own namespace.
@@ -175,7 +167,7 @@ struct Kernels {
     {name, space::available, space::dots, space::panel_dots, space::widen, space::quantize, space::round, space::gather, \
      space::finish, \
      space::mean, space::root_mean_square, space::norm, space::copy, space::activate, space::rotate, space::softmax, \
-     space::scores_of_one, space::mix_of_one, space::scores_of_many, space::mix_of_many}
+     space::key_panel, space::scores, space::hide, space::mix}
 
 extern const Kernels PORTABLE;
 #if defined(__x86_64__)
