@@ -144,9 +144,11 @@ def main() -> None:
     only = (given.only,) if given.only else ("prompt", "token", "generate")
     table = [row for isa in ([given.isa] if given.isa else ISAS) for row in rows(isa, given.processes, only)]
     header = ["what", "instructions", "shape", "length", "cutaway", "beside it", "ratio", "asked", "holds"]
-    notes = f"{os.cpu_count()} threads; medians of {given.processes} processes (least to most). prompt: one layer, causal, "
-    notes += "seconds over seconds of torch's scaled_dot_product_attention. one token: bytes of keys and values a second, "
-    notes += "over those of a plain read."
+    notes = f"{os.cpu_count()} threads; medians of {given.processes} processes (least to most). prompt: one layer, "
+    notes += (
+        "causal, seconds over seconds of torch's scaled_dot_product_attention. one token: bytes of keys and values "
+    )
+    notes += "a second, over those of a plain read."
     report("attention", "Attention", header, table, notes, keep=not (given.only or given.isa))
 
 

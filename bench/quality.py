@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import cutaway
 from cutaway.analysis.compare import kl_divergence
-from cutaway.quant.int8 import quantize_activation
+from cutaway.quant.formats import quantize_activation
 from measure import report
 
 Read = Callable[[Tensor], Tensor]  # ids [T] → logits [T, V]

@@ -20,7 +20,7 @@ from transformers import GPT2Config, LlamaConfig, OPTConfig, PreTrainedModel
 from cutaway.ground.config import DecoderConfig
 from cutaway.lm import LM, load
 from cutaway.model.decoder import Decoder
-from cutaway.quant.int8 import quantize_weight
+from cutaway.quant.formats import Mode, quantize_weight
 from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.families import facts_of
@@ -42,7 +42,7 @@ def gpt2(**over: Any) -> GPT2Config:
 
 
 def llama(**over: Any) -> LlamaConfig:
-    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
     return LlamaConfig(**{"max_position_embeddings": 64, **IDS, **sizes, **over})
 
 
@@ -71,7 +71,7 @@ CONFIGS = {
     "llama-mqa": llama(num_key_value_heads=1),
     "llama-tied": llama(tie_word_embeddings=True),
     "llama-biases": llama(attention_bias=True, mlp_bias=True),
-    "llama-head-width": llama(head_dim=16, num_key_value_heads=2),
+    "llama-head-width": llama(head_dim=16, num_key_value_heads=2, intermediate_size=40),  # no multiple of 16: not fused
     "llama-theta": llama(rope_parameters={"rope_type": "default", "rope_theta": 500.0}),
     "llama-linear": llama(**rope("linear", factor=2.0)),
     "llama-llama3": llama(**rope("llama3", **LLAMA3)),
@@ -215,7 +215,7 @@ def noise(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale
 
 
-def layer(n: int, k: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def layer(n: int, k: int, seed: int = 0, mode: Mode = "int8") -> tuple[Tensor, Tensor, Tensor]:
     """Codes, scale and bias of a linear layer in 8 bits."""
-    codes, scale = quantize_weight(noise(n, k, seed=seed))
+    codes, scale = quantize_weight(noise(n, k, seed=seed), mode)
     return codes, scale, noise(n, seed=seed + 1)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import cutaway as package
 from cutaway.analysis.compare import compared_sites
 from cutaway.apps.cli.common import MODES
-from cutaway.quant.int8 import quantize_activation
+from cutaway.quant.formats import quantize_activation
 from cutaway.quant.linear import Int8Linear
 from cutaway.weights.opening import quantize
 

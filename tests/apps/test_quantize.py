@@ -10,7 +10,7 @@ import pytest
 
 import cutaway as package
 from cutaway.apps.cli.common import MODES
-from cutaway.quant.int8 import Mode
+from cutaway.quant.formats import Mode
 from cutaway.quant.linear import Int8Linear
 from cutaway.weights import save
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from typing import get_args
 from weakref import ref
 
 import pytest
@@ -21,8 +22,10 @@ from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Chain, Tap, Untapped, untapped
 from cutaway.quant import native
 from cutaway.quant.engine import NativeEngine
+from cutaway.quant.formats import Mode
 from cutaway.quant.linear import Int8Linear
 from cutaway.quant.ops import NativeOps
+from cutaway.quant.panels import panels_of
 from cutaway.text.pieces import Tokens
 from cutaway.trace.generation_recorder import GenerationRecorder
 from cutaway.trace.plan import Row
@@ -31,6 +34,7 @@ from cutaway.weights.load import load_decoder
 from tests.tiny import saved
 
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
+MODES = get_args(Mode)
 PROMPT = Tokens.from_ids([[0, 0, 3, 5, 7, 2], [8, 3, 3, 6, 4, 9]], torch.tensor([[0, 0, 1, 1, 1, 1], [1] * 6]))
 ONE_CALL = ("opt", "gpt2", "llama", "llama-gqa", "llama-gelu")  # activations that the library has, norms before
 
@@ -68,9 +72,14 @@ class Passes:
             return self.decoder(Tokens(ids, torch.ones_like(ids), positions), self.cache, tap)
 
 
-def loaded(name: str, tmp_path: Path) -> Decoder:
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> Mode:
+    return request.param
+
+
+def loaded(name: str, tmp_path: Path, mode: Mode = "int8") -> Decoder:
     checkpoint = open_checkpoint(saved(name, tmp_path)[0])
-    return load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize="int8")
+    return load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize=mode)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
@@ -88,9 +97,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("name", ONE_CALL)
 def test_the_longest_runs_of_blocks_are_one_call_each(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
-    runs, decoder = counted(monkeypatch), loaded(name, tmp_path)
+    runs, decoder = counted(monkeypatch), loaded(name, tmp_path, mode)
     decoder.blocks.append(deepcopy(decoder.blocks[2]))  # four blocks, the last two of one layer's keys and values
     passes, layers = Passes(decoder), 4
 
@@ -175,23 +184,37 @@ def no_angles(decoder: Decoder) -> None:
     decoder.rotary = None
 
 
+def other_weight(layer: Int8Linear) -> torch.Tensor:
+    """What layers store first, of the negative weight."""
+    return panels_of(-layer.codes, layer.scale) if layer.mode == "int8" else -layer.codes
+
+
 def new_layer(decoder: Decoder) -> None:
     old = decoder.blocks[1].mlp.down
-    decoder.blocks[1].mlp._modules["down"] = Int8Linear(old.codes, old.scale * 2, old.bias)
+    decoder.blocks[1].mlp._modules["down"] = Int8Linear.from_parts(old.codes, old.scale * 2, old.bias, old.mode)
 
 
 def new_scale(decoder: Decoder) -> None:
     layer = decoder.blocks[0].attn.qkv
-    layer.scale = layer.scale * 1.5
+    if layer.mode == "int8":
+        layer.panels = panels_of(layer.codes, layer.scale * 1.5)
+    else:
+        layer.scale = layer.scale * 1.5
 
 
-def new_codes_in_place(decoder: Decoder) -> None:
+def new_weight(decoder: Decoder) -> None:
+    layer = decoder.blocks[1].mlp.up
+    setattr(layer, layer.STORED[0], other_weight(layer))
+
+
+def new_weight_in_place(decoder: Decoder) -> None:
     layer = decoder.blocks[0].attn.out
-    layer.load_state_dict(layer.state_dict() | {"codes": -layer.codes})
+    layer.load_state_dict(layer.state_dict() | {layer.STORED[0]: other_weight(layer)})
 
 
-def codes_written(decoder: Decoder) -> None:
-    decoder.blocks[1].mlp.up.codes.neg_()
+def weight_written(decoder: Decoder) -> None:
+    layer = decoder.blocks[1].mlp.up
+    getattr(layer, layer.STORED[0]).copy_(other_weight(layer))
 
 
 def another_epsilon(decoder: Decoder) -> None:
@@ -208,10 +231,6 @@ def other_ops(decoder: Decoder) -> None:
             return super().gate(activation, gate_BTF, linear_BTF) * 2
 
     decoder.blocks[1].mlp.ops = Twice()
-
-
-def another_mode(decoder: Decoder) -> None:
-    decoder.blocks[1].mlp.up.mode = "int8-weight"
 
 
 def a_hook(decoder: Decoder) -> None:
@@ -233,17 +252,19 @@ def a_block_less(decoder: Decoder) -> None:
 
 
 AT_ONCE = [
-    new_norm, new_memory, swapped_tensors, new_layer, new_scale, new_codes_in_place, a_hook, a_hook_on_a_block,
-    a_block_less, a_block_more, another_order, no_angles,
+    new_norm, new_memory, swapped_tensors, new_layer, new_scale, new_weight, new_weight_in_place, a_hook,
+    a_hook_on_a_block, a_block_less, a_block_more, another_order, no_angles,
 ]  # fmt: skip
 FROM_THE_NEXT_TEXT_ON = [
-    codes_written, another_epsilon, another_activation, other_ops, another_mode, another_forward
+    weight_written, another_epsilon, another_activation, other_ops, another_forward
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("change", AT_ONCE)
-def test_what_is_replaced_between_two_tokens_is_seen(change: Callable[[Decoder], None], tmp_path: Path) -> None:
-    decoder = loaded("llama", tmp_path)
+def test_what_is_replaced_between_two_tokens_is_seen(
+    change: Callable[[Decoder], None], tmp_path: Path, mode: Mode
+) -> None:
+    decoder = loaded("llama", tmp_path, mode)
     each, without, together = (Passes(decoder) for _ in range(3))
     for passes in (each, without):
         passes.next()
@@ -258,17 +279,19 @@ def test_what_is_replaced_between_two_tokens_is_seen(change: Callable[[Decoder],
 
 
 @pytest.mark.parametrize("change", [*AT_ONCE, *FROM_THE_NEXT_TEXT_ON])
-def test_what_is_changed_between_two_texts_is_seen(change: Callable[[Decoder], None], tmp_path: Path) -> None:
-    decoder = loaded("llama", tmp_path)
+def test_what_is_changed_between_two_texts_is_seen(
+    change: Callable[[Decoder], None], tmp_path: Path, mode: Mode
+) -> None:
+    decoder = loaded("llama", tmp_path, mode)
     before = [Passes(decoder).next() for _ in range(2)][-1]
     change(decoder)
     assert torch.equal(Passes(decoder).next(), Passes(decoder).next(OneByOne()))
     assert not torch.equal(Passes(decoder).next(), before)
 
 
-def test_memory_that_moves_between_two_tokens_is_not_read_where_it_was(tmp_path: Path) -> None:
+def test_memory_that_moves_between_two_tokens_is_not_read_where_it_was(tmp_path: Path, mode: Mode) -> None:
     """As torch.multiprocessing moves what it hands to another process."""
-    decoder = loaded("llama", tmp_path)
+    decoder = loaded("llama", tmp_path, mode)
     each, together = Passes(decoder), Passes(decoder)
     for passes in (each, together):
         passes.next()
@@ -276,7 +299,7 @@ def test_memory_that_moves_between_two_tokens_is_not_read_where_it_was(tmp_path:
     before = decoder.run_blocks.plan
     for module in decoder.modules():
         if isinstance(module, Int8Linear):
-            module.codes.share_memory_()
+            getattr(module, module.STORED[0]).share_memory_()
     assert torch.equal(together.next(), each.next(OneByOne())) and decoder.run_blocks.plan is not before
 
 
@@ -323,7 +346,7 @@ def test_what_a_block_may_not_read_is_not_read_natively(
 
 def test_two_recorders_of_different_blocks_miss_nothing(tmp_path: Path) -> None:
     decoder = loaded("llama", tmp_path)
-    rows = [Row(f"blocks.{i}.mlp.post", (2, 16, 40), torch.float32) for i in range(2)]
+    rows = [Row(f"blocks.{i}.mlp.post", (2, 16, 48), torch.float32) for i in range(2)]
     taps = [GenerationRecorder([row], 16, torch.device("cpu")) for row in rows]
     both = GenerationRecorder(rows, 16, torch.device("cpu"))
     for tap in (Chain(*taps), both):
@@ -364,14 +387,13 @@ def test_positions_of_one_text_serve_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "shape"), [("mlp.down", (32, 4096)), ("mlp.down", (4096, 40)), ("mlp.up", (8, 32)), ("attn.qkv", (8, 32))]
+    ("layer", "shape"), [("mlp.down", (32, 4096)), ("mlp.down", (4096, 48)), ("mlp.up", (8, 32)), ("attn.qkv", (8, 32))]
 )
-def test_a_layer_of_another_shape_is_refused(layer: str, shape: tuple[int, int], tmp_path: Path) -> None:
-    decoder = loaded("llama", tmp_path)
+def test_a_layer_of_another_shape_is_refused(layer: str, shape: tuple[int, int], tmp_path: Path, mode: Mode) -> None:
+    decoder = loaded("llama", tmp_path, mode)
     passes = Passes(decoder)
     passes.next()
-    codes = torch.ones(shape, dtype=torch.int8)
-    decoder.blocks[1].set_submodule(layer, Int8Linear(codes, torch.ones(shape[0])))
+    decoder.blocks[1].set_submodule(layer, Int8Linear.from_linear(nn.Linear(*shape[::-1], bias=False), mode))
     with pytest.raises((BadArgument, RuntimeError, TypeCheckError)):
         passes.next()
 
@@ -385,17 +407,18 @@ def test_a_norm_of_another_width_is_refused(tmp_path: Path) -> None:
         passes.next()
 
 
-def test_what_torch_func_writes_for_a_call_is_seen(tmp_path: Path) -> None:
-    decoder = loaded("llama", tmp_path)
-    passes, scale = Passes(decoder), decoder.blocks[1].mlp.down.scale
+def test_what_torch_func_writes_for_a_call_is_seen(tmp_path: Path, mode: Mode) -> None:
+    decoder = loaded("llama", tmp_path, mode)
+    passes, layer = Passes(decoder), decoder.blocks[1].mlp.down
+    name = f"blocks.1.mlp.down.{layer.STORED[0]}"
     passes.next()
     tokens = Tokens(torch.tensor([[5], [10]]), torch.ones(2, 1, dtype=torch.long), torch.tensor([[5], [7]]))
     outs = []
-    for factor in (1.0, 2.0, 1.0):
+    usual, negative = getattr(layer, layer.STORED[0]), other_weight(layer)
+    for weight in (usual, negative, usual):
         with torch.inference_mode():
             passes.cache.rewind(7)
-            given = {"blocks.1.mlp.down.scale": scale * factor}
-            outs.append(torch.func.functional_call(decoder, given, (tokens, passes.cache)))
+            outs.append(torch.func.functional_call(decoder, {name: weight}, (tokens, passes.cache)))
     assert torch.equal(outs[0], outs[2]) and not torch.equal(outs[0], outs[1])
 
 

@@ -4,6 +4,7 @@ against the fused one, bit for bit."""
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from cutaway.model.decoder import Norm
 from cutaway.model.ops import torch_ops
 from cutaway.model.tap import Untapped, untapped
 from cutaway.quant import native
+from cutaway.quant.formats import Mode
 from cutaway.quant.ops import native_ops
 from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
@@ -184,9 +186,10 @@ def test_a_forward_derivative_is_torchs() -> None:
     assert torch.equal(torch.func.jvp(lambda x: native_ops.root_mean_square(x, 1e-5), (x,), (tangent,))[1], expected)
 
 
-def test_gradients_flow_through_a_quantized_decoder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_gradients_flow_through_a_quantized_decoder(mode: Mode, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(saved("llama-gqa", tmp_path)[0])
-    decoder = load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize="int8")
+    decoder = load_decoder(checkpoint, dtype=torch.float32, device="cpu", quantize=mode)
     assert decoder.blocks[0].mlp.ops is native_ops
     entered: list[Tensor] = []
 

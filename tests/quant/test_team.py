@@ -3,6 +3,7 @@
 import gc
 import threading
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
 from cutaway.quant import native
+from cutaway.quant.formats import Mode
 from cutaway.quant.linear import Int8Linear
 from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
@@ -20,7 +22,7 @@ from tests.tiny import build, llama
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
 
 
-@pytest.fixture(params=["int8", "int8-pooled", "int8-weight"])
+@pytest.fixture(params=get_args(Mode))
 def decoder(request: pytest.FixtureRequest, tmp_path: Path) -> Decoder:
     """Wide enough that a second thread computes part of each product."""
     build(llama(hidden_size=256, intermediate_size=512), scale=0.1).save_pretrained(tmp_path)
@@ -52,7 +54,7 @@ def test_a_layer_may_go_while_others_fetch_what_follows_it(decoder: Decoder) -> 
         expected = logits(decoder)
         for _ in range(20):
             down = decoder.blocks[1].mlp.down
-            decoder.blocks[1].mlp.down = Int8Linear(down.codes.clone(), down.scale, down.bias, down.mode)
+            decoder.blocks[1].mlp.down = Int8Linear.from_parts(down.codes.clone(), down.scale, down.bias, down.mode)
             del down
             gc.collect()
             assert torch.equal(logits(decoder, 2), expected[:2])

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM, load
-from cutaway.quant.int8 import quantize_activation
+from cutaway.quant.formats import quantize_activation
 from cutaway.quant.linear import Int8Linear
 from cutaway.show.layout import plain
 from cutaway.show.tour.draw import draw

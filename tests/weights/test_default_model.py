@@ -21,7 +21,7 @@ import torch
 
 from cutaway.ground.errors import DownloadFailed, ModelNotFound
 from cutaway.lm import load
-from cutaway.quant.int8 import quantize_weight
+from cutaway.quant.formats import quantize_weight
 from cutaway.quant.linear import Int8Linear
 from cutaway.weights import default_model, opening
 from cutaway.weights.default_model import MANIFEST, SMOLLM2, Source, cache_dir, fetch

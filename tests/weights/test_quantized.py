@@ -13,7 +13,7 @@ from torch import nn
 
 from cutaway.ground.errors import BadArgument, BadCheckpoint, NotFinite
 from cutaway.lm import LM, load
-from cutaway.quant.int8 import quantize_weight
+from cutaway.quant.formats import quantize_weight
 from cutaway.quant.linear import Int8Linear
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder

@@ -6,6 +6,7 @@ It reads sizes and dtypes only; it does not compute a value, and does not know h
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from torch import Tensor, nn
 
@@ -47,19 +48,27 @@ def rows(decoder: Decoder) -> list[Row]:
         if not tensors:
             continue
         head = name == "unembed.head" and decoder.config.tied_head
-        weights = [t for leaf, t in tensors.items() if leaf in ("weight", "codes", "bias")]
+        shapes, first = _shapes(module), next(iter(tensors.values()))
         table.append(
             Row(
                 name="blocks.*." + name[block.end() :] if block else name,
-                shape=" + ".join("×".join(map(str, t.shape)) for t in weights),
-                dtype=str(weights[0].dtype).removeprefix("torch."),
-                parameters=0 if head else sum(t.numel() for t in weights),
-                bytes=0 if head and _is_the_table(weights[0], decoder) else sum(t.nbytes for t in tensors.values()),
+                shape=" + ".join("×".join(map(str, shape)) for shape in shapes),
+                dtype=str(first.dtype).removeprefix("torch."),
+                parameters=0 if head else sum(map(prod, shapes)),
+                bytes=0 if head and _is_the_table(first, decoder) else sum(t.nbytes for t in tensors.values()),
                 count=decoder.config.n_layers if block else 1,
                 note=_note(name, module, decoder.config),
             )
         )
     return table
+
+
+def _shapes(module: nn.Module) -> list[tuple[int, ...]]:
+    """Shapes of a module's weight and bias; of a layer in 8 bits not of how the weight is stored."""
+    own = {leaf: tuple(t.shape) for leaf, t in module.state_dict().items() if leaf in ("weight", "bias")}
+    if "weight" not in own:
+        own = {"weight": (int(module.out_features), int(module.in_features)), **own}  # type: ignore[arg-type]
+    return list(own.values())
 
 
 def _is_the_table(head: Tensor, decoder: Decoder) -> bool:
@@ -137,7 +146,7 @@ def _wrapped(facts: str) -> list[str]:
 def _note(name: str, module: nn.Module, config: DecoderConfig) -> str:
     """What the rows of a packed matrix are, and whose numbers a tied head has."""
     if name == "unembed.head" and config.tied_head:
-        return "the embedding's table again" + (", in 8 bits" if hasattr(module, "codes") else "")
+        return "the embedding's table again" + (", in 8 bits" if not isinstance(module, nn.Linear) else "")
     packed = [weight for weight in all_weights(config).values() if weight.module == name]
     rows = ", ".join(f"{weight.symbol[2:].lower()} {weight.rows.stop - weight.rows.start}" for weight in packed)
     return f"rows: {rows}" if len(packed) > 1 else ""

@@ -5,6 +5,7 @@ It chooses who computes, and says so. It does not know files, models, or which l
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -156,7 +157,13 @@ class GroupedLinear(Int8Linear):
         return NativeLayer(self.panels, self.out_features, self.in_features, self.bias)
 
     def torch_run(self) -> tuple[str, Run]:
-        return "torch float32", lambda x: rounded_product(x, self.weight, self.bias)
+        panels, rows, width, bias = self.panels, self.out_features, self.in_features, self.bias
+
+        def run(x: Tensor) -> Tensor:  # the weight is made anew each time: it takes four times the memory of the panels
+            weight_NK = dequantize(codes_of(panels, rows, width), scales_of(panels, rows))
+            return rounded_product(x, weight_NK, bias)
+
+        return "torch float32", run
 
 
 class LLMInt8Linear(Int8Linear):
@@ -197,12 +204,14 @@ class Prepared:
     def __init__(self, layer: Int8Linear) -> None:
         self.parts, self.versions = _parts(layer)
         self.native: NativeLayer | None = None
-        self.width = layer.in_features
         if layer.native:
-            self.native, self.run = layer.native_layer(), self._natively
+            self.native = layer.native_layer()
+            self.run = partial(
+                _natively, self.native
+            )  # not a method: a cycle would keep the weights of a layer that goes
         else:
-            self.name, self.computed = layer.torch_run()
-            self.run = self._in_torch
+            self.name, run = layer.torch_run()
+            self.run = partial(_in_torch, run, layer.in_features)
 
     def made_of(self, layer: Int8Linear) -> bool:
         """Whether these are the buffers, unwritten since."""
@@ -212,14 +221,15 @@ class Prepared:
     def engine(self) -> str:
         return self.name if self.native is None else f"native {native.isa()}"
 
-    def _natively(self, x: Tensor) -> Tensor:
-        assert self.native is not None
-        return self.native(x) if x.dtype in native.DTYPES else self.native(x.float()).to(x.dtype)
 
-    def _in_torch(self, x: Tensor) -> Tensor:
-        if x.shape[-1] != self.width:
-            raise BadArgument(f"an input {list(x.shape)}", f"[..., {self.width}]", "pass what the layer before gives")
-        return self.computed(x)
+def _natively(layer: NativeLayer, x: Tensor) -> Tensor:
+    return layer(x) if x.dtype in native.DTYPES else layer(x.float()).to(x.dtype)
+
+
+def _in_torch(run: Run, width: int, x: Tensor) -> Tensor:
+    if x.shape[-1] != width:
+        raise BadArgument(f"an input {list(x.shape)}", f"[..., {width}]", "pass what the layer before gives")
+    return run(x)
 
 
 def _parts(layer: Int8Linear) -> tuple[list[Any], list[Any]]:

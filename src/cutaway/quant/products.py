@@ -22,9 +22,9 @@ def product_for(codes_NK: Tensor) -> tuple[str, Product]:
 def rounded_product(x: Tensor, weight_NK: Tensor, bias_N: Tensor | None) -> Tensor:
     """The layer of mode "int8", its activation rounded to 16 bits, its sums in float32: not in the kernels' order, so
     equal to them up to float32's rounding. x [..., K] → [..., N] in x's dtype."""
-    codes_MK, scale_MG = round_activation(x.flatten(0, -2))
-    rounded_MK = codes_MK.float() * per_column(scale_MG, codes_MK.shape[1])
-    out_MN = rounded_MK @ weight_NK.T
+    x_MK = x.reshape(-1, x.shape[-1]).contiguous()  # the product's order follows strides
+    codes_MK, scale_MG = round_activation(x_MK)
+    out_MN = (codes_MK.float() * per_column(scale_MG, x_MK.shape[1])) @ weight_NK.T
     out_MN = out_MN if bias_N is None else out_MN + bias_N
     return out_MN.to(x.dtype).view(*x.shape[:-1], len(weight_NK))
 

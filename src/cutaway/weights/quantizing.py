@@ -1,6 +1,6 @@
 """Quantizing while loading: rows of a checkpoint become codes in their final buffers, a chunk of rows at a time.
 
-It does not know file formats or families, nor the arithmetic of the codes (quant/int8.py).
+It does not know file formats or families, nor the arithmetic of the codes (quant/formats.py).
 """
 
 import ctypes
