@@ -20,7 +20,7 @@ from cutaway.explain.why import Why, why
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.whole import require_whole
 from cutaway.model.decoder import Decoder
-from cutaway.quant.int8 import check_mode
+from cutaway.quant.formats import check_mode
 from cutaway.text.pieces import Tokens
 from cutaway.text.tokenizer import Tokenizer
 from cutaway.trace.run import run
