@@ -152,6 +152,39 @@ def test_what_a_hidden_position_holds_does_not_matter_to_one_token(isa: str) -> 
         assert native_ops.attend(q, k, v, AttentionMask(False, visible & False)).isnan().all()  # a softmax of nothing
 
 
+@each_isa
+@pytest.mark.parametrize(("heads", "groups", "width"), [(9, 3, 64), (4, 4, 80), (2, 1, 5), (14, 2, 24)])
+def test_a_row_of_a_prompt_has_the_bits_of_one_token_over_a_cache(
+    isa: str, heads: int, groups: int, width: int
+) -> None:
+    length = 203  # several chunks of tokens and panels of positions, none of them whole
+    q, k, v = attention(length, length, heads, groups, width)
+    with with_isa(isa), threads(2):
+        prompt = native_ops.attend(q, k, v, AttentionMask(True))
+        assert torch.equal(native_ops.attend(q[:1], k[:1], v[:1], AttentionMask(True)), prompt[:1]), "alone"
+        for t in (0, 1, 31, 32, 47, 48, 130, 202):
+            token = q[:, t : t + 1], k[:, : t + 1], v[:, : t + 1]
+            assert torch.equal(native_ops.attend(*token, AttentionMask(False)), prompt[:, t : t + 1]), t
+            part = native_ops.attend(q[:, : t + 1], *token[1:], AttentionMask(t > 0))
+            assert torch.equal(part, prompt[:, : t + 1]), t
+
+
+@each_isa
+def test_what_a_hidden_position_holds_does_not_matter_to_a_prompt(isa: str) -> None:
+    q, k, v = attention(60, 60, 3, 1, 40)
+    slots = torch.arange(60)
+    padding = (slots < 7) | (slots == 20)
+    visible = (slots <= slots[:, None]) & ~padding | (slots == slots[:, None])
+    real = ~padding[None, :, None, None]
+    later = (slots > 50)[None, :, None, None]
+    with with_isa(isa):
+        mask = AttentionMask(False, visible.expand(2, 60, 60))
+        clean, dirty = (native_ops.attend(q, k, values, mask) for values in (v, v.masked_fill(~real, torch.nan)))
+        assert torch.equal(clean[:, ~padding], dirty[:, ~padding]) and dirty[:, padding].isnan().all()
+        causal = [native_ops.attend(q, k, values, AttentionMask(True)) for values in (v, v.masked_fill(later, torch.nan))]
+        assert torch.equal(causal[0][:, :51], causal[1][:, :51])
+
+
 def test_what_the_library_does_not_take_is_torchs() -> None:
     x = noise(2, 3, 8).double()
     assert torch.equal(native_ops.mean(x), torch_ops.mean(x))

@@ -2,6 +2,10 @@
 // Included once by each instruction set, inside its namespace, after vectors.h. It does not know texts or threads.
 // ROWS: how many rows' sums fit in the registers beside each other, with two registers of columns each.
 
+// One token reads keys and values once, from memory: they are fetched into the second cache so many positions before
+// (measured: two panels are better than one or four, and the first cache is too small for them).
+constexpr int64_t AHEAD_POSITIONS = 2 * PANEL;
+
 constexpr int64_t RUN_OF_16 = 16 * sizeof(float);
 static const float HIDDEN[16] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY,
                                  -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
@@ -13,39 +17,45 @@ INLINE int64_t without_hidden(const float* row, int64_t count) {
     return count;
 }
 
+INLINE vf larger(vf a, vf b) { return (a > b) | (a != a) ? a : b; }  // NaN is larger than all
+
+// Of 16 scores at most; WHOLE: there are 16. weights = e^(score - largest), added to the totals; 0 where hidden.
+template <bool WHOLE>
+INLINE void weigh(const float* scores, int64_t count, float largest, float* weights, vf total[PARTS]) {
+#pragma GCC unroll 4
+    for (int p = 0; p < PARTS; ++p) {
+        int64_t at = p * LANES, left = WHOLE ? LANES : count - at;
+        vf score = load_register(scores + at, left, -INFINITY);
+        vf weight = score == -INFINITY ? vf{} : exponential(score - largest);
+        store_register(weights + at, weight, left);
+        total[p] = total[p] + weight;
+    }
+}
+
 // Hidden scores are -infinity. NaN where every position is hidden, or a score is NaN. weights: memory for a row; it may be
 // `scores` or `pattern`, which is else written past the caches.
 TARGET static void softmax(const float* scores, int64_t count, float* weights, float* pattern) {
-    int64_t end = without_hidden(scores, count);
-    vf most[4];
-    for (int i = 0; i < 4; ++i) most[i] = vf{} - INFINITY;
-    for (int64_t s = 0; s < end; s += 4 * LANES)
-        for (int i = 0; i < 4; ++i) {
-            vf score = load_register(scores + s + i * LANES, end - s - i * LANES, -INFINITY);
-            most[i] = (score > most[i]) | (score != score) ? score : most[i];
-        }
+    int64_t end = without_hidden(scores, count), s = 0;
+    vf most = vf{} - INFINITY, more = most;
+    for (; s + 2 * LANES <= end; s += 2 * LANES) {
+        most = larger(load_register(scores + s), most);
+        more = larger(load_register(scores + s + LANES), more);
+    }
+    for (most = larger(more, most); s < end; s += LANES)
+        most = larger(load_register(scores + s, end - s, -INFINITY), most);
     float largest = -INFINITY;
-    for (int i = 0; i < 4 * LANES; ++i) {
-        float score = most[i / LANES][i % LANES];
-        largest = score > largest || score != score ? score : largest;
-    }
+    for (int i = 0; i < LANES; ++i) largest = most[i] > largest || most[i] != most[i] ? most[i] : largest;
     vf total[PARTS] = {};
-    for (int64_t s = 0; s < end; s += 16)
-        for (int p = 0; p < PARTS; ++p) {
-            int64_t at = s + p * LANES;
-            vf score = load_register(scores + at, end - at, -INFINITY);
-            vf weight = score == -INFINITY ? vf{} : exponential(score - largest);
-            store_register(weights + at, weight, end - at);
-            total[p] = total[p] + weight;
-        }
+    for (s = 0; s + 16 <= end; s += 16) weigh<true>(scores + s, 16, largest, weights + s, total);
+    if (s < end) weigh<false>(scores + s, end - s, largest, weights + s, total);
     float inverse = 1.0f / sum(total);
-    for (int64_t s = 0; s < end; s += LANES) {
-        vf weight = load_register(weights + s, end - s) * inverse;
-        if (weights == pattern) store_register(pattern + s, weight, end - s);
-        else stream_store(pattern + s, weight, end - s);
-    }
+    if (weights == pattern)
+        for (s = 0; s + LANES <= end; s += LANES) store_register(pattern + s, load_register(weights + s) * inverse);
+    else
+        for (s = 0; s + LANES <= end; s += LANES) stream_store(pattern + s, load_register(weights + s) * inverse, LANES);
+    for (; s < end; ++s) pattern[s] = weights[s] * inverse;
     float rest = end ? 0.0f : NAN;
-    for (int64_t s = end; s < count; ++s) pattern[s] = rest;
+    for (s = end; s < count; ++s) pattern[s] = rest;
 }
 
 // 4 or 8 rows of as many components at once: in each four lanes a 4 × 4 transpose, which stores take apart.
@@ -67,6 +77,8 @@ TARGET static void key_panel(const float* keys, int64_t stride, int64_t count, i
     for (int64_t s = 0; s < whole; s += 4) {
         const float* row = keys + s * stride;
         for (int64_t k = 0; k < even; k += PIECE) {
+            for (int i = 0; i < 4 && k % 16 == 0; ++i)
+                __builtin_prefetch(row + (AHEAD_POSITIONS + i) * stride + k, 0, 2);
             vp a, b, c, d;
             memcpy(&a, row + k, sizeof a), memcpy(&b, row + stride + k, sizeof b);
             memcpy(&c, row + 2 * stride + k, sizeof c), memcpy(&d, row + 3 * stride + k, sizeof d);
@@ -92,8 +104,9 @@ struct Matrix {
 };
 
 // out [R, count] = factor · a [R, depth] · b [depth, count], or what stands there + a · b if ADD, for C registers of
-// columns, whose sums stay in registers. WHOLE: all C registers of b may be read, and of out where ADD.
-template <int R, int C, bool WHOLE, bool ADD>
+// columns, whose sums stay in registers. WHOLE: all C registers of b may be read, and of out where ADD. FETCH: b is read
+// once, from memory.
+template <int R, int C, bool WHOLE, bool ADD, bool FETCH = false>
 INLINE void product(Matrix a, Matrix b, int64_t depth, float factor, float* out, int64_t stride, int64_t count) {
     vf sums[R][C] = {};
     if (ADD)
@@ -102,6 +115,8 @@ INLINE void product(Matrix a, Matrix b, int64_t depth, float factor, float* out,
                 sums[r][c] = WHOLE ? load_register(out + r * stride + c * LANES)
                                    : load_register(out + r * stride + c * LANES, count - c * LANES);
     for (int64_t k = 0; k < depth; ++k) {
+        for (int c = 0; c < C && FETCH; c += PARTS)
+            __builtin_prefetch(b.at + (k + AHEAD_POSITIONS) * b.stride + c * LANES, 0, 2);
         vf row[C];
         for (int c = 0; c < C; ++c)
             row[c] = WHOLE ? load_register(b.at + k * b.stride + c * LANES)
@@ -156,25 +171,30 @@ TARGET static void hide(const Queries& o) {
     }
 }
 
-// The first position from `from` on at which one of the rows' patterns is 0; `to` where there is none.
+// How many positions come before the first at which a row's pattern is 0 (zero), or at which a row's is not.
 template <int R>
-INLINE int64_t first_zero(const float* pattern, int64_t stride, int64_t from, int64_t to) {
-    for (int64_t s = from; s < to;) {
-        if (s + LANES <= to) {
-            vi zero = {};
-            for (int r = 0; r < R; ++r) zero |= load_register(pattern + r * stride + s) == 0;
-            int any = 0;
-            for (int i = 0; i < LANES; ++i) any |= zero[i];
-            if (!any) {
-                s += LANES;
-                continue;
-            }
+INLINE int64_t before(bool zero, const float* pattern, int64_t stride, int64_t count) {
+    int64_t s = 0;
+    for (; s + LANES <= count; s += LANES) {
+        vi in_any = {}, in_all = vi{} - 1;
+        for (int r = 0; r < R; ++r) {
+            vi none = load_register(pattern + r * stride + s) == 0;
+            in_any |= none, in_all &= none;
         }
-        for (int64_t end = s + LANES < to ? s + LANES : to; s < end; ++s)
-            for (int r = 0; r < R; ++r)
-                if (pattern[r * stride + s] == 0) return s;
+        vi found = zero ? in_any : ~in_all;
+        int32_t any = 0;
+        for (int i = 0; i < LANES; ++i) any |= found[i];
+        if (any) break;
     }
-    return to;
+    for (; s < count; ++s) {
+        bool in_any = false, in_all = true;
+        for (int r = 0; r < R; ++r) {
+            bool none = pattern[r * stride + s] == 0;
+            in_any |= none, in_all &= none;
+        }
+        if (zero ? in_any : !in_all) return s;
+    }
+    return count;
 }
 
 // z += pattern [R, depth] · values [depth, columns].
@@ -183,7 +203,7 @@ INLINE void mix_run(Matrix pattern, Matrix values, int64_t depth, int64_t column
     constexpr int C = wide<R>();
     int64_t i = 0;
     for (; i + C * LANES <= columns; i += C * LANES)
-        product<R, C, true, true>(pattern, {values.at + i, values.stride}, depth, 1, z + i, stride, columns - i);
+        product<R, C, true, true, (R < 4)>(pattern, {values.at + i, values.stride}, depth, 1, z + i, stride, columns - i);
     for (; i < columns; i += LANES)
         product<R, 1, false, true>(pattern, {values.at + i, values.stride}, depth, 1, z + i, stride, columns - i);
 }
@@ -193,13 +213,14 @@ INLINE void mix_run(Matrix pattern, Matrix values, int64_t depth, int64_t column
 template <int R>
 INLINE void mix_tile(const Queries& o, int64_t row, int64_t from, int64_t to, Matrix values, int64_t columns, float* z,
                      int64_t stride) {
-    const float* pattern = o.pattern + row * o.stride;
-    for (int64_t s = from; s < to; ++s) {
-        int64_t end = first_zero<R>(pattern, o.stride, s, to);
-        const float* value = values.at + (s - from) * values.stride;
-        if (end > s) mix_run<R>({pattern + s, o.stride}, {value, values.stride}, end - s, columns, z, stride);
-        if (end == to) return;
-        value += (end - s) * values.stride, s = end;
+    const float* pattern = o.pattern + row * o.stride + from;
+    for (int64_t s = 0, count = to - from; s < count; ++s) {
+        s += before<R>(false, pattern + s, o.stride, count - s);
+        int64_t run = before<R>(true, pattern + s, o.stride, count - s);
+        const float* value = values.at + s * values.stride;
+        if (run) mix_run<R>({pattern + s, o.stride}, {value, values.stride}, run, columns, z, stride);
+        if ((s += run) == count) return;
+        value += run * values.stride;
         for (int r = 0; r < R; ++r)
             if (pattern[r * o.stride + s] != 0)
                 mix_run<1>({pattern + r * o.stride + s, 0}, {value, 0}, 1, columns, z + r * stride, stride);
