@@ -44,19 +44,19 @@ def options(doc: str | None) -> argparse.Namespace:
 
 
 def entrants(models: Models, targets: Mapping[str, float]) -> dict[str, list[Entrant]]:
-    """Who runs on which model: cutaway's default first, then weights alone in 8 bits, and those that have a target."""
+    """Who runs on which model: cutaway's default first, then LLM.int8(), and those that have a target."""
     ours, peer = models.own, models.peer
     every = {
         OPT: [
             Entrant("cutaway int8", "cutaway_int8", ours, models.opt_int8),
-            Entrant("cutaway int8-weight", "cutaway_int8", ours, lambda: models.opt_int8("int8-weight")),
+            Entrant("cutaway llm-int8", "cutaway_int8", ours, lambda: models.opt_int8("llm-int8")),
             Entrant("transformers + bitsandbytes int8", "bitsandbytes_int8", lambda: peer("bitsandbytes"), models.opt),
             Entrant("CTranslate2 int8", "ctranslate2_int8", lambda: peer("ctranslate2"), models.opt_ctranslate2),
             Entrant("OpenVINO int8", "openvino_int8", lambda: peer("openvino"), models.opt_openvino),
         ],
         SMALL: [
             Entrant("cutaway int8", "cutaway_int8", ours, models.small_int8),
-            Entrant("cutaway int8-weight", "cutaway_int8", ours, lambda: models.small_int8("int8-weight")),
+            Entrant("cutaway llm-int8", "cutaway_int8", ours, lambda: models.small_int8("llm-int8")),
             Entrant("llama.cpp Q8_0", "llama_cpp_q8_0", lambda: peer("llama_cpp"), models.small_q8_0),
             Entrant("transformers bfloat16", "transformers_bf16", ours, models.small),
         ],

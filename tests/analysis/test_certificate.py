@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM, load
+from cutaway.quant.formats import Mode
 from tests.apps.conftest import Run, cutaway, tiny_folder  # noqa: F401  fixtures
 from tests.parity import real
 from tests.tiny import WITH_TOKENIZER, tiny_lm
@@ -30,7 +32,7 @@ def test_every_family_passes_against_transformers_too(folder: Path):
     assert exact.passed and max(line.error for line in exact.lines if not line.at_least) < 1e-9, str(exact)
 
 
-@pytest.mark.parametrize("mode", ["int8", "int8-pooled", "int8-weight"])
+@pytest.mark.parametrize("mode", get_args(Mode))
 def test_in_8_bits_each_tolerance_that_is_wider_says_why(folder: Path, mode: str):
     certificate = load(folder, quantize=mode, device="cpu").check()
     assert certificate.passed, str(certificate)

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from cutaway.analysis import perplexity as module
 from cutaway.analysis.perplexity import perplexity, spans
 from cutaway.ground.errors import BadArgument, BadText
 from cutaway.lm import LM, load
+from cutaway.quant.formats import Mode
 from tests.tiny import tiny_lm
 
 PROTOCOLS = [(16, 16), (16, 4), (16, 1), (7, 5), (2, 2), (2, 1)]
@@ -70,7 +72,7 @@ def test_it_is_the_loss_of_transformers(lm: LM, stride: int):
     assert found.perplexity == pytest.approx(math.exp(total / count), rel=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["int8", "int8-pooled", "int8-weight"])
+@pytest.mark.parametrize("mode", get_args(Mode))
 def test_8_bits_are_scored_as_they_run(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch):
     """In chunks, the head gives what it gives to all positions at once: pooled outliers must not be split."""
     tiny_lm("llama", tmp_path)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import cutaway as package
 from cutaway.analysis.compare import compared_sites
 from cutaway.apps.cli.common import MODES
-from cutaway.quant.formats import quantize_activation
+from cutaway.quant.formats import Mode, quantize_activation, round_activation
 from cutaway.quant.linear import Int8Linear
 from cutaway.weights.opening import quantize
 
@@ -84,21 +84,26 @@ def test_the_outliers_are_those_of_the_8_bit_run(cutaway: Run, loud: Path):
     assert {"blocks.1.attn.qkv"} <= {layer["layer"] for layer in expected}
 
 
+@pytest.mark.parametrize("mode", ["int8", "llm-int8"])
 @pytest.mark.parametrize(("block", "layer"), [(1, "attn.qkv"), (0, "mlp.down"), (1, "attn.out"), (0, "unembed.head")])
-def test_the_codes_are_those_of_the_layer(cutaway: Run, loud: Path, block: int, layer: str):
-    data = told(cutaway, loud, TEXT, "--block", block, "--layer", layer)["layer"]
+def test_the_codes_are_those_of_the_layer(cutaway: Run, loud: Path, block: int, layer: str, mode: Mode):
+    data = told(cutaway, loud, TEXT, "--block", block, "--layer", layer, "--quantize", mode)["layer"]
     name = layer if layer == "unembed.head" else f"blocks.{block}.{layer}"
-    full, small = package.load(loud, quantize=None), package.load(loud)
+    full, small = package.load(loud, quantize=None), package.load(loud, quantize=mode)
     one: Any = small.decoder.get_submodule(name)
     assert isinstance(one, Int8Linear) and data["name"] == name and data["at"] == "␣the"
     x = small.trace(TEXT)[data["site"]].flatten(2)[0]
-    codes, scale, outlier = quantize_activation(x)
+    if mode == "int8":
+        codes, scale, outlier = *round_activation(x), torch.zeros_like(x, dtype=torch.bool)
+    else:
+        codes, scale, outlier = quantize_activation(x)
     out = data["output"]
     assert out["weight"]["codes"] == one.codes[0][:24].tolist()
-    assert out["weight"]["scale"] == pytest.approx(float(one.scale[0]))
+    assert out["weight"]["scales"] == one.scale[0].float().reshape(-1).tolist()
     assert out["activation"]["codes"] == codes[-1][:24].tolist()
     assert out["activation"]["scale"] == pytest.approx(float(scale[-1]))
-    assert out["product"] == int((codes[-1].long() * one.codes[0].long()).sum())
+    groups = (codes[-1].long() * one.codes[0].long()).split(32 if mode == "int8" else x.shape[-1])
+    assert out["products"] == [int(group.sum()) for group in groups]
     assert out["outlier_columns"] == outlier[-1].nonzero()[:, 0].tolist()
     assert out["value"] == pytest.approx(float(one(x)[-1, 0]), rel=1e-4, abs=1e-5)
     assert data["outlier_columns"] == outlier.any(0).nonzero()[:, 0].tolist()
@@ -106,7 +111,7 @@ def test_the_codes_are_those_of_the_layer(cutaway: Run, loud: Path, block: int, 
     assert data["outlier_share"] == pytest.approx(float(apart.norm() / one(x)[-1].norm()), rel=1e-4)
     exact = x[-1] @ full.decoder.get_submodule(name).weight.T  # type: ignore[operator, union-attr]
     assert data["error"] == pytest.approx(float((one(x)[-1] - exact).norm() / exact.norm()), rel=1e-3)
-    assert data["bytes"] == one.codes.numel() + 4 * len(one.scale)
+    assert data["bytes"] == one.codes.numel() + one.scale.nbytes
     assert data["bytes_saved"]["float32"] == 4 * one.codes.numel() - data["bytes"]
 
 
@@ -125,7 +130,7 @@ def test_the_drawing_fits_80_columns_and_says_it_all(cutaway: Run, loud: Path, m
     for part in ("Differences by site", "logits", "blocks.1.attn.qkv", "weight row 0", f"KL(full ‖ {mode})", "% less",
                  "full precision"):  # fmt: skip
         assert part in done.out
-    assert ("Σ x·w" if mode == "int8-weight" else "Σ code·code") in done.out
+    assert "Σ code·code" in done.out and ("outliers' share" in done.out) == (mode != "int8")
 
 
 def test_the_first_model_is_gone_when_the_second_is_loaded(cutaway: Run, loud: Path, monkeypatch: pytest.MonkeyPatch):
@@ -148,7 +153,7 @@ def test_the_first_model_is_gone_when_the_second_is_loaded(cutaway: Run, loud: P
 
 def test_what_cannot_be_compared_is_one_sentence(cutaway: Run, tiny_folder: Path, tmp_path: Path):
     run = ["compare", TEXT, "--model", tiny_folder]
-    refused(cutaway(*run, "--quantize", "none"), "--quantize none", "int8, int8-pooled or int8-weight")
+    refused(cutaway(*run, "--quantize", "none"), "--quantize none", "int8, llm-int8 or llm-int8-pooled")
     refused(cutaway(*run, "--block", 2), "--block 2", "0 to 1")
     refused(cutaway(*run, "--layer", "attn.q"), "--layer attn.q", "attn.qkv, attn.out, mlp.up, mlp.down")
     refused(cutaway(*run, "--sites", "blocks.0.atn.q"), "no site 'blocks.0.atn.q'")

@@ -114,7 +114,7 @@ def test_the_same_without_weights_with_them_and_loaded(
     shutil.copy(whole / "config.json", bare)
     loaded = {
         how: load(whole, quantize=None if how[0] == "none" else how[0], dtype=how[1], device="cpu").decoder
-        for how in (("none", "float32"), ("none", "bfloat16"), ("int8", "float32"), ("int8-weight", "bfloat16"))
+        for how in (("none", "float32"), ("none", "bfloat16"), ("int8", "float32"), ("llm-int8", "bfloat16"))
     }
     request.getfixturevalue("unread")
     for (quantize, dtype), decoder in loaded.items():
@@ -218,7 +218,7 @@ def test_each_precision_is_held_against_the_memory(cutaway: Run, monkeypatch: py
         ["float32", "5.3", "GB", "does", "not", "fit"],
         ["bfloat16", "2.6", "GB", "fits"],
         ["float16", "2.6", "GB", "fits"],
-        ["int8", "1.5", "GB", "fits"],
+        ["int8", "1.6", "GB", "fits"],
         ["this", "machine", "has", "4.0", "GB", "of", "memory"],
     ]
     monkeypatch.setattr(verb, "_memory", lambda: None)

@@ -41,7 +41,8 @@ def test_what_is_written_is_said(cutaway: Run, tiny_folder: Path, tmp_path: Path
     layers = {name: m for name, m in lm.decoder.named_modules() if isinstance(m, Int8Linear)}
     int8 = data["int8"]
     assert int8["layers"] == list(layers) and len(layers) == (7 if keep else 9)
-    assert int8["bytes"] == sum(m.codes.numel() + 4 * len(m.scale) for m in layers.values())
+    held = [part for m in layers.values() for name, part in m.state_dict().items() if name in m.STORED]
+    assert int8["bytes"] == sum(part.nbytes for part in held)
     own = {name: m for name, m in layers.items() if name != "unembed.head"}  # the tied head has no weight of its own
     assert int8["bytes_float32"] == sum(4 * m.codes.numel() for m in own.values())
     assert int8["bytes_saved"] == int8["bytes_float32"] - int8["bytes"]
@@ -51,12 +52,12 @@ def test_what_is_written_is_said(cutaway: Run, tiny_folder: Path, tmp_path: Path
 
 def test_the_page_says_how_to_open_it(cutaway: Run, tiny_folder: Path, tmp_path: Path):
     out = tmp_path / "out"
-    done = cutaway("quantize", tiny_folder, out, "--mode", "int8-weight")
+    done = cutaway("quantize", tiny_folder, out, "--mode", "llm-int8")
     assert (done.code, done.err) == (0, "")
     assert "9 layers in 8 bits: " in done.out and "saves " in done.out
-    assert done.out.endswith(f"open it with --model {out} --quantize int8-weight\n")
-    assert cutaway("generate", "the cat", "--model", out, "--quantize", "int8-weight", "--max-new-tokens", 2).code == 0
-    refused(cutaway("generate", "the cat", "--model", out), "saved as 'int8-weight'")
+    assert done.out.endswith(f"open it with --model {out} --quantize llm-int8\n")
+    assert cutaway("generate", "the cat", "--model", out, "--quantize", "llm-int8", "--max-new-tokens", 2).code == 0
+    refused(cutaway("generate", "the cat", "--model", out), "saved as 'llm-int8'")
     refused(cutaway("generate", "the cat", "--model", out, "--quantize", "none"), "quantize=None")
 
 
@@ -108,6 +109,13 @@ def _lose(out: Path) -> None:
     [
         (_change_manifest(layout=99), "generate", ["layout 99", f"layout {save.LAYOUT}", "quantize the model again"]),
         (_change_manifest(layout=99), "check-files", ["layout 99"]),
+        (_change_manifest(layout=1, mode="int8-weight"), "generate", ["layout 1 ", "quantize the model again"]),
+        (_change_manifest(layout=1, mode="int8-weight"), "check-files", ["layout 1 ", "quantize the model again"]),
+        (
+            _change_manifest(mode="int8-pooled"),
+            "generate",
+            ["the name of an earlier", "'llm-int8-pooled'"],
+        ),
         (_truncate, "generate", [save.WEIGHTS, "as its header announces"]),
         (_truncate, "check-files", ["sha256", save.WEIGHTS]),
         (_flip, "check-files", ["sha256", save.WEIGHTS, "as the manifest says"]),
@@ -127,8 +135,9 @@ def test_what_cannot_be_quantized_leaves_everything_as_it_was(cutaway: Run, tiny
     before = {file: file.stat().st_mtime_ns for file in written.parent.rglob("*")}
     refused(cutaway("quantize", tiny_folder, written), f"{written}, which is there already", "choose another name")
     refused(cutaway("quantize", written, new), "which is in 8 bits already", "use it as it is")
-    refused(cutaway("quantize", tiny_folder, new, "--mode", "int4"), "--quantize int4", "int8-pooled or int8-weight")
-    refused(cutaway("quantize", tiny_folder, new, "--mode", "none"), "--quantize none", "int8-pooled or int8-weight")
+    refused(cutaway("quantize", tiny_folder, new, "--mode", "int4"), "--quantize int4", "llm-int8 or llm-int8-pooled")
+    refused(cutaway("quantize", tiny_folder, new, "--mode", "int8-weight"), "an earlier version", "--quantize int8")
+    refused(cutaway("quantize", tiny_folder, new, "--mode", "none"), "--quantize none", "llm-int8 or llm-int8-pooled")
     refused(cutaway("quantize", tiny_folder, new, "--keep", "lm_tail"), "keep='lm_tail'", "lm_head")
     refused(cutaway("quantize", "no/such/model", new), "the model name 'no/such/model'")
     refused(cutaway("quantize"), "missing argument", "see cutaway quantize --help")

@@ -69,8 +69,8 @@ def test_model_in_8_bits_is_the_default(cutaway: Run, tiny_folder: Path):
     data = json.loads(cutaway("model", "--model", tiny_folder, "--json").out)
     rows = {row["name"]: row for row in data["modules"]}
     qkv, head = rows["blocks.*.attn.qkv"], rows["unembed.head"]
-    assert (qkv["dtype"], qkv["bytes"]) == ("int8", 64 * 32 + 4 * 64)
-    assert (head["dtype"], head["bytes"], head["parameters"]) == ("int8", 300 * 32 + 4 * 300, 0)
+    assert (qkv["dtype"], qkv["bytes"]) == ("int8", 64 * 32 + 2 * 64)
+    assert (head["dtype"], head["bytes"], head["parameters"]) == ("int8", 304 * (32 + 2), 0)  # in panels of 16 rows
     assert data == json.loads(cutaway("model", "--model", tiny_folder, "--quantize", "int8", "--json").out)
     assert data["opened"] == data["bytes"]["int8"]
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -12,12 +13,13 @@ from cutaway.explain.why import Why
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM, load
+from cutaway.quant.formats import Mode
 from cutaway.trace.trace import Trace
 from tests.tiny import WITH_TOKENIZER as CONFIGS
 from tests.tiny import tiny_lm
 
 TEXTS = ["the cat sat on", "the dog"]
-MODES = [None, "int8", "int8-pooled", "int8-weight"]
+MODES = [None, *get_args(Mode)]
 
 
 @pytest.fixture(scope="module", params=[(name, mode) for name in CONFIGS for mode in MODES], ids=str)
@@ -68,16 +70,19 @@ def test_a_wrong_value_shows(lm: LM):
     assert lm.why(trace, "blocks.1.attn.z", 0, 1, 2, 3).difference == pytest.approx(-1.0, abs=1e-4)
 
 
-def test_in_8_bits_the_codes_are_shown(tmp_path: Path):
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_in_8_bits_the_codes_are_shown(tmp_path: Path, mode: str):
     tiny_lm("llama", tmp_path)
-    lm = load(tmp_path, device="cpu")
+    lm = load(tmp_path, quantize=mode, device="cpu")
     trace = lm.trace(TEXTS[0])
     found = lm.why(trace, "blocks.0.mlp.pre", 0, 2, 5)
     layer = lm.decoder.get_submodule("blocks.0.mlp.up")
     for k, term in enumerate(found.terms):
         assert term.codes is not None and term.codes[1] == int(layer.codes[5, k])  # type: ignore[union-attr,index]
-        assert abs(term.value - float(trace["blocks.0.ln2.out"][0, 2, k])) < 0.05  # the code's value, not the value's
-    assert "codes" in str(found) and "sum of code · code" in str(found)
+        off = abs(term.value - float(trace["blocks.0.ln2.out"][0, 2, k]))  # the code's value, not the value's
+        assert off < (1e-4 if mode == "int8" else 0.05)
+    assert "codes" in str(found) and ("sums" if mode == "int8" else "sum") + " of code · code" in str(found)
+    assert ("groups of 32 columns" in str(found)) == (mode == "int8")
     assert json.loads(json.dumps(found.as_data()))["terms"][0]["codes"] == list(found.terms[0].codes or ())
 
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,10 +18,11 @@ from cutaway.model import decoder as decoder_file
 from cutaway.model.decoder import Block, run_blocks
 from cutaway.quant import native
 from cutaway.quant.engine import NativeEngine
+from cutaway.quant.formats import Mode
 from cutaway.quant.linear import Int8Linear
 from tests.tiny import CONFIGS, saved
 
-MODES = ("int8", "int8-pooled", "int8-weight", None)
+MODES = (*get_args(Mode), None)
 PROMPT = torch.tensor([[3, 5, 7, 2, 9], [8, 3, 3, 6, 4]])
 NEW = {"max_new_tokens": 4}
 needs_library = pytest.mark.skipif(not native.available, reason=f"no native library: {native.MISSING}")
@@ -115,7 +116,7 @@ def unembedded_alike(lm: LM) -> bool:
     unembedded, unless the end of the pass is watched; and torch's own product, of a layer that is not in 8 bits, adds
     in an order that depends on how many rows it has, as pooled outliers depend on all rows of a call."""
     head, projected = lm.decoder.unembed.head, lm.decoder.unembed.project_out is not None
-    return isinstance(head, Int8Linear) and head.mode != "int8-pooled" and not projected
+    return isinstance(head, Int8Linear) and head.mode != "llm-int8-pooled" and not projected
 
 
 @needs_library

@@ -1,5 +1,7 @@
 """Explained layers: every part recomputed from the definition, and their sum the layer's own output."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,12 +9,14 @@ from torch import Tensor, nn
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM
+from cutaway.quant import native
 from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
+from cutaway.quant.formats import Mode
 from cutaway.quant.linear import Int8Linear
 from tests.quant.helpers import relative
 from tests.tiny import noise
 
-MODES = ["int8", "int8-pooled", "int8-weight"]
+MODES = get_args(Mode)
 BATCH, POSITIONS, K, N = 2, 5, 77, 50
 
 
@@ -39,15 +43,14 @@ def test_the_parts_are_the_layers_own_output(mode: str, bias: bool, dtype: torch
     assert relative(parts, own) < (1e-6 if dtype == torch.float32 else 2**-8)
 
 
-def test_codes_scales_and_outliers_by_their_definition():
-    layer, weight, x = made("int8")
+def test_codes_scales_and_outliers_of_llm_int8_by_their_definition():
+    layer, weight, x = made("llm-int8")
     told = explain(layer, x, weight)
     assert torch.equal(told.weight_scale, weight.abs().amax(1))
     assert torch.equal(told.weight_codes, (weight * (127 / told.weight_scale)[:, None]).round().to(torch.int8))
     assert told.outlier.nonzero().tolist() == [[0, 1, 7], [1, 3, 70], [1, 4, 7]]
     assert told.outlier_columns.tolist() == [7, 70]
     below = torch.where(x.abs() >= 6, 0, x)
-    assert told.activation_scale is not None and told.activation_codes is not None
     assert torch.equal(told.activation_scale, below.abs().amax(-1))
     near = below * (127 / told.activation_scale)[..., None]
     assert (told.activation_codes - near).abs().max() <= 0.5 + 1e-4
@@ -55,22 +58,43 @@ def test_codes_scales_and_outliers_by_their_definition():
     torch.testing.assert_close(told.dequantized, told.weight_codes * told.weight_scale[:, None] / 127)
 
 
-def test_shares_errors_and_bytes_by_their_definition():
+def test_codes_and_scales_of_int8_by_their_definition():
     layer, weight, x = made("int8")
     told = explain(layer, x, weight)
+    for group, columns in enumerate((slice(0, 32), slice(32, 64), slice(64, 77))):
+        largest = weight[:, columns].abs().amax(1)
+        assert torch.equal(told.weight_scale[:, group], (largest / 127).half())
+        near = weight[:, columns] * (127 / largest)[:, None]
+        assert (told.weight_codes[:, columns] - near).abs().max() <= 0.5 + 1e-4
+        expected = told.weight_codes[:, columns] * told.weight_scale[:, group, None].float()
+        assert torch.equal(told.dequantized[:, columns], expected)
+    assert not told.outlier.any() and not told.outlier_part.any() and told.outlier_columns.tolist() == []
+    assert told.activation_codes.dtype == torch.int16
+    assert torch.equal(told.activation_scale, x.abs().amax(-1) / 32767)
+    assert (told.activation_codes - x / told.activation_scale[..., None]).abs().max() <= 0.5 + 1e-2
+    assert torch.equal(told.result, layer(x)) or not native.available
+
+
+@pytest.mark.parametrize(("mode", "scales", "most"), [("int8", 2 * 3 * N, 0.008), ("llm-int8", 4 * N, 0.02)])
+def test_shares_errors_and_bytes_by_their_definition(mode: str, scales: int, most: float):
+    layer, weight, x = made(mode)
+    told = explain(layer, x, weight)
     assert layer.bias is not None
-    outliers = torch.where(x.abs() >= 6, x, 0).double() @ layer.weight.double().T
-    share = outliers.norm(dim=-1) / layer(x).double().norm(dim=-1)
-    torch.testing.assert_close(told.outlier_share.double(), share, rtol=1e-5, atol=0)
-    assert (told.outlier_share > 0).sum() == 3
+    if mode == "int8":
+        assert not told.outlier_share.any()
+    else:
+        outliers = torch.where(x.abs() >= 6, x, 0).double() @ layer.weight.double().T
+        share = outliers.norm(dim=-1) / layer(x).double().norm(dim=-1)
+        torch.testing.assert_close(told.outlier_share.double(), share, rtol=1e-5, atol=0)
+        assert (told.outlier_share > 0).sum() == 3
     full = x.double() @ weight.double().T + layer.bias.double()
     error = (layer(x).double() - full).norm(dim=-1) / full.norm(dim=-1)
     assert told.error is not None
     torch.testing.assert_close(told.error.double(), error, rtol=1e-4, atol=0)
-    assert error.min() > 0 and error.max() < 0.02
-    assert told.bytes == N * K + 4 * N
+    assert error.min() > 0 and error.max() < most
+    assert told.bytes == N * K + scales
     saved = {"float32": 4 * N * K, "bfloat16": 2 * N * K, "float16": 2 * N * K}
-    assert told.bytes_saved == {name: size - N * K - 4 * N for name, size in saved.items()}
+    assert told.bytes_saved == {name: size - N * K - scales for name, size in saved.items()}
     assert explain(layer, x).error is None
 
 
@@ -78,26 +102,27 @@ def test_shares_errors_and_bytes_by_their_definition():
 def test_one_output_is_one_number_of_the_result(mode: str):
     layer, _, x = made(mode)
     told = explain(layer, x)
+    columns = {"int8": {(0, 0): (), (1, 3): ()}, "llm-int8": {(0, 0): (), (1, 3): (70,)},
+               "llm-int8-pooled": {(0, 0): (7, 70), (1, 3): (7, 70)}}  # fmt: skip
     for at in ((0, 0), (1, 3)):
         for row in (0, 17):
             one = told.output(at, row)
             assert one.value == pytest.approx(float(layer(x)[at][row]), rel=1e-4, abs=1e-5)
             assert one.outlier == pytest.approx(float(told.outlier_part[at][row]), abs=1e-5)
             assert one.bias == pytest.approx(float(layer.bias[row]))  # type: ignore[index]
-            if mode == "int8-weight":
-                assert one.product is one.activation_codes is one.activation_scale is None
-                continue
-            assert one.activation_codes is not None and one.product is not None and one.activation_scale is not None
-            assert one.product == sum(a * b for a, b in zip(one.activation_codes.tolist(), one.weight_codes.tolist(),
-                                                            strict=True))  # fmt: skip
-            expected = one.product * one.activation_scale * one.weight_scale / 127**2
+            pairs = [a * b for a, b in zip(one.activation_codes.tolist(), one.weight_codes.tolist(), strict=True)]
+            starts = range(0, K, 32 if mode == "int8" else K)
+            assert one.products == tuple(sum(pairs[start : start + starts.step]) for start in starts)
+            assert one.weight_scales == tuple(layer.scale[row].float().reshape(-1).tolist())
+            total = sum(product * scale for product, scale in zip(one.products, one.weight_scales, strict=True))
+            expected = total * one.activation_scale / (1 if mode == "int8" else 127**2)
             assert one.inlier == pytest.approx(expected, rel=1e-5)
-            columns = {"int8": {(0, 0): (), (1, 3): (70,)}, "int8-pooled": {(0, 0): (7, 70), (1, 3): (7, 70)}}
             assert one.outlier_columns == columns[mode][at]
 
 
-def test_edges_a_row_of_zeros_and_one_that_is_not_a_number():
-    layer, weight, x = made("int8")
+@pytest.mark.parametrize("mode", ["int8", "llm-int8"])
+def test_edges_a_row_of_zeros_and_one_that_is_not_a_number(mode: str):
+    layer, weight, x = made(mode)
     x[0, 0], x[0, 2, 3] = 0.0, torch.nan
     told = explain(layer, x, weight)
     assert told.outlier_share[0, 0] == 0 and torch.equal(told.result[0, 0], layer.bias)

@@ -9,20 +9,23 @@ from cutaway.show.compare import OUTLIERS, draw_comparison
 from cutaway.show.layout import plain
 
 
-def data(error: float = 0.01, cosine: float = 0.99995, **over: Any) -> dict[str, Any]:
+def data(error: float = 0.01, cosine: float = 0.99995, mode: str = "llm-int8-pooled", **over: Any) -> dict[str, Any]:
     apart = {"relative_error": error, "cosine": cosine}
     parts = {"exit": "resid_post", "attn_out": "attn_out", "mlp_out": "mlp_out"}
     blocks = [{"block": i} | {part: f"blocks.{i}.{site}" for part, site in parts.items()} for i in range(48)]
     sites = {row[part]: apart for row in blocks for part in parts} | {"logits": apart}
     token = {"id": 1, "text": "an_incredibly_long_piece_of_text", "prob": 1.0}
+    groups = 2048 if mode == "int8" else 1
     output = {
-        "row": 3071, "rows": 3072, "mode": "int8", "weight": {"codes": [-127] * 24, "scale": 1.23456e-7},
-        "activation": {"codes": [-127] * 24, "scale": 123456.0}, "outlier_columns": list(range(10000, 10020)),
-        "product": -123456789, "inlier": -1.2345e-10, "outlier": -1.2345e-10, "bias": -1.2345e-10, "value": -1.2e-10,
+        "row": 3071, "rows": 3072, "mode": mode, "weight": {"codes": [-127] * 24, "scales": [1.23456e-7] * groups},
+        "activation": {"codes": [-127 if groups == 1 else -32767] * 24, "scale": 123456.0},
+        "outlier_columns": list(range(10000, 10020)) if groups == 1 else [],
+        "products": [-123456789] * groups,
+        "inlier": -1.2345e-10, "outlier": -1.2345e-10, "bias": -1.2345e-10, "value": -1.2e-10,
     }  # fmt: skip
     outlier = {"layer": "blocks.47.mlp.down", "site": "", "columns": [10000] * 9000, "tokens": 9999, "of": 10000}
     made = {
-        "model": "tiny", "dtype": "float32", "mode": "int8-pooled", "blocks": blocks, "sites": sites,
+        "model": "tiny", "dtype": "float32", "mode": mode, "blocks": blocks, "sites": sites,
         "outliers": {"threshold": 6.0, "of": 200, "layers": [outlier] * 30},
         "layer": {
             "name": "blocks.47.mlp.down", "site": "blocks.47.mlp.post", "at": token["text"], "output": output,
@@ -49,6 +52,7 @@ def drawn(of: dict[str, Any]) -> str:
 )
 def test_no_line_is_wider_than_80_columns(error: float, cosine: float):
     drawn(data(error, cosine))
+    drawn(data(error, cosine, "int8"))
     drawn(data(float("nan"), float("nan")))
 
 
@@ -62,6 +66,12 @@ def test_what_is_not_listed_is_counted():
 def test_the_numbers_are_those_of_the_data():
     page = drawn(data())
     for part in ("1.000 %", "0.999950", "41152.200000 nats on average, 123456.000000 at most", "66.7 % of 3 positions",
-                 "4.0 GB in full precision, 1.0 GB in int8-pooled: 75.0 % less", "error 1250.000 %",
+                 "4.0 GB in full precision, 1.0 GB in llm-int8-pooled: 75.0 % less", "error 1250.000 %",
                  "outliers' share 125.00 %", "Σ code·code -123,456,789 · 1.235e-07 · 1.235e+05 / 127²"):  # fmt: skip
         assert part in page, part
+    page = drawn(data(mode="int8"))
+    for part in ("a value is its code · scale, of each 32 columns", "scale 1.235e-07 of 2048", "-32767",
+                 "in int8: 75.0 %", "Σ code·code -123,456,789 · 1.235e-07", "+ 2047 more groups",
+                 "all · 1.235e+05"):  # fmt: skip
+        assert part in page, part
+    assert "share" not in page

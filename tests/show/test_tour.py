@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from rich.cells import cell_len
 
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM, load
-from cutaway.quant.formats import quantize_activation
+from cutaway.quant.formats import Mode, quantize_activation, round_activation
 from cutaway.quant.linear import Int8Linear
 from cutaway.show.layout import plain
 from cutaway.show.tour.draw import draw
@@ -54,7 +55,7 @@ def test_in_full_precision_there_are_no_codes(lm: LM):
     assert stages[5]["codes"] is None
 
 
-@pytest.mark.parametrize("mode", ["int8", "int8-pooled", "int8-weight"])
+@pytest.mark.parametrize("mode", get_args(Mode))
 def test_the_codes_are_real_and_make_the_q_that_is_shown(lm: LM, mode: str):
     small = load(lm.checkpoint.path, quantize=mode, device="cpu")
     gain = small.decoder.get_submodule("blocks.1.ln1" if not lm.config.post_norm else "blocks.0.ln2").weight
@@ -69,7 +70,7 @@ def test_the_codes_are_real_and_make_the_q_that_is_shown(lm: LM, mode: str):
     bias = {n: 0 if m.bias is None else m.bias.numel() for n, m in layers.items()}
     own = {n: m.codes.numel() + bias[n] for n, m in layers.items() if not (n == "unembed.head" and lm.config.tied_head)}
     assert told["bytes_float32"] == 4 * sum(own.values())
-    assert told["bytes"] == sum(m.codes.numel() + 4 * len(m.scale) + 4 * bias[n] for n, m in layers.items())
+    assert told["bytes"] == sum(part.nbytes for m in layers.values() for part in m.state_dict().values())
     assert told["bytes_saved"] == told["bytes_float32"] - told["bytes"]
     assert {row["name"] for row in stages[2]["modules"] if row["dtype"] == "int8"} == {
         name.replace("blocks.0.", "blocks.*.") for name in layers if not name.startswith(("blocks.1.", "blocks.2."))
@@ -80,16 +81,18 @@ def test_the_codes_are_real_and_make_the_q_that_is_shown(lm: LM, mode: str):
     x = small.trace(tokens, codes["site"])[codes["site"]]
     assert (codes["layer"], codes["row"], codes["mode"]) == ("blocks.1.attn.qkv", row, mode)
     assert codes["weight"]["codes"] == layer.codes[row][:24].tolist()
-    assert codes["weight"]["scale"] == pytest.approx(float(layer.scale[row]))
-    last = int(tokens.last[0])
-    if mode == "int8-weight":
-        assert codes["activation"] is None and codes["outlier_columns"] == []
+    assert codes["weight"]["scales"] == layer.scale[row].float().reshape(-1).tolist()
+    last, x = int(tokens.last[0]), x.flatten(0, 1)
+    if mode == "int8":
+        each, scale, outlier = *round_activation(x), torch.zeros_like(x, dtype=torch.bool)
     else:
-        each, scale, outlier = quantize_activation(x.flatten(0, 1), pooled=mode == "int8-pooled")
-        assert codes["activation"]["codes"] == each[last][:24].tolist()
-        assert codes["activation"]["scale"] == pytest.approx(float(scale[last]), rel=1e-6)
-        assert codes["outlier_columns"] == outlier[last].nonzero()[:, 0].tolist() != []
-        assert codes["product"] == int((each[last].long() * layer.codes[row].long()).sum())
+        each, scale, outlier = quantize_activation(x, pooled=mode == "llm-int8-pooled")
+    assert codes["activation"]["codes"] == each[last][:24].tolist()
+    assert codes["activation"]["scale"] == pytest.approx(float(scale[last]), rel=1e-6)
+    assert codes["outlier_columns"] == outlier[last].nonzero()[:, 0].tolist()
+    assert bool(codes["outlier_columns"]) == (mode != "int8")
+    groups = (each[last].long() * layer.codes[row].long()).split(32 if mode == "int8" else x.shape[-1])
+    assert codes["products"] == [int(group.sum()) for group in groups]
     assert codes["value"] == pytest.approx(stages[5]["vectors"]["q"]["first"][0], rel=1e-4, abs=1e-4)
     fits_80_columns([*tour.stages()])
 

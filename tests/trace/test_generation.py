@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cutaway import Edit
 from cutaway.ground.errors import BadArgument
-from cutaway.lm import LM
+from cutaway.lm import LM, load
 from cutaway.trace.trace import Trace
 
 TEXTS = ["the cat sat on", "the dog"]
@@ -45,9 +45,16 @@ def test_the_recorded_values_are_those_of_one_uncached_pass(lm: LM, padding: str
     check_against_one_pass(lm, 2e-5, padding, **settings)
 
 
-def test_in_8_bits_too(int8: LM):
-    # a value at the border between two codes may fall on either side; codes differ by 1/127 of a row's largest
-    check_against_one_pass(int8, 0.05)
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_in_8_bits_too(int8: LM, padding: str):
+    # a value at the border between two codes may fall on either side; codes differ by 1/32767 of a row's largest
+    check_against_one_pass(int8, 1e-4, padding)
+
+
+@pytest.mark.parametrize("mode", ["llm-int8"])
+def test_in_llm_int8_within_a_few_codes(lm: LM, mode: str):
+    # codes differ by 1/127 of a row's largest, and what follows carries it on
+    check_against_one_pass(load(lm.checkpoint.path, quantize=mode, device="cpu"), 0.05)
 
 
 def test_recording_changes_no_token(lm: LM):

@@ -13,7 +13,7 @@ from cutaway.show.layout import Line, dim, unbroken
 from cutaway.weights.save import source_bytes
 
 FIRST = 24  # codes that the data carries
-DRAWN = 8  # codes that fit in a line of 80 columns
+DRAWN, DRAWN_WIDE = 8, 5  # codes that fit in a line of 80 columns, of 8 bits and of 16
 
 
 def saving(lm: LM) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def grouped(data: dict[str, Any]) -> bool:
 
 
 def _line(label: str, codes: Sequence[int], scales: Sequence[float], wide: bool) -> Line:
-    shown = "".join(f"{code:>7}" for code in codes[: DRAWN - 2]) if wide else "".join(f"{c:>5}" for c in codes[:DRAWN])
+    shown = "".join(f"{code:>7}" for code in codes[:DRAWN_WIDE]) if wide else "".join(f"{c:>5}" for c in codes[:DRAWN])
     more = f" of {len(scales)}" if len(scales) > 1 else ""
     return [(f"{label:<17}", "bold"), f"{shown} …", (f"  scale {scales[0]:.4g}{more}", "dim")]
 

@@ -132,7 +132,7 @@ def row_chunks(tensor: LazyTensor, transposed: bool = False, at_once: int = 1 <<
 def quantized_chunks(tensor: LazyTensor, mode: Mode, transposed: bool = False) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Consecutive rows of a matrix in 8 bits: the index of the first, codes and scales.
 
-    What the file has in the mode's own form comes as it is. Raises NotFinite, naming the tensor.
+    What the file has in the mode's own form comes as it is. Raises NotFinite, naming the tensor and its row.
     """
     if mode == "int8" and tensor.groups is not None and not transposed:
         for rows in row_slices(tensor, tensor.n_rows):
@@ -142,7 +142,9 @@ def quantized_chunks(tensor: LazyTensor, mode: Mode, transposed: bool = False) -
         try:
             yield start, *quantize_weight(part, mode)
         except NotFinite as error:
-            found = f"{error.found.partition(' in row')[0]} in the tensor {tensor.name!r}"
+            what, _, where = error.found.partition(" in row ")
+            axis, line = "column" if transposed else "row", start + int(where.split()[0])
+            found = f"{what} in {axis} {line} of the tensor {tensor.name!r}"
             raise NotFinite(found, error.expected, error.do) from error
 
 

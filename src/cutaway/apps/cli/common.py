@@ -107,6 +107,11 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
 def require_known(quantize: str | None, modes: Sequence[str]) -> None:
     """Raises BadArgument for a mode that --quantize does not have."""
     if quantize is not None and quantize not in modes:
+        from cutaway.quant.formats import RENAMED
+
+        if new := RENAMED.get(quantize):
+            found = f"--quantize {quantize}, the name of an earlier version"
+            raise BadArgument(found, new, f"pass --quantize {new}")
         expected = f"{', '.join(modes[:-1])} or {modes[-1]}"
         raise BadArgument(f"--quantize {quantize}", expected, "pass one of these, or leave --quantize out")
 
