@@ -145,22 +145,25 @@ def test_an_activation_that_is_not_finite_gives_nan_in_its_row_alone(bad: float,
 
 
 def test_an_activation_in_16_bits() -> None:
-    codes_MK, scale_M = round_activation(torch.tensor([[1.0, -4.0, 3e-5, 2.5], [0.0, 0.0, 0.0, 0.0]]))
-    assert codes_MK.dtype == torch.int16 and codes_MK.tolist() == [[8192, -32767, 0, 20479], [0, 0, 0, 0]]
-    assert torch.equal(scale_M, torch.tensor([4.0, 0.0]) / 32767)
+    x_MK = torch.zeros(2, 34)
+    x_MK[0, :4], x_MK[0, 33] = torch.tensor([1.0, -4.0, 3e-5, 2.5]), 1e-3
+    codes_MK, scale_MG = round_activation(x_MK)
+    assert codes_MK.dtype == torch.int16 and codes_MK[0, :4].tolist() == [8192, -32767, 0, 20479]
+    assert codes_MK[0, 32:].tolist() == [0, 32767] and not codes_MK[1].any()
+    assert torch.equal(scale_MG, torch.tensor([[4.0, 1e-3], [0.0, 0.0]]) / 32767)
 
 
 def largest_error(w_NK: Tensor, x_MK: Tensor, bias_N: Tensor) -> tuple[Tensor, Tensor]:
     """The exact result [M, N] and the bound of `linear`'s docstring for mode "int8", both in float64."""
     x_MK, w_NK = x_MK.double(), w_NK.double()
     n_groups = -(-w_NK.shape[1] // GROUP)
-    off_x_M1 = x_MK.abs().amax(1, keepdim=True) / 65534
+    off_x_MK = torch.cat([part.abs().amax(1, keepdim=True).expand_as(part) for part in x_MK.split(GROUP, 1)], 1) / 65534
     groups = torch.nn.functional.pad(w_NK, (0, -w_NK.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
     off_w_NK = groups.abs().amax(2).repeat_interleave(GROUP, 1)[:, : w_NK.shape[1]] / 254 + w_NK.abs() * 2**-11
     exact_MN = x_MK @ w_NK.T + bias_N
-    off_MN = off_x_M1 * (w_NK.abs() + off_w_NK).sum(1) + x_MK.abs() @ off_w_NK.T
-    size_MN = (x_MK.abs() + off_x_M1) @ (w_NK.abs() + off_w_NK).T + bias_N.abs()
-    return exact_MN, off_MN + (n_groups + 3) * 2**-24 * size_MN
+    off_MN = off_x_MK @ (w_NK.abs() + off_w_NK).T + x_MK.abs() @ off_w_NK.T
+    size_MN = (x_MK.abs() + off_x_MK) @ (w_NK.abs() + off_w_NK).T + bias_N.abs()
+    return exact_MN, off_MN + (n_groups + 4) * 2**-24 * size_MN
 
 
 @often
@@ -195,9 +198,10 @@ def test_outliers_are_per_token_or_pooled() -> None:
 def test_int8_is_its_formula_in_float64(width: int) -> None:
     codes, scale, bias = layer(12, width)
     x_MK = noise(6, width, seed=4, scale=3.0)
-    codes_MK, scale_M = round_activation(x_MK)
+    codes_MK, scale_MG = round_activation(x_MK)
     weight_NK = codes.double() * scale.double().repeat_interleave(GROUP, 1)[:, :width]
-    expected = codes_MK.double() @ weight_NK.T * scale_M.double()[:, None] + bias.double()
+    rounded_MK = codes_MK.double() * scale_MG.double().repeat_interleave(GROUP, 1)[:, :width]
+    expected = rounded_MK @ weight_NK.T + bias.double()
     assert torch.equal(dequantize(codes, scale).double(), weight_NK)
     assert relative(linear(x_MK, codes, scale, bias), expected) < 4e-7
     assert relative(linear(x_MK, codes, scale, bias), x_MK.double() @ weight_NK.T + bias) < 1e-4

@@ -93,18 +93,20 @@ def test_llm_int8_is_the_reference(
 @each_isa
 @pytest.mark.parametrize("mode", ["int8", "llm-int8"])
 def test_every_width_from_1_to_300_is_exact_in_whole_numbers(isa: str, mode: Mode) -> None:
-    """Codes for activations, all scales 1: the result is a whole number below 2^24, and equal."""
+    """Codes for activations, all scales 1: the result is a whole number, and equal while it is below 2^24."""
     largest = 32767 if mode == "int8" else 127
     for width in range(1, 301):
         generator = torch.Generator().manual_seed(width)
         codes = torch.randint(-127, 128, (20, width), generator=generator, dtype=torch.int8)
         x_MK = torch.randint(-127, 128, (10, width), generator=generator).float()
-        x_MK[:, 0] = largest
+        x_MK[:, :: 32 if mode == "int8" else width] = largest
         expected = x_MK.double() @ codes.double().T
         scale = torch.ones(20, -(-width // 32)) if mode == "int8" else torch.ones(20) * 127
         with with_isa(isa):
             mine = quantized(codes, scale.half() if mode == "int8" else scale, None, mode)(x_MK / largest)
-        assert torch.equal((mine * largest).round().double(), expected), width
+        sums_are_floats = mode == "int8" and width > 32  # of several groups
+        most = expected.abs().max() * 2**-21 if sums_are_floats else 0
+        assert ((mine * largest).round().double() - expected).abs().max() <= most, width
 
 
 @each_isa

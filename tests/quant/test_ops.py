@@ -181,7 +181,9 @@ def test_what_a_hidden_position_holds_does_not_matter_to_a_prompt(isa: str) -> N
         mask = AttentionMask(False, visible.expand(2, 60, 60))
         clean, dirty = (native_ops.attend(q, k, values, mask) for values in (v, v.masked_fill(~real, torch.nan)))
         assert torch.equal(clean[:, ~padding], dirty[:, ~padding]) and dirty[:, padding].isnan().all()
-        causal = [native_ops.attend(q, k, values, AttentionMask(True)) for values in (v, v.masked_fill(later, torch.nan))]
+        causal = [
+            native_ops.attend(q, k, values, AttentionMask(True)) for values in (v, v.masked_fill(later, torch.nan))
+        ]
         assert torch.equal(causal[0][:, :51], causal[1][:, :51])
 
 
