@@ -133,14 +133,15 @@ def test_what_a_hidden_position_holds_does_not_matter_to_a_prompt(isa: str) -> N
     slots = torch.arange(60)
     padding = (slots < 7) | (slots == 20)
     visible = (slots <= slots[:, None]) & ~padding | (slots == slots[:, None])
-    real = ~padding[None, :, None, None]
-    later = (slots > 50)[None, :, None, None]
+    real, later = (part[None, :, None, None] for part in (~padding, slots > 50))
     with with_isa(isa):
         mask = AttentionMask(False, visible.expand(2, 60, 60))
         clean, dirty = (native_ops.attend(q, k, values, mask) for values in (v, v.masked_fill(~real, torch.nan)))
         assert torch.equal(clean[:, ~padding], dirty[:, ~padding]) and dirty[:, padding].isnan().all()
-        causal = [native_ops.attend(q, k, values, AttentionMask(True)) for values in (v, v.masked_fill(later, torch.nan))]
-        assert torch.equal(causal[0][:, :51], causal[1][:, :51])
+        clean, dirty = (
+            native_ops.attend(q, k, part, AttentionMask(True)) for part in (v, v.masked_fill(later, torch.nan))
+        )
+        assert torch.equal(clean[:, :51], dirty[:, :51])
 
 
 def test_what_the_library_does_not_take_is_torchs() -> None:
