@@ -14,8 +14,10 @@ from cutaway.apps.cli.common import Options, busy, is_terminal, note, print_json
 from cutaway.apps.cli.options import EditsFile, NoSpecial, Save, Temperature, Texts, TopK, TopP
 
 if TYPE_CHECKING:
+    from cutaway.analysis.effect import Effect
     from cutaway.lm import LM
     from cutaway.sample.step import Step
+    from cutaway.text.pieces import Tokens
 
 NewTokens = Annotated[int | None, typer.Option(help="Tokens to add to each text; 50 if no length is given.")]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens of prompt and new text, in all.")]
@@ -78,11 +80,9 @@ def generate(
     settings = {name: value for name, value in given.items() if value is not None}
     prompts = read_texts(texts)
     with busy("starting") as report:
-        from cutaway.analysis.effect import effect
         from cutaway.model.tap import untapped
         from cutaway.sample.generation import new_ids_of
         from cutaway.sample.settings import Sampling
-        from cutaway.show.generation import Written
 
         Sampling(**settings)  # a wrong number raises before anything is fetched
         lm = options.load(report)
@@ -94,9 +94,9 @@ def generate(
     print_steps = _print_text if len(prompts) == 1 else _print_texts
     done = list(stream if options.as_json else print_steps(prompts, stream))
     _note_context(lm, done[-1])
-    changed = None
-    if edits:  # their effect on the first new token
-        changed = effect(lm.trace(tokens, "logits", positions=-1)["logits"][:, 0], done[0].logits)
+    from cutaway.show.generation import Written  # here: the first token need not wait for it
+
+    changed = _changed(lm, tokens, done[0]) if edits else None
     values = None if recording is None else recording.trace(new_ids_of(done, len(prompts)))
     found = Written(lm, prompts, done, changed, None if save else values, steps)
     if options.as_json:
@@ -106,6 +106,13 @@ def generate(
     if save is not None and values is not None:
         values.save(save)
         note(f"wrote {len(values)} values to {save}.")
+
+
+def _changed(lm: "LM", tokens: "Tokens", first: "Step") -> "Effect":
+    """What the edits did to the first new token."""
+    from cutaway.analysis.effect import effect
+
+    return effect(lm.trace(tokens, "logits", positions=-1)["logits"][:, 0], first.logits)
 
 
 def _note_settings(given: dict[str, Any], draws: bool, published: dict[str, Any]) -> None:
