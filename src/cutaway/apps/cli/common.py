@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
-from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize, Unread
+from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize, Threads, Unread
 from cutaway.ground.errors import BadArgument, BadText
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Options:
     quantize: Quantize = "int8"
     dtype: Dtype = None
     device: Device = None
+    threads: Threads = None
     offline: Offline = False
     as_json: Json = False
     debug: Debug = False
@@ -61,7 +62,7 @@ class Options:
 
         lm = load(
             self.model, quantize=self.quantize, dtype=self.dtype, device=self.device, offline=self.offline,
-            progress=report,
+            progress=report, threads=self.threads,
         )  # fmt: skip
         for line in lm.notes if notes else ():
             note(line)
@@ -85,6 +86,7 @@ class WithoutWeights(Options):
     quantize: Unread = None
     dtype: Unread = None
     device: Unread = None
+    threads: Unread = None
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
