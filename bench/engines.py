@@ -59,7 +59,7 @@ class Engine:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, bufsize=1,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)}, start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)}, process_group=0,  # no session: they share processors
         )  # fmt: skip
         try:
             self.facts = self._line()

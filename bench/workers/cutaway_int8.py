@@ -1,4 +1,7 @@
-"""cutaway in 8 bits, by the generator of steps that every caller of it uses, each step with its logits."""
+"""cutaway in 8 bits, by the generator of steps that every caller of it uses, each step with its logits.
+
+The task may end with an instruction set: "decode avx2".
+"""
 
 from pathlib import Path
 
@@ -7,13 +10,15 @@ from serve import Each, arguments, serve, versions
 
 import cutaway
 from cutaway.model import architecture
+from cutaway.quant import native
 from cutaway.sample.loop import generate
 from cutaway.sample.settings import Sampling
 from cutaway.text.pieces import Tokens
 from cutaway.weights.save import read_manifest
 
-path, threads, _ = arguments()
+path, threads, task = arguments()
 torch.set_num_threads(threads)
+native.use_isa(task.partition(" ")[2] or None)
 mode = read_manifest(Path(path))["mode"]
 lm = cutaway.load(path, quantize=mode, device="cpu")
 

@@ -56,6 +56,7 @@ def load(
     device: str | torch.device | None = None,
     offline: bool = False,
     progress: Progress | None = None,
+    threads: int | None = None,
 ) -> "LM":
     """The model of that name, ready to run.
 
@@ -64,13 +65,12 @@ def load(
     call pooled, as in bitsandbytes), None (full precision), "auto" (as a folder was saved, else int8). keep: layers
     that stay in full precision ("lm_head"). dtype: of the values between the layers; float32 on a CPU, bfloat16 on a
     GPU that has it, else float16. device: the first GPU if there is one. progress(done, total, what): called while
-    files are fetched and read. Raises the errors of ground/errors.py.
+    files are fetched and read. threads: of the whole process from now on; else at most one a physical core that it may
+    use (quant/threads.py). Raises the errors of ground/errors.py.
     """
     with torch.inference_mode(False):  # whatever the caller's: gradients may be asked of these weights later
-        decoder, checkpoint, name = open_model(
-            model, quantize=quantize, keep=keep, dtype=dtype, device=device, offline=offline, progress=progress
-        )
-    return LM(decoder, checkpoint, name)
+        return LM(*open_model(model, quantize=quantize, keep=keep, dtype=dtype, device=device, offline=offline,
+                              progress=progress, threads=threads))  # fmt: skip
 
 
 class LM(Questions):

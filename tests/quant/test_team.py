@@ -1,7 +1,11 @@
 """The thread team of one native call: the same bits with any number of threads, whatever is deleted or runs beside."""
 
 import gc
+import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -44,9 +48,35 @@ def logits(decoder: Decoder, count: int = 5) -> torch.Tensor:
 def test_a_team_gives_the_same_bits(decoder: Decoder) -> None:
     with threads(1):
         expected = logits(decoder)
-    for count in (2, 3):
+    for count in (2, 3, 4, 5, 6, 7, 8, 2, 1):
         with threads(count):
-            assert torch.equal(logits(decoder), expected)
+            assert torch.equal(logits(decoder), expected), count
+
+
+def test_no_call_waits_for_ever_beside_busy_processes(decoder: Decoder) -> None:
+    """More threads than cores, beside as many processes that never sleep: a hang detector, no claim of speed."""
+    same: list[bool] = []
+
+    def work() -> None:
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            same.append(torch.equal(logits(decoder), expected))
+            time.sleep(0.001)  # the team falls asleep
+
+    with threads(1):
+        expected = logits(decoder)
+    count = 2 * (os.cpu_count() or 1)
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        with threads(count):
+            worker = threading.Thread(target=work, daemon=True)
+            worker.start()
+            worker.join(200)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert not worker.is_alive() and same and all(same)
 
 
 def test_a_layer_may_go_while_others_fetch_what_follows_it(decoder: Decoder) -> None:

@@ -16,6 +16,7 @@ from cutaway.ground.errors import BadArgument, NotFinite
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Tap, untapped
+from cutaway.quant.threads import one_thread
 from cutaway.sample.choose import dice, draw, greedy
 from cutaway.sample.filters import stages
 from cutaway.sample.settings import Sampling
@@ -82,7 +83,8 @@ def _steps(
             logits_BV = _last_logits(decoder, read, cache, tap)
             was_over_B = torch.tensor(stopping.finished, device=logits_BV.device)
             u_B = next(draws) if settings.do_sample else None
-            ids_B = _choose(logits_BV, settings, seen, u_B, index, stopping.finished)
+            with one_thread(logits_BV.numel()):
+                ids_B = _choose(logits_BV, settings, seen, u_B, index, stopping.finished)
             if any(stopping.finished):
                 ids_B = torch.where(was_over_B, pad_id, ids_B)
             stopping.add(ids_B.tolist())

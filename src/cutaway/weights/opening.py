@@ -14,6 +14,7 @@ from cutaway.model.architecture import nbytes
 from cutaway.model.decoder import Decoder
 from cutaway.quant.formats import check_mode
 from cutaway.quant.linear import as_stored, stored_shapes
+from cutaway.quant.threads import use_threads
 from cutaway.weights import default_model
 from cutaway.weights.checkpoint import Checkpoint, open_checkpoint, read_config
 from cutaway.weights.families import facts_of
@@ -39,8 +40,10 @@ def open_model(
     device: str | torch.device | None = None,
     offline: bool = False,
     progress: Progress | None = None,
+    threads: int | None = None,
 ) -> tuple[Decoder, Checkpoint, str]:
     """The decoder, the checkpoint that it came from, and its name. Arguments and errors: lm.py: load."""
+    use_threads(threads)
     where, mode = device_of(device), _asked(quantize)
     precision = dtype_of(dtype, where)  # wrong arguments are refused before anything is fetched
     notes: list[str] = []
@@ -156,11 +159,13 @@ def quantize(
     keep: Sequence[str] = (),
     offline: bool = False,
     progress: Progress | None = None,
+    threads: int | None = None,
 ) -> Path:
     """Write a model in 8 bits as the folder `out`, which is mapped when opened; arguments as in `load`.
 
     Raises BadArgument where `out` exists, or the model is in 8 bits already.
     """
+    use_threads(threads)
     notes: list[str] = []
     path = resolve(None if model is None else str(model), offline=offline, progress=progress, note=notes.append)
     if is_saved(path):

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
-from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize, Unread
+from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize, Threads, Unread
 from cutaway.ground.errors import BadArgument, BadText
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Options:
     quantize: Quantize = None
     dtype: Dtype = None
     device: Device = None
+    threads: Threads = None
     offline: Offline = False
     as_json: Json = False
     debug: Debug = False
@@ -63,7 +64,7 @@ class Options:
 
         lm = load(
             self.model, quantize=self.quantize or "auto", dtype=self.dtype, device=self.device, offline=self.offline,
-            progress=report,
+            progress=report, threads=self.threads,
         )  # fmt: skip
         for line in lm.notes if notes else ():
             note(line)
@@ -87,6 +88,7 @@ class WithoutWeights(Options):
     quantize: Unread = None
     dtype: Unread = None
     device: Unread = None
+    threads: Unread = None
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:

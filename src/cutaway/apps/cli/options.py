@@ -26,6 +26,9 @@ Dtype = Annotated[
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 …; the first GPU, if any, without it.")
 ]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", help="Compute with so many; without it, one a core that may be used.")
+]
 NoSpecial = Annotated[bool, typer.Option("--no-special-tokens", help="Add no BOS or EOS to the text.")]
 Block = Annotated[int, typer.Option(help="The block to show, from 0.")]
 EditsFile = Annotated[

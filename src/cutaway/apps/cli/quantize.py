@@ -47,7 +47,9 @@ def quantize(options: Written, paths: Paths, keep: Keep = None) -> None:
         from cutaway.show.quantized import finding
         from cutaway.weights.opening import quantize as write
 
-        folder = write(source, out, mode=mode, keep=keep or (), offline=options.offline, progress=report)
+        folder = write(
+            source, out, mode=mode, keep=keep or (), offline=options.offline, progress=report, threads=options.threads
+        )
         lm = load(folder, quantize=mode, device="cpu")
         found = finding(lm, folder, mode)
     for line in lm.notes:

@@ -24,6 +24,7 @@ SIGNATURES = {
     "cutaway_shift": ([pointer, i64, i64, pointer, i32], None),
     "cutaway_span": ([pointer, i64], pointer),
     "cutaway_forget": ([pointer], None),
+    "cutaway_openmp_threads": ([i32], i32),
     "cutaway_mean": ([pointer, i64, i64, pointer, i32], None),
     "cutaway_root_mean_square": ([pointer, i64, i64, f32, pointer, i32], None),
     "cutaway_norm": ([pointer, i64, i64, pointer, pointer, f32, pointer, i32], None),

@@ -173,7 +173,8 @@ void attention(const Kernels& kernels, const AttentionCall& call, int stages, in
 extern "C" {
 
 EXPORT void cutaway_attention(const AttentionCall* call, int32_t stages, int32_t threads) {
-    attention(chosen_kernels(), *call, stages, threads);
+    int64_t floats = call->texts * call->tokens * call->groups * call->heads * call->width;
+    in_thread_team_if_small(floats, threads, [&](int size) { attention(chosen_kernels(), *call, stages, size); });
 }
 
 EXPORT void cutaway_softmax(const float* scores, int64_t rows, int64_t width, float* pattern, int32_t threads) {

@@ -115,12 +115,12 @@ extern "C" {
 EXPORT void cutaway_blocks(const Block* const* blocks, int64_t count, const Pass* pass, const float* x, float* result,
                            int32_t threads) {
     const Kernels& kernels = chosen_kernels();
-    in_thread_team(threads, [&] {
+    in_thread_team(threads, [&](int size) {
         for (int64_t i = 0; i < count; ++i) {
             float* buffers[SITES] = {};
             for (int64_t s = 0; pass->starts && s < SITES; ++s)
                 buffers[s] = at(pass->starts[i * SITES + s], pass->index * pass->steps[i * SITES + s]);
-            run(kernels, *blocks[i], *pass, i ? result : x, buffers, result, threads);
+            run(kernels, *blocks[i], *pass, i ? result : x, buffers, result, size);
         }
     });
 }

@@ -202,8 +202,8 @@ void quantize_block(const Kernels& kernels, const Call& call, Tokens& tokens, co
 }
 
 void multiply_block(const Kernels& kernels, const Call& call, const Tokens& tokens, int threads) {
-    on_each(threads, [&](int index, int size) {
-        run_groups(kernels, call, tokens, share(groups_of(call), index, size), make_space(*call.layer, tokens.count));
+    split(groups_of(call), threads, [&](int64_t from, int64_t to) {
+        run_groups(kernels, call, tokens, {from, to}, make_space(*call.layer, tokens.count));
         store_fence();
     });
 }
@@ -242,7 +242,7 @@ EXPORT void cutaway_linear(const Layer* layer, const void* x, void* out, int64_t
     Call call = {};
     call.layer = layer, call.x = x, call.out = out, call.tokens = tokens, call.columns = layer->rows;
     call.dtype = Dtype(dtype);
-    linear(chosen_kernels(), call, threads);
+    in_thread_team_if_small(tokens * layer->width, threads, [&](int size) { linear(chosen_kernels(), call, size); });
 }
 
 // How many threads a call with `threads` really has.
