@@ -114,7 +114,7 @@ def _lose(out: Path) -> None:
         (
             _change_manifest(mode="int8-pooled"),
             "generate",
-            ["the name of an earlier", "'llm-int8-pooled'"],
+            ["mode 'int8-pooled'", "one of int8, llm-int8, llm-int8-pooled"],
         ),
         (_truncate, "generate", [save.WEIGHTS, "as its header announces"]),
         (_truncate, "check-files", ["sha256", save.WEIGHTS]),

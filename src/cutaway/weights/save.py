@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cutaway.ground.errors import BadArgument, BadCheckpoint, NoTokenizer
 from cutaway.model.decoder import Decoder
 from cutaway.quant.engine import use_native
-from cutaway.quant.formats import Mode, check_mode
+from cutaway.quant.formats import Mode
 from cutaway.quant.linear import Int8Linear, as_stored, layer_class, stored_shapes
 from cutaway.text.from_gguf import tokenizer_files_from_gguf
 from cutaway.weights.checkpoint import Checkpoint, read_json
@@ -112,12 +112,14 @@ def open_saved(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.devi
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a saved folder. Raises BadCheckpoint for another layout or a missing file."""
+    """The manifest of a saved folder. Raises BadCheckpoint for another layout, an unknown mode or a missing file."""
     manifest = read_json(folder / MANIFEST)
     if manifest.get("layout") != LAYOUT:
         found = f"layout {manifest.get('layout')!r} in {folder / MANIFEST}"
         raise BadCheckpoint(found, f"layout {LAYOUT}", "quantize the model again with this version of cutaway")
-    check_mode(str(manifest.get("mode")))
+    if manifest.get("mode") not in get_args(Mode):
+        found = f"mode {manifest.get('mode')!r} in {folder / MANIFEST}"
+        raise BadCheckpoint(found, f"one of {', '.join(get_args(Mode))}", "quantize the model again")
     if not isinstance(manifest.get("files"), dict) or WEIGHTS not in manifest["files"]:
         raise BadCheckpoint(f"no hashes in {folder / MANIFEST}", "a hash of every file", "quantize the model again")
     missing = [name for name in manifest["files"] if not (folder / name).is_file()]
