@@ -1,6 +1,7 @@
 """Each layer's rounding by itself: against models loaded so, the formula of the shares, and what is refused."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ from cutaway.analysis.damage import Damage, MixedModel, damage
 from cutaway.ground.errors import BadArgument, BadText
 from cutaway.lm import LM, load
 from cutaway.quant.explain import int8_layers
+from cutaway.quant.formats import Mode
 from cutaway.text.pieces import Tokens
 from cutaway.weights.opening import quantize
 from tests.tiny import WITH_TOKENIZER, tiny_lm
 
 TEXTS = ["the cat sat on the mat and the dog", "naïve café"]
-MODE = "int8-weight"
+MODE = "int8"
 
 
 @pytest.fixture(scope="module", params=WITH_TOKENIZER)
@@ -90,7 +92,7 @@ def test_padding_changes_nothing(case: tuple[Path, LM, Damage]):
 
 def test_any_mode_and_any_precision(tmp_path: Path):
     lm = tiny_lm("llama", tmp_path, dtype="bfloat16")
-    for mode in ("int8", "int8-pooled", "int8-weight"):
+    for mode in get_args(Mode):
         found = lm.damage(TEXTS, mode, suggest=13)
         assert len(found.layers) == 13 and found.measured == 0 and found.total > 0
 

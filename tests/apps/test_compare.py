@@ -101,7 +101,7 @@ def test_the_codes_are_those_of_the_layer(cutaway: Run, loud: Path, block: int, 
     assert out["weight"]["codes"] == one.codes[0][:24].tolist()
     assert out["weight"]["scales"] == one.scale[0].float().reshape(-1).tolist()
     assert out["activation"]["codes"] == codes[-1][:24].tolist()
-    assert out["activation"]["scale"] == pytest.approx(float(scale[-1]))
+    assert out["activation"]["scales"] == pytest.approx(scale[-1].reshape(-1).tolist())
     groups = (codes[-1].long() * one.codes[0].long()).split(32 if mode == "int8" else x.shape[-1])
     assert out["products"] == [int(group.sum()) for group in groups]
     assert out["outlier_columns"] == outlier[-1].nonzero()[:, 0].tolist()

@@ -12,7 +12,7 @@ from .conftest import Run
 from .test_bad_input import refused
 
 TEXTS = ["the cat sat on the mat and the dog ran to the cat", "naïve café"]
-MODE = "int8-weight"
+MODE = "llm-int8"
 
 
 def test_the_numbers_are_those_of_the_method(cutaway: Run, tiny_folder: Path):

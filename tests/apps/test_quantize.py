@@ -10,9 +10,11 @@ import pytest
 
 import cutaway as package
 from cutaway.apps.cli.common import MODES
+from cutaway.model.architecture import nbytes
 from cutaway.quant.formats import Mode
 from cutaway.quant.linear import Int8Linear
 from cutaway.weights import save
+from cutaway.weights.files import files_of
 
 from .conftest import Run
 from .test_bad_input import refused
@@ -43,9 +45,9 @@ def test_what_is_written_is_said(cutaway: Run, tiny_folder: Path, tmp_path: Path
     assert int8["layers"] == list(layers) and len(layers) == (7 if keep else 9)
     held = [part for m in layers.values() for name, part in m.state_dict().items() if name in m.STORED]
     assert int8["bytes"] == sum(part.nbytes for part in held)
-    own = {name: m for name, m in layers.items() if name != "unembed.head"}  # the tied head has no weight of its own
-    assert int8["bytes_float32"] == sum(4 * m.codes.numel() for m in own.values())
-    assert int8["bytes_saved"] == int8["bytes_float32"] - int8["bytes"]
+    source = sum(file.stat().st_size for file in files_of(tiny_folder))
+    assert (int8["bytes_model"], int8["bytes_checkpoint"]) == (nbytes(lm.decoder), source)
+    assert int8["bytes_saved"] == source - nbytes(lm.decoder)
     plain = package.load(tiny_folder, quantize=mode, keep=keep)
     assert plain.generate("the cat", max_new_tokens=4).text == lm.generate("the cat", max_new_tokens=4).text
 

@@ -18,7 +18,7 @@ def data(error: float = 0.01, cosine: float = 0.99995, mode: str = "llm-int8-poo
     groups = 2048 if mode == "int8" else 1
     output = {
         "row": 3071, "rows": 3072, "mode": mode, "weight": {"codes": [-127] * 24, "scales": [1.23456e-7] * groups},
-        "activation": {"codes": [-127 if groups == 1 else -32767] * 24, "scale": 123456.0},
+        "activation": {"codes": [-127 if groups == 1 else -32767] * 24, "scales": [123456.0] * groups},
         "outlier_columns": list(range(10000, 10020)) if groups == 1 else [],
         "products": [-123456789] * groups,
         "inlier": -1.2345e-10, "outlier": -1.2345e-10, "bias": -1.2345e-10, "value": -1.2e-10,
