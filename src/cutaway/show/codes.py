@@ -22,7 +22,7 @@ def saving(lm: LM) -> dict[str, Any]:
     A tied head has no parameters of its own: its codes are bytes added to those of the embedding's table.
     """
     layers = int8_layers(lm.decoder)
-    theirs, ours = source_bytes(lm.checkpoint), nbytes(lm.decoder)
+    theirs, ours = source_bytes(lm.checkpoint), nbytes(lm.decoder)  # equal where nothing is in 8 bits
     return {
         "layers": list(layers), "bytes": sum(layer.nbytes for layer in layers.values()), "bytes_model": ours,
         "bytes_checkpoint": theirs, "bytes_saved": theirs - ours, "tied": lm.config.tied_head and HEAD in layers,
@@ -35,8 +35,8 @@ def saving_line(int8: dict[str, Any]) -> str:
     count = int8["bytes_saved"]
     saved = f"saves {size(count)}" if count >= 0 else f"takes {size(-count)} more"
     tied = "\n  (the head's codes are stored beside the embedding's table)" if int8["tied"] else ""
-    whole = f"the model's {size(int8['bytes_model'])}, the checkpoint's {size(int8['bytes_checkpoint'])}"
-    return f"{size(int8['bytes'])} of {whole}: {saved}{tied}"
+    whole = f"the model {size(int8['bytes_model'])}, its checkpoint {size(int8['bytes_checkpoint'])}"
+    return f"{size(int8['bytes'])}\n  {whole}: {saved}{tied}"
 
 
 def one_output(explained: Explained, at: tuple[int, ...], row: int) -> dict[str, Any]:
