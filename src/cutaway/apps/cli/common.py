@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
-from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize, Threads, Unread
+from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize, Threads, Unread, UnreadNumber
 from cutaway.ground.errors import BadArgument, BadText
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class WithoutWeights(Options):
     quantize: Unread = None
     dtype: Unread = None
     device: Unread = None
-    threads: Unread = None
+    threads: UnreadNumber = None
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:

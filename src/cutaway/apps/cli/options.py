@@ -42,3 +42,4 @@ Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON inste
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # main.py reads it
 # Verbs that read no weights take these too, so that one set of options fits every verb.
 Unread = Annotated[str | None, typer.Option(metavar="…", help="No effect here.")]
+UnreadNumber = Annotated[int | None, typer.Option(metavar="…", help="No effect here.")]
