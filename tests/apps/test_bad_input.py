@@ -41,6 +41,12 @@ def test_a_name_that_is_not_here_when_offline(cutaway: Run):
     refused(done, "neither a folder here nor whole in the hub's cache", "run it once with the network on")
 
 
+@pytest.mark.parametrize("count", ["0", "-2"])
+def test_no_threads(cutaway: Run, count: str):
+    done = cutaway("generate", "hi", "--threads", count)
+    refused(done, f"found threads={count}; expected a whole number, 1 or above; leave it out for one thread a core")
+
+
 @pytest.mark.parametrize("verb", ["tokens", "trace", "generate"])
 def test_an_empty_text(cutaway: Run, verb: str):
     refused(cutaway(verb, ""), "found an empty text; expected at least one character; write a few words.")

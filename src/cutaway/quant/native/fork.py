@@ -1,6 +1,7 @@
 """A forked child computes on one thread: of the OpenMP threads that torch and the library share, a fork copies none.
 
-A child that waits for them hangs, in torch's own products too. It does not know what is computed.
+A child that waits for them hangs, in torch's own products too; the library's own team begins again (team.cpp). It does
+not know what is computed.
 """
 
 import os
