@@ -111,6 +111,16 @@ def test_a_gate_in_one_pass_has_the_bits_of_its_parts(isa: str, name: str, width
         assert torch.equal(native_ops.activation[name](gate) * linear, fused)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_copy_of_any_view_is_the_value(batch: int) -> None:
+    packed = noise(batch, 40, 12 * 64)
+    heads = packed.unflatten(-1, (-1, 64)).split((6, 3, 3), 2)
+    half = packed.chunk(2, -1)[1]
+    for value in (packed, *heads, half, half[:, 3:], heads[0].transpose(1, 2), half[..., :1], half[:0], half[0, 0, 0]):
+        to = torch.full(value.shape, torch.nan, dtype=torch.float32, device="cpu")
+        assert native.copy(to, value) is to and torch.equal(to, value)
+
+
 def attention(tokens: int, positions: int, heads: int, groups: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """q, k, v as views of larger tensors, as packed products and caches give them."""
     q = noise(2, tokens, (heads + 1) * width, scale=2.0)[..., :-width].unflatten(-1, (heads, width))

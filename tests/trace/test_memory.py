@@ -76,3 +76,16 @@ def test_what_waits_is_given_back_where_the_system_has_no_more(monkeypatch: pyte
     monkeypatch.setattr(pages, "_mapped", full)
     value = Memory(store.LARGE, torch.device("cpu")).take((10,), torch.int8)
     assert len(value) == 10 and not pages.pooled
+
+
+@pytest.mark.skipif(not pages.available, reason="no huge pages")
+def test_a_large_result_is_kept_as_it_is_and_a_part_of_one_is_not() -> None:
+    like = torch.empty(0, dtype=torch.float32, device="cpu")
+    whole = pages.empty((3, pages.LARGE // 4), like)
+    assert pages.alone(whole) and pages.alone(whole.detach().view(-1))
+    assert not pages.alone(whole[1]) and not pages.alone(whole.T)
+    small = pages.empty((pages.LARGE // 4 - 1,), like)
+    assert not pages.alone(small), "memory of the C library, which the next result needs"
+    address = whole.data_ptr()
+    del whole
+    assert address not in pages.given

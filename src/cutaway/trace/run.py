@@ -21,7 +21,7 @@ from cutaway.ground.sites import all_sites
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Chain
 from cutaway.quant.native import copy
-from cutaway.quant.native.pages import LARGE
+from cutaway.quant.native.pages import alone
 from cutaway.text.pieces import Tokens
 from cutaway.trace.memory import Mapped, Memory
 from cutaway.trace.pass_recorder import Enough, Recorder
@@ -128,11 +128,9 @@ class _Copies:
 
     def _large_and_alone(self, value: Tensor) -> bool:
         """Whether a copy can be saved: nothing else lies in its memory, and the decoder writes into no value."""
-        storage = value.untyped_storage()
-        alone = value.is_contiguous() and storage.nbytes() == value.nbytes >= LARGE
-        if not alone or storage.data_ptr() in self.seen:
+        if not alone(value) or value.data_ptr() in self.seen:
             return False
-        self.seen.add(storage.data_ptr())
+        self.seen.add(value.data_ptr())
         return True
 
 

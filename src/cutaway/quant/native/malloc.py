@@ -8,9 +8,7 @@ import ctypes
 from contextlib import suppress
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # malloc.h
-MAPPED = (
-    32 << 20
-)  # bytes, from which on memory is the system's, and its own again when freed: the most that glibc takes
+MAPPED = 32 << 20  # bytes, from which on memory is the system's, and goes back when freed: the most that glibc takes
 FREE = 128 << 20  # bytes that may be free
 
 

@@ -95,11 +95,15 @@ def rotate(x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
 
 def copy(to: Tensor, x: Tensor) -> Tensor:
     """`to`, contiguous, with the values of x: past the caches, as for what is not read soon."""
-    fits = to.shape == x.shape and to.is_contiguous() and x.ndim and x.stride(-1) == 1
-    if LIBRARY is None or not fits or not usable(to, x):
+    if to.shape != x.shape or not to.is_contiguous() or not usable(to, x):
         return to.copy_(x)
-    rows = x.view(1, -1) if x.is_contiguous() else x.flatten(0, -2)
-    LIBRARY.cutaway_copy(rows.data_ptr(), len(rows), rows.shape[-1], rows.stride(0), to.data_ptr(), get_num_threads())
+    width, axis = 1, x.ndim
+    while axis and (x.stride(axis - 1) == width or x.shape[axis - 1] == 1):  # axes that lie beside each other
+        axis, width = axis - 1, width * x.shape[axis - 1]
+    if LIBRARY is None or width <= 1:
+        return to.copy_(x)
+    rows = x.reshape(-1, width)
+    LIBRARY.cutaway_copy(rows.data_ptr(), len(rows), width, rows.stride(0), to.data_ptr(), get_num_threads())
     return to
 
 

@@ -13,9 +13,12 @@ from weakref import finalize
 import torch
 from torch import Tensor
 
+from cutaway.quant.native.malloc import MAPPED
+
 PAGE = 2 << 20  # bytes
-LARGE = 32 << 20  # bytes, from which on the C library asks the system for every result anew
+LARGE = 8 << 20  # bytes, of which a page that is used in part is little
 pooled: list[mmap.mmap] = []
+given: set[int] = set()  # addresses of the tensors that have a chunk of their own
 available = hasattr(mmap, "MADV_HUGEPAGE")
 
 
@@ -25,7 +28,19 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     nbytes = count * like.element_size()
     if nbytes < LARGE or not (available and like.is_cpu):
         return like.new_empty(shape)
-    return torch.frombuffer(chunk(nbytes), dtype=like.dtype, count=count).view(tuple(shape))
+    memory = chunk(nbytes)
+    value = torch.frombuffer(memory, dtype=like.dtype, count=count)
+    given.add(value.data_ptr())
+    finalize(memory, given.discard, value.data_ptr()).atexit = False
+    return value.view(tuple(shape))
+
+
+def alone(value: Tensor) -> bool:
+    """Whether a tensor is large and all that lies in its memory, which nothing else takes while the tensor lives."""
+    storage = value.untyped_storage()
+    if not value.is_contiguous() or storage.nbytes() != value.nbytes:
+        return False
+    return value.nbytes >= MAPPED or storage.data_ptr() in given
 
 
 def chunk(nbytes: int) -> memoryview:
