@@ -28,7 +28,7 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	for claim in start load quality decode prefill trace transformer_lens; do $(BIN)/python bench/$$claim.py || exit 1; done
+	for claim in start load quality instrument decode prefill attention beside_others trace transformer_lens; do $(BIN)/python bench/$$claim.py || exit 1; done
 
 versions:  # by hand: gigabytes, in environments of their own under .versions
 	$(PYTHON) bench/versions.py

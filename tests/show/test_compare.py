@@ -71,6 +71,7 @@ def test_the_numbers_are_those_of_the_data():
         assert part in page, part
     page = drawn(data(mode="int8"))
     for part in ("a value is its code · scale, of each 32 columns", "scale 1.235e-07 of 2048", "-32767",
-                 "in int8: 75.0 %", "Σ code·code -123,456,789 · 1.235e-07 · 1.235e+05", "+ 2047 more groups"):  # fmt: skip
+                 "in int8: 75.0 %", "Σ code·code -123,456,789 · 1.235e-07 · 1.235e+05",
+                 "+ 2047 more groups"):  # fmt: skip
         assert part in page, part
     assert "share" not in page
