@@ -14,7 +14,7 @@ from pathlib import Path
 
 from measure import in_a_process, report, spread
 
-SHAPES = {"SmolLM2": (9, 3, 64, 30), "opt-1.3b": (32, 32, 64, 24)}  # query heads, key/value heads, width, layers
+SHAPES = {"SmolLM2": (9, 3, 64), "opt-1.3b": (32, 32, 64)}  # query heads, key/value heads, their width
 PROMPTS = (128, 512, 1024, 2048, 4096)
 CACHES = (256, 512, 1024, 2048, 4096)
 CONTEXTS = (64, 512, 1024, 2000, 4000)
@@ -52,7 +52,7 @@ def prompt(isa: str, shape: str) -> dict[str, list[float]]:
     from cutaway.quant import native
 
     native.use_isa(isa)
-    heads, groups, width, _ = SHAPES[shape]
+    heads, groups, width = SHAPES[shape]
     results = {}
     for tokens in PROMPTS:
         q, k, v = (torch.randn(1, tokens, n, width, dtype=torch.float32, device="cpu") for n in (heads, groups, groups))
@@ -72,12 +72,12 @@ def token(isa: str, shape: str) -> dict[str, list[float]]:
     from cutaway.quant import native
 
     native.use_isa(isa)
-    heads, groups, width, layers = SHAPES[shape]
+    heads, groups, width = SHAPES[shape]
     results = {}
     q = torch.randn(1, 1, heads, width, dtype=torch.float32, device="cpu")
     for positions in CACHES:
         nbytes = 2 * positions * groups * width * 4
-        count = max(layers, 2**28 // nbytes)  # more than the processor's own caches hold
+        count = 2**28 // nbytes  # more than the processor's own caches hold
         cached = torch.randn(count, 2, 1, positions, groups, width, dtype=torch.float32, device="cpu")
 
         def attend() -> None:

@@ -7,8 +7,9 @@
 constexpr int64_t AHEAD_POSITIONS = 2 * PANEL;
 
 constexpr int64_t RUN_OF_16 = 16 * sizeof(float);
-static const float HIDDEN[16] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY,
-                                 -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
+static const float HIDDEN[16] = {
+    -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY,
+    -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
 
 // How much of a row is left without its last positions, 16 at a time, that are hidden: most of a row may be later ones.
 INLINE int64_t without_hidden(const float* row, int64_t count) {
@@ -32,8 +33,8 @@ INLINE void weigh(const float* scores, int64_t count, float largest, float* weig
     }
 }
 
-// Hidden scores are -infinity. NaN where every position is hidden, or a score is NaN. weights: memory for a row; it may be
-// `scores` or `pattern`, which is else written past the caches.
+// Hidden scores are -infinity. NaN where every position is hidden, or a score is NaN. weights: memory for a row; it may
+// be `scores` or `pattern`, which is else written past the caches.
 TARGET static void softmax(const float* scores, int64_t count, float* weights, float* pattern) {
     int64_t end = without_hidden(scores, count), s = 0;
     vf most = vf{} - INFINITY, more = most;
@@ -52,7 +53,8 @@ TARGET static void softmax(const float* scores, int64_t count, float* weights, f
     if (weights == pattern)
         for (s = 0; s + LANES <= end; s += LANES) store_register(pattern + s, load_register(weights + s) * inverse);
     else
-        for (s = 0; s + LANES <= end; s += LANES) stream_store(pattern + s, load_register(weights + s) * inverse, LANES);
+        for (s = 0; s + LANES <= end; s += LANES)
+            stream_store(pattern + s, load_register(weights + s) * inverse, LANES);
     for (; s < end; ++s) pattern[s] = weights[s] * inverse;
     float rest = end ? 0.0f : NAN;
     for (s = end; s < count; ++s) pattern[s] = rest;
@@ -104,8 +106,8 @@ struct Matrix {
 };
 
 // out [R, count] = factor · a [R, depth] · b [depth, count], or what stands there + a · b if ADD, for C registers of
-// columns, whose sums stay in registers. WHOLE: all C registers of b may be read, and of out where ADD. FETCH: b is read
-// once, from memory.
+// columns, whose sums stay in registers. WHOLE: all C registers of b may be read, and of out where ADD. FETCH: b is
+// read once, from memory.
 template <int R, int C, bool WHOLE, bool ADD, bool FETCH = false>
 INLINE void product(Matrix a, Matrix b, int64_t depth, float factor, float* out, int64_t stride, int64_t count) {
     vf sums[R][C] = {};
@@ -198,19 +200,19 @@ INLINE int64_t before(bool zero, const float* pattern, int64_t stride, int64_t c
 }
 
 // z += pattern [R, depth] · values [depth, columns].
-template <int R>
+template <int R, bool FETCH>
 INLINE void mix_run(Matrix pattern, Matrix values, int64_t depth, int64_t columns, float* z, int64_t stride) {
     constexpr int C = wide<R>();
     int64_t i = 0;
     for (; i + C * LANES <= columns; i += C * LANES)
-        product<R, C, true, true, (R < 4)>(pattern, {values.at + i, values.stride}, depth, 1, z + i, stride, columns - i);
+        product<R, C, true, true, FETCH>(pattern, {values.at + i, values.stride}, depth, 1, z + i, stride, columns - i);
     for (; i < columns; i += LANES)
         product<R, 1, false, true>(pattern, {values.at + i, values.stride}, depth, 1, z + i, stride, columns - i);
 }
 
 // All rows together while none of them has a 0, else each by itself: a value that is not attended to may be anything,
 // even NaN.
-template <int R>
+template <int R, bool FETCH = true>
 INLINE void mix_tile(const Queries& o, int64_t row, int64_t from, int64_t to, Matrix values, int64_t columns, float* z,
                      int64_t stride) {
     const float* pattern = o.pattern + row * o.stride + from;
@@ -218,12 +220,12 @@ INLINE void mix_tile(const Queries& o, int64_t row, int64_t from, int64_t to, Ma
         s += before<R>(false, pattern + s, o.stride, count - s);
         int64_t run = before<R>(true, pattern + s, o.stride, count - s);
         const float* value = values.at + s * values.stride;
-        if (run) mix_run<R>({pattern + s, o.stride}, {value, values.stride}, run, columns, z, stride);
+        if (run) mix_run<R, FETCH>({pattern + s, o.stride}, {value, values.stride}, run, columns, z, stride);
         if ((s += run) == count) return;
         value += run * values.stride;
         for (int r = 0; r < R; ++r)
             if (pattern[r * o.stride + s] != 0)
-                mix_run<1>({pattern + r * o.stride + s, 0}, {value, 0}, 1, columns, z + r * stride, stride);
+                mix_run<1, false>({pattern + r * o.stride + s, 0}, {value, 0}, 1, columns, z + r * stride, stride);
     }
 }
 
@@ -233,6 +235,8 @@ TARGET static void mix(const Queries& o, int64_t from, int64_t to, const float* 
                        int64_t columns, float* z, int64_t z_stride) {
     Matrix v = {values, value_stride};
     int64_t r = 0;
+    for (; r + ROWS <= o.rows && value_stride == PANEL; r += ROWS)  // packed for many tokens: they lie in the caches
+        mix_tile<ROWS, false>(o, r, from, to, v, columns, z + r * z_stride, z_stride);
     for (; r + ROWS <= o.rows; r += ROWS) mix_tile<ROWS>(o, r, from, to, v, columns, z + r * z_stride, z_stride);
     for (; r + 4 <= o.rows; r += 4) mix_tile<4>(o, r, from, to, v, columns, z + r * z_stride, z_stride);
     if (r + 3 <= o.rows) mix_tile<3>(o, r, from, to, v, columns, z + r * z_stride, z_stride), r += 3;
