@@ -49,6 +49,7 @@ def entrants(models: Models, targets: Mapping[str, float]) -> dict[str, list[Ent
     every = {
         OPT: [
             Entrant("cutaway int8", "cutaway_int8", ours, models.opt_int8),
+            Entrant("cutaway int8, AVX2", "cutaway_int8", ours, models.opt_int8, "avx2"),
             Entrant("cutaway llm-int8", "cutaway_int8", ours, lambda: models.opt_int8("llm-int8")),
             Entrant("transformers + bitsandbytes int8", "bitsandbytes_int8", lambda: peer("bitsandbytes"), models.opt),
             Entrant("CTranslate2 int8", "ctranslate2_int8", lambda: peer("ctranslate2"), models.opt_ctranslate2),
@@ -56,6 +57,7 @@ def entrants(models: Models, targets: Mapping[str, float]) -> dict[str, list[Ent
         ],
         SMALL: [
             Entrant("cutaway int8", "cutaway_int8", ours, models.small_int8),
+            Entrant("cutaway int8, AVX2", "cutaway_int8", ours, models.small_int8, "avx2"),
             Entrant("cutaway llm-int8", "cutaway_int8", ours, lambda: models.small_int8("llm-int8")),
             Entrant("llama.cpp Q8_0", "llama_cpp_q8_0", lambda: peer("llama_cpp"), models.small_q8_0),
             Entrant("transformers bfloat16", "transformers_bf16", ours, models.small),

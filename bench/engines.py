@@ -25,13 +25,15 @@ WORKERS = Path(__file__).parent / "workers"
 class Entrant:
     """One engine on one model.
 
-    python: whose venv runs the worker, or raises Missing. model: makes the model's path, once.
+    python: whose venv runs the worker, or raises Missing. model: makes the model's path, once. isa: an instruction set
+    that cutaway is to run, where the machine has more.
     """
 
     name: str
     worker: str
     python: Callable[[], Path]
     model: Callable[[], Path]
+    isa: str = ""
 
 
 @dataclass
@@ -108,7 +110,9 @@ def race(
             try:
                 print(f"starting {result.entrant.name}", flush=True)
                 entrant = result.entrant
-                engines[place] = Engine(entrant.python(), entrant.worker, entrant.model(), threads, task)
+                engines[place] = Engine(
+                    entrant.python(), entrant.worker, entrant.model(), threads, f"{task} {entrant.isa}".strip()
+                )
                 stack.callback(engines[place].close)
                 result.facts = engines[place].facts
             except Missing as missing:

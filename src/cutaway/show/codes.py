@@ -22,7 +22,7 @@ def saving(lm: LM) -> dict[str, Any]:
     A tied head has no parameters of its own: its codes are bytes added to those of the embedding's table.
     """
     layers = int8_layers(lm.decoder)
-    theirs, ours = source_bytes(lm.checkpoint), nbytes(lm.decoder)  # equal where nothing is in 8 bits
+    theirs, ours = source_bytes(lm.checkpoint), nbytes(lm.decoder)
     return {
         "layers": list(layers), "bytes": sum(layer.nbytes for layer in layers.values()), "bytes_model": ours,
         "bytes_checkpoint": theirs, "bytes_saved": theirs - ours, "tied": lm.config.tied_head and HEAD in layers,
