@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from cutaway.text.tokenizer import Tokenizer
+from tests.text.conftest import as_transformers
 
 from .conftest import Run
 
@@ -32,10 +36,23 @@ def imported(facts: dict) -> list[str]:
     return [name for name in HEAVY if name in facts["modules"]]
 
 
-def test_a_folder_that_cutaway_wrote_needs_no_transformers(cutaway: Run, tiny_folder: Path, tmp_path: Path):
-    assert cutaway("quantize", tiny_folder, tmp_path / "out").code == 0
-    text, facts = after_generate("--model", str(tmp_path / "out"))
+@pytest.mark.parametrize("others", [{}, {"special_tokens_map.json": "{}", "chat_template.jinja": "{{ messages }}"}])
+def test_a_folder_that_cutaway_wrote_needs_no_transformers(
+    cutaway: Run, tiny_folder: Path, tmp_path: Path, others: dict[str, str]
+):
+    """Nor where the model's own folder needs it, for files beside its tokenizer.json."""
+    source, out = Path(shutil.copytree(tiny_folder, tmp_path / "source")), tmp_path / "out"
+    for name, content in others.items():
+        (source / name).write_text(content, encoding="utf-8")
+    assert ("transformers" in after_generate("--model", str(source))[1]["modules"]) == bool(others)
+    assert cutaway("quantize", source, out).code == 0
+    text, facts = after_generate("--model", str(out))
     assert text.startswith("the cat") and imported(facts) == []
+    as_transformers(out, ["the cat <|end|> naïve 🙂", " two  spaces"])
+    ours, theirs = Tokenizer.from_folder(out), Tokenizer.from_folder(source)
+    assert ours.backend.to_str() == theirs.backend.to_str() and ours.names == theirs.names
+    assert ours.chat_template == theirs.chat_template == others.get("chat_template.jinja")
+    assert cutaway("check-files", out).code == 0
 
 
 @pytest.mark.real

@@ -4,6 +4,7 @@ It does not know GGUF files, nor a text. AutoTokenizer is the general case; wher
 (or the right ones: tokenizer.model, vocab.json with merges.txt), they are read without importing transformers (3 s).
 """
 
+import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,16 +44,39 @@ PLAIN_KEYS = {
 }
 OTHER_FILES = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "additional_chat_templates")
 OWN = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}  # SentencePiece's names
+RESOLVED = "cutaway_tokenizer.json"  # beside a tokenizer.json that `write_resolved` wrote: its names and template
 MOST_PLAIN = 100_000  # transformers may correct the pre-tokenizer of larger vocabularies
 
 
 def parts_from_folder(folder: Path, model_type: str | None = None) -> Parts:
     """The tokenizer of a local folder. Raises NoTokenizer, which names the missing files or the error in them."""
+    return _directly(folder, model_type) or _by_transformers(folder)
+
+
+def write_resolved(source: Path, folder: Path, model_type: str | None = None) -> None:
+    """Write the tokenizer of a folder that only transformers can read as files that are read without it.
+
+    tokenizer.json as transformers resolved it, which it would read likewise, and RESOLVED. Nothing is written for one
+    that is read directly, nor for none: opening it says why.
+    """
+    try:
+        if _directly(source, model_type) is not None:
+            return
+        parts = _by_transformers(source)
+    except NoTokenizer:
+        return
+    parts.backend.save(str(folder / "tokenizer.json"), pretty=False)
+    data = {"names": parts.names, "chat_template": parts.chat_template}
+    (folder / RESOLVED).write_text(json.dumps(data, indent=2), encoding="utf-8")
+
+
+def _directly(folder: Path, model_type: str | None = None) -> Parts | None:
+    """The tokenizer where its files are enough; None where they are left to transformers. Raises NoTokenizer."""
     files = _vocabularies(folder)
     for name in files:
         _check_no_pointer(folder / name)
     if "tokenizer.json" in files:
-        return _plain(folder) or _by_transformers(folder)
+        return _resolved(folder) if (folder / RESOLVED).is_file() else _plain(folder)
     settings = read_settings(folder)
     if settings.config.get("auto_map"):
         raise _own_code(folder, settings.config["auto_map"])
@@ -63,10 +87,13 @@ def parts_from_folder(folder: Path, model_type: str | None = None) -> Parts:
         if settings.tokenizer_class in from_sentencepiece.CLASSES:
             return from_sentencepiece.parts_from_sentencepiece(folder)
     elif "vocab.json" in files and (folder / "merges.txt").is_file():
-        parts = from_merges.parts_from_merges(folder, model_type)
-        if parts is not None:
-            return parts
-    return _by_transformers(folder)
+        return from_merges.parts_from_merges(folder, model_type)
+    return None
+
+
+def _resolved(folder: Path) -> Parts:
+    data = read_json(folder / RESOLVED)
+    return Parts(_read(folder / "tokenizer.json"), data.get("names", {}), data.get("chat_template"))
 
 
 def _plain(folder: Path) -> Parts | None:

@@ -19,6 +19,7 @@ from cutaway.model.decoder import Decoder
 from cutaway.quant.engine import use_native
 from cutaway.quant.formats import Mode
 from cutaway.quant.linear import Int8Linear, as_stored, layer_class, stored_shapes
+from cutaway.text.from_folder import write_resolved
 from cutaway.text.from_gguf import tokenizer_files_from_gguf
 from cutaway.weights.checkpoint import Checkpoint, read_json
 from cutaway.weights.default_model import MANIFEST as FETCHED
@@ -205,6 +206,7 @@ def _write_small_files(checkpoint: Checkpoint, folder: Path) -> tuple[str, ...]:
         for file in checkpoint.path.glob(pattern):
             if file.name != "config.json" and not any(file.match(other) for other in NOT_COPIED):
                 shutil.copyfile(file, folder / file.name)
+    write_resolved(checkpoint.path, folder, checkpoint.model_type)
     return ()
 
 
