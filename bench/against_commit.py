@@ -32,7 +32,7 @@ PROMPTS = {f"prompt of {length}": ("generate", length, 1) for length in (128, 51
 DECODE = {TOKEN: ("generate", 16, 64)}
 EVERY = DECODE | {RECORDED: ("generate, recorded", 16, 64)} | PROMPTS | {"full trace of 512": ("trace", 512, 1)}
 # (model, mode) → row → what the worker does, ids of the prompt, new tokens
-JOBS = {(SMALL, None): DECODE | PROMPTS, (SMALL, "int8"): EVERY, (OPT, "int8"): EVERY}
+JOBS = {(SMALL, None): DECODE | PROMPTS, (SMALL, "llm-int8"): EVERY, (OPT, "llm-int8"): EVERY, (SMALL, "int8"): EVERY}
 Seconds = dict[str, dict[str, list[float]]]  # side → row → one a round
 
 
@@ -124,7 +124,7 @@ def main() -> None:
     models, found, table = Models(), {}, []
     notes = [f"Ours: {output('git', 'describe', '--always', '--dirty')}. {given.threads} threads, {given.rounds} "
              "interleaved rounds, medians (least to most). A token: from one to the next of 64 after 16; recorded: "
-             "every site but scores and patterns."]  # fmt: skip
+             "every site but scores and patterns. In trees without quant/formats.py int8 is LLM.int8()."]  # fmt: skip
     try:
         build(ROOT)
         trees = [ROOT, checkout(given.commit)]

@@ -3,7 +3,7 @@
 After the threads, "-" or JSON with any of `source` (the src folder of a tree, as old as 1e23ea7), `mode` and `isa`.
 """
 
-import importlib
+import importlib.util
 import json
 import statistics
 import sys
@@ -34,7 +34,10 @@ def use_isa(isa: str) -> None:
 torch.set_num_threads(int(sys.argv[2]))
 if asked.get("isa"):
     use_isa(asked["isa"])
-lm = cutaway.load(sys.argv[1], quantize=asked.get("mode", "int8"), device="cpu")
+mode = asked.get("mode", "int8")
+if mode == "llm-int8" and importlib.util.find_spec("cutaway.quant.formats") is None:
+    mode = "int8"  # what older trees call it
+lm = cutaway.load(sys.argv[1], quantize=mode, device="cpu")
 engine = next((layer.engine for layer in lm.decoder.modules() if hasattr(layer, "engine")), "float32")
 
 

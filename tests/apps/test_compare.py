@@ -16,6 +16,7 @@ from cutaway.analysis.compare import compared_sites
 from cutaway.apps.cli.common import MODES
 from cutaway.quant.formats import Mode, quantize_activation, round_activation
 from cutaway.quant.linear import Int8Linear
+from cutaway.weights.files import files_of
 from cutaway.weights.opening import quantize
 
 from .conftest import Run, weights
@@ -64,7 +65,8 @@ def test_every_number_is_that_of_two_plain_runs(cutaway: Run, loud: Path, mode: 
             assert [token["prob"] for token in last[side]] == pytest.approx(best.values.tolist(), rel=1e-3)
             assert last[side][0]["text"] == lms[0].tokenizer.pieces(best.indices[:1].tolist())[0].visible
     sizes = [sum(t.nbytes for t in {t.data_ptr(): t for t in lm.decoder.state_dict().values()}.values()) for lm in lms]
-    assert data["bytes"] == {"full": sizes[0], "int8": sizes[1]}
+    files = sum(file.stat().st_size for file in files_of(loud))
+    assert data["bytes"] == {"full": sizes[0], "int8": sizes[1], "checkpoint": files}
 
 
 def test_the_outliers_are_those_of_the_8_bit_run(cutaway: Run, loud: Path):

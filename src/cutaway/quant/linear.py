@@ -20,6 +20,7 @@ from cutaway.quant.panels import codes_of, panels_of, panels_shape, scales_of
 from cutaway.quant.products import product_for, rounded_product
 
 Run = Callable[[Tensor], Tensor]
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 class Int8Linear(nn.Module, ABC):
@@ -49,13 +50,15 @@ class Int8Linear(nn.Module, ABC):
         """From codes int8 [N, K], their scales (see quantize_weight) and bias [N]."""
         check_mode(mode)
         rows, width = codes.shape if codes.ndim == 2 else (-1, -1)
-        shape = (rows, panels_shape(rows, width)[1]) if mode == "int8" else (rows,)
-        if codes.dtype != torch.int8 or scale.shape != shape or (bias is not None and bias.shape != (rows,)):
-            found = f"codes {list(codes.shape)} of {codes.dtype} with scale {list(scale.shape)}"
+        shape, kinds = ((rows, panels_shape(rows, width)[1]), (torch.float16,)) if mode == "int8" else ((rows,), FLOATS)
+        fits = codes.dtype == torch.int8 and scale.shape == shape and scale.dtype in kinds
+        if not fits or (bias is not None and bias.shape != (rows,)):
+            found = f"codes {list(codes.shape)} of {codes.dtype} with scale {list(scale.shape)} of {scale.dtype}"
             found += "" if bias is None else f" and bias {list(bias.shape)}"
-            expected = f"codes int8 [N, K], scale {'[N, K / 32]' if mode == 'int8' else '[N]'} and bias [N] or none"
+            scales = "float16 [N, K / 32]" if mode == "int8" else "[N]"
+            expected = f"codes int8 [N, K], scale {scales} and bias [N] or none"
             raise BadArgument(found, expected, "pass the parts of one layer")
-        stored = (panels_of(codes, scale.half()),) if mode == "int8" else (codes, scale.float())
+        stored = (panels_of(codes, scale),) if mode == "int8" else (codes, scale.float())
         return as_stored(stored, (rows, width), bias, mode)
 
     @staticmethod

@@ -22,6 +22,7 @@ from cutaway.show.effect import named, pieces_of
 from cutaway.show.layout import Line, bar, dim, dtype_name, fit, paragraph, rule
 from cutaway.text.pieces import Tokens
 from cutaway.trace.trace import Trace
+from cutaway.weights.save import source_bytes
 
 OUTLIERS = 12  # layers with outliers that are listed
 BAR = 14
@@ -64,7 +65,9 @@ def comparison(lm: LM, full: FullRun, layer: str) -> dict[str, Any]:
         },
         "layer": _inside(lm, full, small, layer),
         "next": _next_tokens(lm, next_tokens(full.trace, small), small),
-        "bytes": {"full": full.bytes, "int8": architecture.nbytes(lm.decoder)},
+        "bytes": {
+            "full": full.bytes, "int8": architecture.nbytes(lm.decoder), "checkpoint": source_bytes(lm.checkpoint),
+        },
     }  # fmt: skip
 
 
@@ -94,14 +97,15 @@ def _next_tokens(lm: LM, effect: NextTokens, small: Trace) -> dict[str, Any]:
 
 def draw_comparison(data: dict[str, Any]) -> Iterator[Line]:
     """All of it, no line wider than 80 columns."""
-    full, int8 = data["bytes"]["full"], data["bytes"]["int8"]
+    full, int8, checkpoint = (data["bytes"][name] for name in ("full", "int8", "checkpoint"))
     less = f"{size(full)} in full precision, {size(int8)} in {data['mode']}: {(1 - int8 / full) * 100:.1f} % less"
+    beside = f"the checkpoint's files: {size(checkpoint)}"
     parts = {
         "Differences by site": _sites(data),
         f"LLM.int8()'s outliers: |x| ≥ {data['outliers']['threshold']:g} at an input": _outliers(data["outliers"]),
         f"Inside {data['layer']['name']}": _layer(data["layer"]),
         "The next token": _next(data["next"], data["mode"]),
-        "Bytes of the weights": [[less]],
+        "Bytes of the weights": [[less], [beside]],
     }
     yield from paragraph(f"{data['model']}: full precision ({data['dtype']}) against {data['mode']}", "bold")
     for title, lines in parts.items():
@@ -151,7 +155,7 @@ def _layer(data: dict[str, Any]) -> Iterator[Line]:
     error, share = data["error"] * 100, data["outlier_share"] * 100
     apart = "" if grouped(data["output"]) else f", the outliers' share {share:.2f} %"
     yield [f"the full result there: error {error:.3f} %{apart}"]
-    yield [f"the codes save {size(data['bytes_saved']['float32'])} against float32"]
+    yield [f"the weight takes {size(data['bytes'])}, {size(data['bytes_saved']['float32'])} less than in float32"]
 
 
 def _next(data: dict[str, Any], mode: str) -> Iterator[Line]:

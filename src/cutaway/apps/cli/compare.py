@@ -62,17 +62,19 @@ def compare(
     read = read_texts(texts)
     of_sites = {"--block": block != 0, "--layer": layer != LAYERS[0], "--sites": sites is not None}
     of_layers = {"--suggest": suggest is not None, "--limit": limit is not None}
-    _require_unused(of_sites if layers else of_layers, "without" if layers else "with")
+    _require_unused(of_sites if layers else of_layers, layers)
     if layers:
         _compare_layers(options, read, suggest or 3, limit or 128, not no_special_tokens)
     else:
         _compare_sites(options, read, block, layer, sites or [], not no_special_tokens)
 
 
-def _require_unused(given: dict[str, bool], when: str) -> None:
-    """Raises BadArgument for an option that would have no effect."""
+def _require_unused(given: dict[str, bool], layers: bool) -> None:
+    """Raises BadArgument for an option that would have no effect with --layers, or without it."""
     for option in (name for name, used in given.items() if used):
-        raise BadArgument(option, f"it {when} --layers only", "leave one of the two out")
+        if layers:
+            raise BadArgument(f"{option} with --layers", "one of the two", f"leave {option} or --layers out")
+        raise BadArgument(f"{option} without --layers", "both, or neither", f"add --layers, or leave {option} out")
 
 
 def _compare_sites(

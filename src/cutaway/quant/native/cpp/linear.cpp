@@ -21,9 +21,9 @@ int64_t padded(int64_t width) { return (width + 63) / 64 * 64; }
 
 // ---- activations ----------------------------------------------------------------------------------------------
 
-// A line more than a panel needs: rows a power of two apart would share few sets of the nearest cache.
 int64_t groups_of_columns(const Layer& layer) { return (layer.width + COLUMNS - 1) / COLUMNS; }
 
+// A line more than a panel needs: rows a power of two apart would share few sets of the nearest cache.
 int64_t row_bytes(const Layer& layer) { return layer.panels ? padded(layer.width) * 2 + 64 : padded(layer.width); }
 
 Tokens make_tokens(const Layer& layer, int64_t count) {
