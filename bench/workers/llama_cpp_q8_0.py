@@ -11,7 +11,7 @@ sizes = []
 
 
 def loaded(flash: bool) -> Decode:
-    llama = Llama(path, n_ctx=512, n_batch=512, n_threads=threads, n_threads_batch=threads, flash_attn=flash,
+    llama = Llama(path, n_ctx=2560, n_batch=512, n_threads=threads, n_threads_batch=threads, flash_attn=flash,
                   verbose=False)  # fmt: skip
     sizes.append(llama_model_size(llama.model))
 
