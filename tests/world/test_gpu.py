@@ -9,13 +9,15 @@ import torch
 from cutaway.edit.edit import Edit
 from cutaway.ground.errors import NotFinite
 from cutaway.lm import LM, load
-from tests.tiny import CONFIGS, SENTENCES, WITH_TOKENIZER, batch, build, save_tokenizer, saved
+from cutaway.quant.formats import linear
+from cutaway.quant.linear import Int8Linear
+from tests.tiny import CONFIGS, SENTENCES, WITH_TOKENIZER, batch, build, layer, noise, save_tokenizer, saved
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 MODES = (None, "int8", "llm-int8", "llm-int8-pooled")
 TOKENS = batch([1, 3, 5, 7, 9], [4, 6], side="left")
 # In llm-int8 a last bit may round an activation's code the other way: 1/127 of the largest, in each of six layers.
-CLOSE = {None: 1e-5, "int8": 1e-4, "llm-int8": 0.1, "llm-int8-pooled": 0.1}
+CLOSE = {None: 1e-5, "int8": 3e-4, "llm-int8": 0.1, "llm-int8-pooled": 0.1}
 
 
 @pytest.fixture(scope="module", params=WITH_TOKENIZER)
@@ -130,3 +132,17 @@ def test_a_weight_that_is_nan_is_refused(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     with pytest.raises(NotFinite):
         load(tmp_path, quantize="int8", device="cuda")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (40, 33), (64, 300), (16, 2048)])
+@pytest.mark.parametrize("rows", [1, 2, 17, 40, 130])
+def test_a_layer_has_the_bits_of_the_reference(rows: int, shape: tuple[int, int]) -> None:
+    codes, scale, bias = layer(*shape)
+    there = Int8Linear.from_parts(codes, scale, bias).to("cuda")
+    assert there.engine == "triton"
+    for dtype in (torch.float32, torch.bfloat16):
+        x = noise(rows, shape[1], seed=rows).to(dtype)
+        assert torch.equal(there(x.cuda()).cpu(), linear(x, codes, scale, bias)), dtype
+    x[rows // 2, 0] = torch.nan
+    out = there(x.cuda()).cpu()
+    assert out[rows // 2].isnan().all() and int(out.isnan().any(1).sum()) == 1

@@ -92,7 +92,7 @@ def _rotate(decoder: Decoder) -> Callable[[Tensor, Tensor], Tensor]:
     def rotate(x: Tensor, positions: Tensor) -> Tensor:
         rope = decoder.config.rope
         assert rope is not None, "only rotary models have sites with this formula"
-        angle = positions[:, :, None, None] * frequencies(rope)
+        angle = positions[:, :, None, None] * frequencies(rope).to(positions.device)
         half = rope.dims // 2
         rotated = torch.complex(x[..., :half].double(), x[..., half : 2 * half].double())
         rotated = rotated * torch.polar(torch.full_like(angle, rope.attention_factor), angle)

@@ -6,6 +6,7 @@ It chooses who computes, and says so. It does not know files, models, or which l
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import torch
@@ -161,6 +162,10 @@ class GroupedLinear(Int8Linear):
 
     def torch_run(self) -> tuple[str, Run]:
         panels, rows, width, bias = self.panels, self.out_features, self.in_features, self.bias
+        if panels.is_cuda and find_spec("triton"):
+            from cutaway.quant.gpu import grouped_linear
+
+            return "triton", lambda x: grouped_linear(x, panels, rows, bias)
 
         def run(x: Tensor) -> Tensor:  # the weight is made anew each time: it takes four times the memory of the panels
             weight_NK = dequantize(codes_of(panels, rows, width), scales_of(panels, rows))

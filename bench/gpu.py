@@ -1,0 +1,102 @@
+"""What a GPU gives: a new token and prompts, in full precision (bfloat16) and in each mode of 8 bits.
+
+Random weights of the shapes of opt-1.3b and of Llama 3's 8B, made on the GPU: the arithmetic does not depend on them.
+Each mode in turn, in one process; peak is torch's own count of the GPU's memory. Without a GPU it says so and ends.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from cutaway.ground.config import DecoderConfig
+from cutaway.model.decoder import Decoder
+from cutaway.model.positions import Rotary
+from cutaway.quant.formats import Mode
+from cutaway.quant.linear import Int8Linear, as_stored, stored_shapes
+from cutaway.sample.loop import generate
+from cutaway.sample.published import sampling_of
+from cutaway.text.pieces import Tokens
+from cutaway.weights.families import facts_of
+from cutaway.weights.load import empty_decoder
+from measure import report, spread
+
+CONFIGS = {
+    "opt-1.3b": {"model_type": "opt", "vocab_size": 50272, "hidden_size": 2048, "num_hidden_layers": 24,
+                 "num_attention_heads": 32, "ffn_dim": 8192, "max_position_embeddings": 2048},
+    "Llama 3, 8B": {"model_type": "llama", "vocab_size": 128256, "hidden_size": 4096, "num_hidden_layers": 32,
+                    "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
+                    "max_position_embeddings": 8192},
+}  # fmt: skip
+MODES: tuple[Mode | None, ...] = (None, "int8", "llm-int8")
+PROMPTS = (128, 1024)
+NEW = 32
+
+
+def decoder(facts: DecoderConfig, mode: Mode | None) -> Decoder:
+    """Random weights in bfloat16, and linear layers in that mode."""
+    made = empty_decoder(facts)
+    if mode is not None:
+        for name, linear in [(n, m) for n, m in made.named_modules() if isinstance(m, nn.Linear)]:
+            owner, _, leaf = name.rpartition(".")
+            setattr(made.get_submodule(owner), leaf, random_layer(linear, mode))
+    for module in made.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None:
+                value = torch.randn(parameter.shape, dtype=torch.bfloat16, device="cuda") * 0.02
+                setattr(module, name, nn.Parameter(value, requires_grad=False))
+    if made.rotary is not None and facts.rope is not None:
+        made.rotary = Rotary(facts.rope).to("cuda")
+    return made
+
+
+def random_layer(linear: nn.Linear, mode: Mode) -> Int8Linear:
+    """Random codes, and scales of 0.0005 a group, or 0.02 a row."""
+    shape = (linear.out_features, linear.in_features)
+    kinds = stored_shapes(shape, mode)
+    stored = [torch.randint(-30, 30, size, dtype=kind, device="cuda") if kind == torch.int8
+              else torch.full(size, 0.02, dtype=kind, device="cuda") for size, kind in kinds.values()]  # fmt: skip
+    if mode == "int8":
+        stored[0].view(torch.float16)[:, :, 0] = 0.0005
+    bias = None if linear.bias is None else torch.zeros(shape[0], dtype=torch.float32, device="cuda")
+    return as_stored(stored, shape, bias, mode)
+
+
+def row(name: str, mode: Mode | None) -> list[str]:
+    """Milliseconds of a new token after 128, and of each prompt's pass to the first; medians after a warm-up."""
+    facts = facts_of(CONFIGS[name], lambda note: None)[1]
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    model = decoder(facts, mode)
+    bytes_of_model = torch.cuda.memory_allocated()
+
+    def rounds(length: int, new: int) -> Iterator[list[float]]:
+        tokens = Tokens.from_ids(torch.randint(5, 1000, (1, length), device="cuda"))
+        for _ in range(6):
+            ends = [time.perf_counter()]
+            for _step in generate(model, tokens, sampling_of({"max_new_tokens": new}, {})):  # a step waits for the GPU
+                ends.append(time.perf_counter())
+            yield [(b - a) * 1e3 for a, b in pairwise(ends)]
+
+    cells = [name, "bfloat16" if mode is None else mode]
+    each = [time for times in list(rounds(PROMPTS[0], NEW))[1:] for time in times[1:]]
+    cells += [spread(each, "ms")]
+    cells += [spread([times[0] for times in list(rounds(length, 1))[2:]], "ms") for length in PROMPTS]
+    return [*cells, f"{bytes_of_model / 1e9:.2f} GB", f"{torch.cuda.max_memory_allocated() / 1e9:.2f} GB"]
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    if not torch.cuda.is_available():
+        print("torch sees no GPU here: nothing was measured")
+        return
+    rows = [row(name, mode) for name in CONFIGS for mode in MODES]
+    header = ["shape", "mode", "a new token", *(f"prompt of {length}" for length in PROMPTS), "model", "peak"]
+    report("gpu", f"On a GPU ({torch.cuda.get_device_name()})", header, rows)
+
+
+if __name__ == "__main__":
+    main()
