@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from cutaway.model.positions import Rotary, rotate
+from cutaway.model.ops import torch_ops
+from cutaway.model.positions import Rotary
 from tests.tiny import CONFIGS, facts, noise
 
 ROTARY = [name for name in CONFIGS if name.startswith("llama")]
@@ -24,7 +25,9 @@ def test_a_product_depends_on_the_distance_alone():
     q, k = noise(1, 1, 1, 8).double(), noise(1, 1, 1, 8, seed=1).double()
 
     def product(at: int, other: int) -> torch.Tensor:
-        ends = (rotate(x, rotary(torch.tensor([[position]]), x.dtype)) for x, position in ((q, at), (k, other)))
+        ends = (
+            torch_ops.rotate(x, rotary(torch.tensor([[position]]), x.dtype)) for x, position in ((q, at), (k, other))
+        )
         return torch.mul(*ends).sum()
 
     torch.testing.assert_close(product(7, 3), product(57, 53))

@@ -113,8 +113,12 @@ class MLP(nn.Module):
         self.down = nn.Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
-        ops, act, site = self.ops, self.activation, self.site
-        if self.gated:
+        ops, act, site, post_BTF = self.ops, self.activation, self.site, None
+        if not tap.wants(site + "pre", site + "pre_linear"):  # the same within one product, where the ops have it
+            post_BTF = ops.up(self.up, act, self.gated, x_BTD)
+        if post_BTF is not None:
+            pass
+        elif self.gated:
             gate_BTF, linear_BTF = self.up(x_BTD).chunk(2, -1)
             post_BTF = ops.gate(act, tap(site + "pre", gate_BTF), tap(site + "pre_linear", linear_BTF))
         else:

@@ -11,11 +11,10 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cutaway.model.attention_mask import AttentionMask
-from cutaway.model.positions import rotate
 
 # cuDNN's attention is left out: it prepares itself anew for every length, 50 ms for every new token.
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -45,6 +44,10 @@ class Ops:
         """What decoder.py: Norm gives, bit for bit, without ever holding what lies between; None: not here."""
         return None
 
+    def up(self, layer: nn.Module, activation: str, gated: bool, x_BTD: Float[Tensor, "B T D"]) -> Tensor | None:
+        """What decoder.py: MLP gives as `post`, bit for bit, without ever holding what lies between; None: not here."""
+        return None
+
     def gate(
         self, activation: str, gate_BTF: Float[Tensor, "B T F"], linear_BTF: Float[Tensor, "B T F"]
     ) -> Float[Tensor, "B T F"]:
@@ -52,8 +55,15 @@ class Ops:
         return self.activation[activation](gate_BTF) * linear_BTF
 
     def rotate(self, x_BTHK: Float[Tensor, "B T H K"], cos_sin: tuple[Tensor, Tensor]) -> Float[Tensor, "B T H K"]:
-        """Each pair of components by its angle (positions.py)."""
-        return rotate(x_BTHK, cos_sin)
+        """Each pair (first half, second half) of the rotary components by its angle; the rest is unchanged."""
+        cos, sin = cos_sin
+        pairs = cos.shape[-1]
+        first, second, rest = x_BTHK.split((pairs, pairs, x_BTHK.shape[-1] - 2 * pairs), -1)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), -1)
+
+    def cos_sin(self, angle: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each angle, in radians."""
+        return angle.cos(), angle.sin()
 
     def scores(
         self, q_BTHK: Float[Tensor, "B T H K"], k_BSGK: Float[Tensor, "B S G K"], mask: AttentionMask

@@ -6,10 +6,11 @@ It knows frequencies and angles; it does not know attention. Learned positions a
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from cutaway.ground.config import RopeConfig
+from cutaway.model.ops import Ops, torch_ops
 
 
 class Rotary(nn.Module):
@@ -18,6 +19,7 @@ class Rotary(nn.Module):
     The component i of the first half is paired with component i of the second half (Hugging Face's layout).
     """
 
+    ops: Ops = torch_ops
     frequency: Tensor
 
     def __init__(self, config: RopeConfig) -> None:
@@ -30,15 +32,8 @@ class Rotary(nn.Module):
         wide = torch.promote_types(dtype, torch.float32)
         angle = positions_BT[:, :, None, None].to(wide) * self.frequency.to(wide)
         strength = self.config.attention_factor
-        return (angle.cos() * strength).to(dtype), (angle.sin() * strength).to(dtype)
-
-
-def rotate(x_BTHK: Float[Tensor, "B T H K"], cos_sin: tuple[Tensor, Tensor]) -> Float[Tensor, "B T H K"]:
-    """Rotate each pair (first half, second half) of the rotary components by its angle; the rest is unchanged."""
-    cos, sin = cos_sin
-    pairs = cos.shape[-1]
-    first, second, rest = x_BTHK.split((pairs, pairs, x_BTHK.shape[-1] - 2 * pairs), -1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), -1)
+        cos, sin = self.ops.cos_sin(angle)
+        return (cos * strength).to(dtype), (sin * strength).to(dtype)
 
 
 def frequencies(config: RopeConfig) -> Tensor:

@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from cutaway.model.attention_mask import PassInfo
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import MLP, Attention, Block, Decoder, Norm, run_blocks
+from cutaway.model.positions import Rotary
 from cutaway.model.tap import Tap
 from cutaway.quant import native
 from cutaway.quant.linear import GroupedLinear, Int8Linear, LLMInt8Linear
@@ -38,7 +39,7 @@ def use_native(decoder: Decoder) -> None:
         return
     decoder.run_blocks = NativeEngine()
     for module in decoder.modules():
-        if isinstance(module, Norm | Attention | MLP):
+        if isinstance(module, Rotary | Norm | Attention | MLP):
             module.ops = native_ops
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
 from cutaway.ground.errors import BadArgument
 from cutaway.model.packed import pack, unpack
@@ -108,6 +109,13 @@ class Int8Linear(nn.Module, ABC):
         has_bias = self.bias is not None
         return f"{self.in_features}, {self.out_features}, bias={has_bias}, mode={self.mode}, engine={self.engine}"
 
+    def called_as_written(self) -> bool:
+        """Whether a call does what `forward` says: no hook waits, and no other forward was put in its place."""
+        table, everywhere = vars(self), vars(torch_module)
+        if "forward" in table or type(self).forward is not FORWARD:
+            return False
+        return not any(table[name] or everywhere["_global" + name] for name in ("_forward_hooks", "_forward_pre_hooks"))
+
     def ready(self) -> "Prepared":
         """What the engine keeps beside the buffers, made again when one of them was replaced or written."""
         ready = self._prepared
@@ -139,6 +147,9 @@ class Int8Linear(nn.Module, ABC):
     def __setstate__(self, state: dict[str, Any]) -> None:
         buffers = {name: unpack(value) for name, value in state["_buffers"].items()}
         super().__setstate__(state | {"_buffers": buffers})
+
+
+FORWARD = Int8Linear.forward
 
 
 class GroupedLinear(Int8Linear):

@@ -6,11 +6,13 @@ know names of values.
 
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from cutaway.model.attention_mask import AttentionMask
 from cutaway.model.ops import Ops
 from cutaway.quant import native
+from cutaway.quant.linear import GroupedLinear, Int8Linear
+from cutaway.quant.panels import ROWS
 
 
 class NativeOps(Ops):
@@ -24,15 +26,28 @@ class NativeOps(Ops):
 
     def norm(self, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, centered: bool) -> Tensor | None:
         vectors = (weight,) if bias is None else (weight, bias)
-        taken = centered is (bias is not None) and native.usable(x, *vectors)
+        taken = type(self) is NativeOps  # a subclass may have another mean
+        taken = taken and centered is (bias is not None) and native.usable(x, *vectors)
         if not taken or any(vector.shape != x.shape[-1:] or not vector.is_contiguous() for vector in vectors):
             return None
         return native.norm(x, weight, bias, eps)
+
+    def up(self, layer: nn.Module, activation: str, gated: bool, x_BTD: Tensor) -> Tensor | None:
+        if not isinstance(layer, Int8Linear) or activation not in native.ACTIVATIONS or not native.usable(x_BTD):
+            return None
+        ready = layer.ready().native if type(self) is NativeOps else None  # a subclass may have another gate
+        halves_share_a_panel = gated and isinstance(layer, GroupedLinear) and layer.out_features // 2 % ROWS
+        if ready is None or halves_share_a_panel or not layer.called_as_written():
+            return None
+        return ready(x_BTD, native.ACTIVATIONS[activation], gated)
 
     def rotate(self, x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
         if not native.usable(x_BTHK, *cos_sin):
             return super().rotate(x_BTHK, cos_sin)
         return native.rotate(x_BTHK, cos_sin)
+
+    def cos_sin(self, angle: Tensor) -> tuple[Tensor, Tensor]:
+        return native.cos_sin(angle) if native.usable(angle) else super().cos_sin(angle)
 
     def gate(self, activation: str, gate_BTF: Tensor, linear_BTF: Tensor) -> Tensor:
         known = activation in native.ACTIVATIONS and gate_BTF.shape == linear_BTF.shape
@@ -63,5 +78,5 @@ def _activate(name: str, x: Tensor) -> Tensor:
     return native.activate(name, x) if native.usable(x) else Ops.activation[name](x)
 
 
-NativeOps.activation = {**Ops.activation, **{name: partial(_activate, name) for name in ("silu", "gelu_tanh")}}
+NativeOps.activation = {**Ops.activation, **{name: partial(_activate, name) for name in ("relu", "silu", "gelu_tanh")}}
 native_ops = NativeOps()

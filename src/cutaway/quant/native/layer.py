@@ -68,12 +68,17 @@ class NativeLayer:
         if LIBRARY is not None and self.span is not None:
             LIBRARY.cutaway_forget(self.span)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x [..., K] float32 or bfloat16 → [..., N] in its dtype, in float32 inside. Raises BadArgument for another."""
+    def __call__(self, x: Tensor, activation: int = 0, gated: bool = False) -> Tensor:
+        """x [..., K] float32 or bfloat16 → [..., N] in its dtype, in float32 inside. Raises BadArgument for another.
+
+        activation: of native/ops.py: ACTIVATIONS, applied to the result. gated: to its first half, which the second
+        then multiplies: [..., N / 2]. Whole panels lie in each half.
+        """
         shape, dtype = x.shape, DTYPES.get(x.dtype)
         if shape[-1] != self.width or dtype is None or not x.is_cpu:
             found = f"an input {list(shape)} of {x.dtype} on {x.device}"
             raise BadArgument(found, f"[..., {self.width}] of float32 or bfloat16 on the CPU", "convert it first")
-        x, out = x.contiguous(), empty((*shape[:-1], self.rows), x)
-        self.run(self.address, x.data_ptr(), out.data_ptr(), x.numel() // self.width, dtype, get_num_threads())
+        x, out = x.contiguous(), empty((*shape[:-1], self.rows // 2 if gated else self.rows), x)
+        tokens = x.numel() // self.width
+        self.run(self.address, x.data_ptr(), out.data_ptr(), tokens, dtype, activation, gated, get_num_threads())
         return out

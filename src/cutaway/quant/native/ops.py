@@ -93,6 +93,15 @@ def rotate(x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
     return out
 
 
+def cos_sin(angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each angle, in radians."""
+    assert LIBRARY is not None
+    angle = angle.contiguous()
+    cos, sin = torch.empty_like(angle), torch.empty_like(angle)
+    LIBRARY.cutaway_cos_sin(angle.data_ptr(), angle.numel(), cos.data_ptr(), sin.data_ptr(), get_num_threads())
+    return cos, sin
+
+
 def copy(to: Tensor, x: Tensor) -> Tensor:
     """`to`, contiguous, with the values of x: past the caches, as for what is not read soon."""
     if to.shape != x.shape or not to.is_contiguous() or not usable(to, x):

@@ -4,6 +4,8 @@
 #include "isa.h"
 #include "team.h"
 
+#include <cmath>
+
 extern "C" {
 
 // out [rows]: each row's mean.
@@ -42,6 +44,13 @@ EXPORT void cutaway_rotate(const float* x, const float* cos, const float* sin, i
         for (int64_t r = from; r < to; ++r)
             kernels.rotate({x + r * row_stride, cos + r * pairs, sin + r * pairs, pairs, heads, width, head_stride,
                             out + r * heads * width});
+    });
+}
+
+// Of each angle, in radians. Torch's own open threads for a hundred of them, which then spin beside the library's.
+EXPORT void cutaway_cos_sin(const float* angles, int64_t count, float* cosines, float* sines, int32_t threads) {
+    split(count, for_work(count, threads), [&](int64_t from, int64_t to) {
+        for (int64_t i = from; i < to; ++i) cosines[i] = cosf(angles[i]), sines[i] = sinf(angles[i]);
     });
 }
 
