@@ -23,11 +23,12 @@ from cutaway.ground.errors import NoTokenizer
 from cutaway.ground.select import Selection, select
 from cutaway.ground.sites import all_sites
 from cutaway.ground.whole import indexes, require_whole
+from cutaway.keeping import Keeping
 from cutaway.model import architecture
 from cutaway.model.tap import Chain, Tap, untapped
 from cutaway.quant import native
 from cutaway.quant.explain import int8_layers
-from cutaway.questions import Questions, Texts
+from cutaway.questions import Texts
 from cutaway.sample.generation import Generation, collect, new_ids_of, new_text
 from cutaway.sample.loop import generate
 from cutaway.sample.published import published_settings, sampling_of
@@ -43,7 +44,7 @@ from cutaway.trace.generation_trace import Recording
 from cutaway.trace.plan import Plan
 from cutaway.trace.run import Where, chosen_sites, planned, run
 from cutaway.trace.trace import Trace
-from cutaway.weights.opening import AUTO, dtype_of, open_model
+from cutaway.weights.opening import AUTO, dtype_of
 from cutaway.weights.progress import Progress
 
 
@@ -68,12 +69,11 @@ def load(
     files are fetched and read. threads: of the whole process from now on; else at most one a physical core that it may
     use (quant/threads.py). Raises the errors of ground/errors.py.
     """
-    with torch.inference_mode(False):  # whatever the caller's: gradients may be asked of these weights later
-        return LM(*open_model(model, quantize=quantize, keep=keep, dtype=dtype, device=device, offline=offline,
-                              progress=progress, threads=threads))  # fmt: skip
+    return LM.opened(model, quantize=quantize, keep=keep, dtype=dtype, device=device, offline=offline,
+                     progress=progress, threads=threads)  # fmt: skip
 
 
-class LM(Questions):
+class LM(Keeping):
     """A loaded language model: text in, every value in view, text out."""
 
     @property
@@ -332,7 +332,7 @@ class LM(Questions):
         if self._has_tokenizer:
             rows = zip(tokens.ids, tokens.mask.bool(), strict=True)
             decoders = [StreamDecoder(self.tokenizer, after=ids[real].tolist()) for ids, real in rows]
-            decode, show = self.tokenizer.spelled, self.token_text
+            decode, show = self.tokenizer.spelled, self.tokenizer.text  # not a method of this: a step keeps it
         steps = generate(
             self.decoder, tokens, settings,
             eos_ids=self.eos_ids, pad_id=self._pad_id, decode=decode, show=show, tap=tap,
@@ -353,4 +353,4 @@ class LM(Questions):
 
     def token_text(self, token: int) -> str:
         """What one id looks like as text; empty where ids are all there is."""
-        return self.tokenizer.pieces([token])[0].text if self._has_tokenizer else ""
+        return self.tokenizer.text(token) if self._has_tokenizer else ""

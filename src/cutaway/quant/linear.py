@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.ground.errors import BadArgument
-from cutaway.model.packed import pack, unpack
+from cutaway.ground.packed import pack, unpack
 from cutaway.quant import native
 from cutaway.quant.formats import Mode, check_mode, dequantize, linear, quantize_weight
 from cutaway.quant.native import NativeLayer

@@ -109,6 +109,10 @@ class Tokenizer:
         """Pieces of ids without a text: their spans are None."""
         return tuple(self._piece(int(i), None) for i in ids)
 
+    def text(self, id: int) -> str:
+        """What one id looks like to a reader."""
+        return self._piece(int(id), None).text
+
     def token(self, id: int) -> str | None:
         """The token as the vocabulary spells it; None where it has no such id."""
         return self.backend.id_to_token(_checked_id(id))

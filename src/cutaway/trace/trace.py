@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.packed import Kept
 from cutaway.ground.select import full_name, select
 from cutaway.ground.sites import all_sites
 from cutaway.ground.whole import whole
@@ -22,7 +23,7 @@ from cutaway.trace.plan import Plan
 
 
 @dataclass(frozen=True)
-class Trace(Mapping[str, Tensor]):
+class Trace(Kept, Mapping[str, Tensor]):
     """Values by site, in the order of the forward pass: trace["attn.pattern", 0] is a tensor [B, H, T, S].
 
     attention: "explicit" where the softmax was computed by name, "fused" where one op held neither scores nor pattern.
