@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import nn
 
 from cutaway.model.decoder import Decoder
 from cutaway.questions import Questions
+from cutaway.text.from_transformers import tokenizer_of
 from cutaway.weights.opening import open_model
 
 NOT_KEPT = ("progress", "threads")  # of this process
@@ -23,12 +25,17 @@ class Keeping(Questions):
     loaded: list[Any] | None = None  # the fingerprint of the decoder as it was then
 
     @classmethod
-    def opened(cls, model: str | Path | None, **arguments: Any) -> Self:
-        """The model of that name. Arguments: lm.py: load."""
+    def opened(cls, model: str | Path | nn.Module | None, *, tokenizer: Any = None, **arguments: Any) -> Self:
+        """The model of that name, or a transformers model. Arguments: lm.py: load."""
+        given = None if tokenizer is None else tokenizer_of(tokenizer)  # a wrong one is refused before anything is read
         with torch.inference_mode(False):  # whatever the caller's: gradients may be asked of these weights later
             lm = cls(*open_model(model, **arguments))
+        if given is not None:
+            vars(lm)["tokenizer"] = given  # in place of the files' own
+        if isinstance(model, nn.Module):
+            return lm
         kept = {name: value for name, value in arguments.items() if name not in NOT_KEPT}
-        lm.arguments = kept | {"model": model, "named": model is None or not Path(model).exists()}
+        lm.arguments = kept | {"tokenizer": given, "model": model, "named": model is None or not Path(model).exists()}
         lm.loaded = fingerprint(lm.decoder)
         return lm
 

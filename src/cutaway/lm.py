@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cutaway.edit.editor import Editor, sites_of
 from cutaway.edit.recipe import Edits, edits_of
@@ -49,8 +49,9 @@ from cutaway.weights.progress import Progress
 
 
 def load(
-    model: str | Path | None = None,
+    model: str | Path | nn.Module | None = None,
     *,
+    tokenizer: Any = None,
     quantize: str | None = AUTO,
     keep: Sequence[str] = (),
     dtype: str | torch.dtype | None = None,
@@ -59,18 +60,19 @@ def load(
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> "LM":
-    """The model of that name, ready to run.
+    """The model of that name, ready to run; or a transformers model that is in memory, whose weights are copied.
 
-    model: a hub id, a local folder, a .gguf file, or None for the default model. quantize: "int8" (weights as GGUF's
-    Q8_0, activations in 16 bits), "llm-int8" (LLM.int8(), outliers per token), "llm-int8-pooled" (outlier columns of a
-    call pooled, as in bitsandbytes), None (full precision), "auto" (as a folder was saved, else int8). keep: layers
-    that stay in full precision ("lm_head"). dtype: of the values between the layers; float32 on a CPU, bfloat16 on a
-    GPU that has it, else float16. device: the first GPU if there is one. progress(done, total, what): called while
-    files are fetched and read. threads: of the whole process from now on; else at most one a physical core that it may
-    use (quant/threads.py). Raises the errors of ground/errors.py.
+    model: a hub id, a local folder, a .gguf file, None for the default model, or a PreTrainedModel of a supported
+    family. tokenizer: in place of the files' own, and for a model in memory: transformers' tokenizer, or a folder.
+    quantize: "int8" (weights as GGUF's Q8_0, activations in 16 bits), "llm-int8" (LLM.int8(), outliers per token),
+    "llm-int8-pooled" (outlier columns of a call pooled, as in bitsandbytes), None (full precision), "auto" (as a folder
+    was saved, else int8). keep: layers that stay in full precision ("lm_head"). dtype: of the values between the
+    layers; float32 on a CPU, bfloat16 on a GPU that has it, else float16. device: the first GPU if there is one.
+    progress(done, total, what): called while files are fetched and read. threads: of the whole process from now on;
+    else at most one a physical core that it may use (quant/threads.py). Raises the errors of ground/errors.py.
     """
-    return LM.opened(model, quantize=quantize, keep=keep, dtype=dtype, device=device, offline=offline,
-                     progress=progress, threads=threads)  # fmt: skip
+    return LM.opened(model, tokenizer=tokenizer, quantize=quantize, keep=keep, dtype=dtype, device=device,
+                     offline=offline, progress=progress, threads=threads)  # fmt: skip
 
 
 class LM(Keeping):
@@ -89,6 +91,9 @@ class LM(Keeping):
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, opened at its first use: ids run without one. Raises NoTokenizer."""
+        if self.checkpoint.in_memory:
+            found = "a model from memory without a tokenizer"
+            raise NoTokenizer(found, "its tokenizer beside it", "pass tokenizer= to load, or ids instead of texts")
         if self.checkpoint.gguf_metadata is not None:
             return Tokenizer.from_gguf(self.checkpoint.gguf_metadata)
         return Tokenizer.from_folder(self.checkpoint.path, self.checkpoint.model_type)
