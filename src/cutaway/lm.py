@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cutaway.by_hand import ByHand
 from cutaway.edit.editor import Editor, sites_of
 from cutaway.edit.recipe import Edits, edits_of
 from cutaway.edit.recipe import write as write_recipe
@@ -75,7 +76,7 @@ def load(
                      offline=offline, progress=progress, threads=threads)  # fmt: skip
 
 
-class LM(Keeping):
+class LM(Keeping, ByHand):
     """A loaded language model: text in, every value in view, text out."""
 
     @property

@@ -109,7 +109,7 @@ def test_what_is_no_model_in_memory_is_refused(tmp_path: Path):
         load(empty, device="cpu")
     with pytest.raises(BadArgument, match="a Linear as a model"):
         load(torch.nn.Linear(2, 2), device="cpu")
-    with pytest.raises(BadArgument, match="a int as a model"):
+    with pytest.raises(BadArgument, match="model=3"):
         load(3, device="cpu")  # type: ignore[arg-type]
     strange = build(opt())
     strange.model.decoder.layers[0].extra = torch.nn.Linear(2, 2)

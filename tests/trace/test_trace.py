@@ -20,6 +20,9 @@ def test_a_value_by_its_name_its_block_and_its_head(lm: LM):
     assert torch.equal(trace["attn.z", 0, -1], trace["blocks.0.attn.z"][:, :, -1])
     assert torch.equal(trace["attn.k", 0, 0], trace["blocks.0.attn.k"][:, :, 0])
     assert ("attn.z", 0) in trace and "resid_post" not in trace and ("attn.z", 9) not in trace and 3 not in trace
+    assert (
+        trace.get(("attn.z", 9)) is trace.get("resid_post") is None and trace.get(("attn.z", 0)) is trace["attn.z", 0]
+    )
 
 
 def test_a_stack_has_the_blocks_first(lm: LM):

@@ -60,6 +60,13 @@ class Trace(Kept, Mapping[str, Tensor]):
         except BadArgument:
             return False
 
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value, or the default where it was not recorded."""
+        try:
+            return self[key]
+        except BadArgument:
+            return default
+
     def stack(self, sites: str) -> Tensor:
         """One value of many blocks as one tensor, the blocks first: stack("resid_post") is [L, B, T, D].
 

@@ -54,7 +54,7 @@ def open_model(
         return decoder, checkpoint, named(model)
     if model is not None and not isinstance(model, str | Path):
         expected = "a name, a folder, a .gguf file, or a transformers model"
-        raise BadArgument(f"a {type(model).__name__} as a model", expected, "pass for example a hub id")
+        raise BadArgument(f"model={model!r:.60}", expected, "pass for example a hub id")
     notes: list[str] = []
     path = resolve(None if model is None else str(model), offline=offline, progress=progress, note=notes.append)
     name = default_model.SMOLLM2.name if model is None else str(model)
