@@ -26,7 +26,7 @@ class ByHand(Questions):
         return Weights(self.decoder)
 
     def run_part(self, name: str, x: Tensor | Texts, tokens: Texts | None = None) -> Tensor:
-        """What one module gives for a value: run_part("blocks.0.attn", x), the modules' names as print(lm) shows them.
+        """What one module gives for a value: run_part("blocks.0.attn", x), by the names of the printed model.
 
         x: texts, ids or Tokens for "embed" and its tables; else what the part reads: [B, T, D], or [..., inputs] of a
         linear layer ("blocks.0.attn.qkv"). tokens: of which x is, whose padding and positions attention obeys; without

@@ -201,8 +201,9 @@ class LM(Keeping, ByHand):
         """
         wanted = indexes("positions", positions, signed=True, distinct=False)
         kept_as = None if dtype is None else dtype_of(dtype, self.device)
+        tokens = self.spelled(self.tokens(texts, add_special_tokens))
         trace = run(
-            self.decoder, self.tokens(texts, add_special_tokens), sites, edits=edits_of(edits, self.config),
+            self.decoder, tokens, sites, edits=edits_of(edits, self.config),
             positions=wanted, dtype=kept_as, to=to, until=until, grad=grad, budget=budget,
         )  # fmt: skip
         return replace(trace, model=self.name)
@@ -273,7 +274,7 @@ class LM(Keeping, ByHand):
         where column t is a text's own position t. The last new token is chosen but never read. budget: as in `trace`,
         for the longest that the text may get.
         """
-        tokens, wishes = self.tokens(texts, add_special_tokens), self.settings(settings)
+        tokens, wishes = self.spelled(self.tokens(texts, add_special_tokens)), self.settings(settings)
         done_by, watched = edits_of(edits, self.config), None
         if sites is not None:
             watched = self.recording(tokens, sites, edits=done_by, budget=budget, **settings)
@@ -300,7 +301,8 @@ class LM(Keeping, ByHand):
         if budget is not None:
             cost.within(budget)
         edited = [site for edit in edits_of(edits, self.config) for site in sites_of(edit, self.config)]
-        return Recording(self.decoder, tokens, cost, new=most, edited=edited, model=self.name)
+        return Recording(self.decoder, tokens, cost, new=most, edited=edited, model=self.name,
+                         spelled=self.spelled)  # fmt: skip
 
     def tokens(self, texts: Texts, add_special_tokens: bool = True) -> Tokens:
         """Whatever stands for texts, as Tokens on the model's device. Ids without a mask: see text/padding.py."""
@@ -311,6 +313,10 @@ class LM(Keeping, ByHand):
         else:
             tokens = self.tokenize(texts, add_special_tokens=add_special_tokens)
         return fitting(tokens, self.config.vocab_size, self.config.n_positions).to(self.device)
+
+    def spelled(self, tokens: Tokens) -> Tokens:
+        """The tokens with their pieces, where the model has a tokenizer."""
+        return self.tokenizer.with_pieces(tokens) if self._has_tokenizer else tokens
 
     def settings(self, asked: dict[str, Any]) -> Sampling:
         """What was asked of `generate`, and where nothing was, what the model's generation_config.json says.

@@ -8,6 +8,7 @@ import torch
 from cutaway import Edit
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
+from cutaway.text.pieces import Tokens
 
 TEXTS = ["the cat sat on", "the dog"]
 
@@ -23,6 +24,16 @@ def test_a_value_by_its_name_its_block_and_its_head(lm: LM):
     assert (
         trace.get(("attn.z", 9)) is trace.get("resid_post") is None and trace.get(("attn.z", 0)) is trace["attn.z", 0]
     )
+
+
+def test_ids_have_their_pieces(lm: LM):
+    tokens = lm.tokenize(TEXTS)
+    bare = Tokens.from_ids(tokens.ids, tokens.mask)
+    expected = [[(p.id, p.text, p.padding) for p in row] for row in tokens.pieces or ()]
+    out = lm.generate(bare, max_new_tokens=3, sites="logits")
+    assert out.trace.tokens.pieces[0][-2].text == lm.token_text(out.new_ids[0][0])
+    for found in (lm.trace(bare, "logits").tokens, out.prompt):
+        assert [[(p.id, p.text, p.padding) for p in row] for row in found.pieces or ()] == expected
 
 
 def test_a_stack_has_the_blocks_first(lm: LM):
