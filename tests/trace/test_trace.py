@@ -52,7 +52,10 @@ def test_a_stack_has_the_blocks_first(lm: LM):
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("resid_post", r"'resid_post', which every block has; .* write \[\"resid_post\", 2\]"),
+        (
+            "resid_post",
+            r"'resid_post', which every block has; .* name blocks.2.resid_post, or in Python \[\"resid_post\", 2\]",
+        ),
         (("resid_post", 9), "'resid_post' of block 9; expected a block of 0 to 2"),
         (("resid_post", "0"), "of block '0'"),
         (("blocks.1.resid_post", 1), "the block 1 for 'blocks.1.resid_post'; .* without its block"),

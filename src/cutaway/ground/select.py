@@ -64,7 +64,8 @@ def full_name(kind: str, key: Any, names: Sequence[str]) -> str:
     number = whole(block[0]) if block else None
     if number is None or not -len(blocks) <= number < len(blocks):
         found = f"{name!r} of block {block[0]!r}" if block else f"{name!r}, which every block has"
-        raise BadArgument(found, f"a block of 0 to {len(blocks) - 1} beside it", f'write ["{name}", {len(blocks) - 1}]')
+        do = f'name {blocks[-1]}, or in Python ["{name}", {len(blocks) - 1}]'
+        raise BadArgument(found, f"a block of 0 to {len(blocks) - 1} beside it", do)
     return blocks[number]
 
 

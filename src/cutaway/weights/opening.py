@@ -188,13 +188,17 @@ def quantize(
     return Path(out)
 
 
+def default_int8(path: Path) -> Path:
+    """The folder of the default model in 8 bits, made at the first use, beside that of its .gguf."""
+    return path.parent.with_name(f"{default_model.SMOLLM2.name}-int8")
+
+
 def _cached_quantized(path: Path, progress: Progress | None) -> Path:
     """The default model's 8-bit folder, beside the fetched .gguf `path`; made at the first use.
 
     Where it cannot be written, `path` itself, which is then quantized while loading, each time.
     """
-    source = default_model.SMOLLM2
-    folder = path.parent.with_name(f"{source.name}-int8")
+    source, folder = default_model.SMOLLM2, default_int8(path)
     if _is_of(folder, source):
         return folder
     try:
