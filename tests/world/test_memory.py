@@ -64,7 +64,7 @@ def test_a_checkpoint_loads_in_three_times_its_address_space(checkpoint: tuple[P
 
 
 def test_a_saved_folder_loads_in_three_times_its_address_space(checkpoint: tuple[Path, int], tmp_path: Path):
-    """Every matrix is mapped: a mapping for each, from the file's beginning, would take 30 GB."""
+    """Every matrix is mapped: a mapping for each, from the file's beginning, would take 18 GB."""
     source = open_checkpoint(checkpoint[0])
     decoder = outline(source, quantize="int8", dtype="float32", device="cpu")
     assert isinstance(decoder.unembed.head, Int8Linear)
