@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cutaway.by_hand import ByHand
 from cutaway.edit.editor import Editor, sites_of
 from cutaway.edit.recipe import Edits, edits_of
 from cutaway.edit.recipe import write as write_recipe
@@ -23,11 +24,12 @@ from cutaway.ground.errors import NoTokenizer
 from cutaway.ground.select import Selection, select
 from cutaway.ground.sites import all_sites
 from cutaway.ground.whole import indexes, require_whole
+from cutaway.keeping import Keeping
 from cutaway.model import architecture
 from cutaway.model.tap import Chain, Tap, untapped
 from cutaway.quant import native
 from cutaway.quant.explain import int8_layers
-from cutaway.questions import Questions, Texts
+from cutaway.questions import Texts
 from cutaway.sample.generation import Generation, collect, new_ids_of, new_text
 from cutaway.sample.loop import generate
 from cutaway.sample.published import published_settings, sampling_of
@@ -43,13 +45,14 @@ from cutaway.trace.generation_trace import Recording
 from cutaway.trace.plan import Plan
 from cutaway.trace.run import Where, chosen_sites, planned, run
 from cutaway.trace.trace import Trace
-from cutaway.weights.opening import AUTO, dtype_of, open_model
+from cutaway.weights.opening import AUTO, dtype_of
 from cutaway.weights.progress import Progress
 
 
 def load(
-    model: str | Path | None = None,
+    model: str | Path | nn.Module | None = None,
     *,
+    tokenizer: Any = None,
     quantize: str | None = AUTO,
     keep: Sequence[str] = (),
     dtype: str | torch.dtype | None = None,
@@ -58,22 +61,22 @@ def load(
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> "LM":
-    """The model of that name, ready to run.
+    """The model of that name, ready to run; or a transformers model that is in memory, whose weights are copied.
 
-    model: a hub id, a local folder, a .gguf file, or None for the default model. quantize: "int8" (weights as GGUF's
-    Q8_0, activations in 16 bits), "llm-int8" (LLM.int8(), outliers per token), "llm-int8-pooled" (outlier columns of a
-    call pooled, as in bitsandbytes), None (full precision), "auto" (as a folder was saved, else int8). keep: layers
-    that stay in full precision ("lm_head"). dtype: of the values between the layers; float32 on a CPU, bfloat16 on a
-    GPU that has it, else float16. device: the first GPU if there is one. progress(done, total, what): called while
-    files are fetched and read. threads: of the whole process from now on; else at most one a physical core that it may
-    use (quant/threads.py). Raises the errors of ground/errors.py.
+    model: a hub id, a local folder, a .gguf file, None for the default model, or a PreTrainedModel of a supported
+    family. tokenizer: in place of the files' own, and for a model in memory: transformers' tokenizer, or a folder.
+    quantize: "int8" (weights as GGUF's Q8_0, activations in 16 bits), "llm-int8" (LLM.int8(), outliers per token),
+    "llm-int8-pooled" (outlier columns of a call pooled, as in bitsandbytes), None (full precision), "auto" (as a folder
+    was saved, else int8). keep: layers that stay in full precision ("lm_head"). dtype: of the values between the
+    layers; float32 on a CPU, bfloat16 on a GPU that has it, else float16. device: the first GPU if there is one.
+    progress(done, total, what): called while files are fetched and read. threads: of the whole process from now on;
+    else at most one a physical core that it may use (quant/threads.py). Raises the errors of ground/errors.py.
     """
-    with torch.inference_mode(False):  # whatever the caller's: gradients may be asked of these weights later
-        return LM(*open_model(model, quantize=quantize, keep=keep, dtype=dtype, device=device, offline=offline,
-                              progress=progress, threads=threads))  # fmt: skip
+    return LM.opened(model, tokenizer=tokenizer, quantize=quantize, keep=keep, dtype=dtype, device=device,
+                     offline=offline, progress=progress, threads=threads)  # fmt: skip
 
 
-class LM(Questions):
+class LM(Keeping, ByHand):
     """A loaded language model: text in, every value in view, text out."""
 
     @property
@@ -89,6 +92,9 @@ class LM(Questions):
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, opened at its first use: ids run without one. Raises NoTokenizer."""
+        if self.checkpoint.in_memory:
+            found = "a model from memory without a tokenizer"
+            raise NoTokenizer(found, "its tokenizer beside it", "pass tokenizer= to load, or ids instead of texts")
         if self.checkpoint.gguf_metadata is not None:
             return Tokenizer.from_gguf(self.checkpoint.gguf_metadata)
         return Tokenizer.from_folder(self.checkpoint.path, self.checkpoint.model_type)
@@ -195,8 +201,9 @@ class LM(Questions):
         """
         wanted = indexes("positions", positions, signed=True, distinct=False)
         kept_as = None if dtype is None else dtype_of(dtype, self.device)
+        tokens = self.spelled(self.tokens(texts, add_special_tokens))
         trace = run(
-            self.decoder, self.tokens(texts, add_special_tokens), sites, edits=edits_of(edits, self.config),
+            self.decoder, tokens, sites, edits=edits_of(edits, self.config),
             positions=wanted, dtype=kept_as, to=to, until=until, grad=grad, budget=budget,
         )  # fmt: skip
         return replace(trace, model=self.name)
@@ -267,7 +274,7 @@ class LM(Questions):
         where column t is a text's own position t. The last new token is chosen but never read. budget: as in `trace`,
         for the longest that the text may get.
         """
-        tokens, wishes = self.tokens(texts, add_special_tokens), self.settings(settings)
+        tokens, wishes = self.spelled(self.tokens(texts, add_special_tokens)), self.settings(settings)
         done_by, watched = edits_of(edits, self.config), None
         if sites is not None:
             watched = self.recording(tokens, sites, edits=done_by, budget=budget, **settings)
@@ -294,7 +301,8 @@ class LM(Questions):
         if budget is not None:
             cost.within(budget)
         edited = [site for edit in edits_of(edits, self.config) for site in sites_of(edit, self.config)]
-        return Recording(self.decoder, tokens, cost, new=most, edited=edited, model=self.name)
+        return Recording(self.decoder, tokens, cost, new=most, edited=edited, model=self.name,
+                         spelled=self.spelled)  # fmt: skip
 
     def tokens(self, texts: Texts, add_special_tokens: bool = True) -> Tokens:
         """Whatever stands for texts, as Tokens on the model's device. Ids without a mask: see text/padding.py."""
@@ -305,6 +313,10 @@ class LM(Questions):
         else:
             tokens = self.tokenize(texts, add_special_tokens=add_special_tokens)
         return fitting(tokens, self.config.vocab_size, self.config.n_positions).to(self.device)
+
+    def spelled(self, tokens: Tokens) -> Tokens:
+        """The tokens with their pieces, where the model has a tokenizer."""
+        return self.tokenizer.with_pieces(tokens) if self._has_tokenizer else tokens
 
     def settings(self, asked: dict[str, Any]) -> Sampling:
         """What was asked of `generate`, and where nothing was, what the model's generation_config.json says.
@@ -332,7 +344,7 @@ class LM(Questions):
         if self._has_tokenizer:
             rows = zip(tokens.ids, tokens.mask.bool(), strict=True)
             decoders = [StreamDecoder(self.tokenizer, after=ids[real].tolist()) for ids, real in rows]
-            decode, show = self.tokenizer.spelled, self.token_text
+            decode, show = self.tokenizer.spelled, self.tokenizer.text  # not a method of this: a step keeps it
         steps = generate(
             self.decoder, tokens, settings,
             eos_ids=self.eos_ids, pad_id=self._pad_id, decode=decode, show=show, tap=tap,
@@ -353,4 +365,4 @@ class LM(Questions):
 
     def token_text(self, token: int) -> str:
         """What one id looks like as text; empty where ids are all there is."""
-        return self.tokenizer.pieces([token])[0].text if self._has_tokenizer else ""
+        return self.tokenizer.text(token) if self._has_tokenizer else ""

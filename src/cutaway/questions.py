@@ -95,6 +95,9 @@ class Questions:
         """
         if against not in (None, "transformers"):
             raise BadArgument(f"against={against!r}", '"transformers"', "pass that, or nothing")
+        if against is not None and self.checkpoint.in_memory:
+            do = "save_pretrained it, and check the folder"
+            raise BadArgument("a model that came from memory", "files that transformers can load too", do)
         tokens = self.tokens(CHECKED if texts is None else texts)
         if len(tokens.ids) < 2 or not tokens.padded:
             found = f"{len(tokens.ids)} texts, padded: {tokens.padded}"

@@ -107,7 +107,7 @@ def test_the_verb(cutaway: Run, tiny_folder: Path, monkeypatch: pytest.MonkeyPat
     assert data["passed"] and {"cutaway", "torch", "transformers", "python"} <= data["versions"].keys()
     done = cutaway("check", "--model", tiny_folder, "--quantize", "none", "--against", "transformers")
     assert done.code == 0 and "claims hold" in done.out
-    from cutaway import lm as front
+    from cutaway import keeping as front
 
     opened = front.open_model
 

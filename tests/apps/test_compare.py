@@ -129,7 +129,7 @@ def test_the_drawing_fits_80_columns_and_says_it_all(cutaway: Run, loud: Path, m
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert max(map(len, lines[2:])) <= 80  # the first lines hold the name as it was given
-    for part in ("Differences by site", "logits", "blocks.1.attn.qkv", "weight row 0", f"KL(full ‖ {mode})", "% less",
+    for part in ("Differences by site", "logits", "blocks.1.attn.qkv", "weight row 0", f"KL(full ‖ {mode})", " less (",
                  "full precision"):  # fmt: skip
         assert part in done.out
     assert "Σ code·code" in done.out and ("outliers' share" in done.out) == (mode != "int8")

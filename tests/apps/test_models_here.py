@@ -75,3 +75,32 @@ def test_several_gguf_in_one_repository_are_listed_with_what_to_name(cutaway: Ru
     out = cutaway("models").out
     assert f"some/gguf: {row['found']}; name one of them, for example {folder / 'm-Q4_0.gguf'}" in out
     assert "does not run" not in out
+
+
+def test_bytes_are_those_on_disk_each_once(cutaway: Run, hub: Path):
+    folder = snapshot(hub, "some/model")
+    build(llama()).save_pretrained(folder)
+    before = sum(file.stat().st_size for file in folder.iterdir())
+    blobs, older = folder.parent.parent / "blobs", folder.parent / "older"
+    blobs.mkdir()
+    older.mkdir()
+    (folder / "model.safetensors").rename(blobs / "abc")
+    for each in (folder, older):  # as the hub's cache keeps one file for two snapshots
+        (each / "model.safetensors").symlink_to(blobs / "abc")
+    (blobs / "def").write_bytes(bytes(1000))  # of a snapshot before
+    (row,) = json.loads(cutaway("models", "--json").out)["hub_cache"]
+    assert row["bytes"] == before + 1000 + len("0123abc")
+    assert "on disk" in cutaway("models").out
+
+
+def test_the_default_model_counts_its_8_bits_too(cutaway: Run, hub: Path, monkeypatch: pytest.MonkeyPatch):
+    fetched = hub.parent / "cutaway" / "SmolLM2-135M-Instruct"
+    fetched.mkdir(parents=True)
+    llama_file(fetched / "model.gguf")
+    made = fetched.with_name("SmolLM2-135M-Instruct-int8")
+    made.mkdir()
+    (made / "cutaway.safetensors").write_bytes(bytes(2000))
+    monkeypatch.setattr("cutaway.weights.default_model.fetch", lambda offline: fetched / "model.gguf")
+    data = json.loads(cutaway("models", "--json").out)["default"]
+    assert data["folders"] == {str(fetched): (fetched / "model.gguf").stat().st_size, str(made): 2000}
+    assert data["bytes"] == sum(data["folders"].values())

@@ -126,7 +126,8 @@ def test_models_without_anything_here(cutaway: Run, monkeypatch: pytest.MonkeyPa
     assert done.code == 0 and widest(done.out) <= 80 and ", ".join(supported()) in done.out
     assert "not here yet" in done.out and "no model that cutaway runs" in done.out
     data = json.loads(cutaway("models", "--json").out)
-    assert data["default"] == {"name": "SmolLM2-135M-Instruct", "family": None, "folder": None, "bytes": None}
+    assert data["default"] == {"name": "SmolLM2-135M-Instruct", "family": None, "folder": None, "bytes": None,
+                               "folders": {}}  # fmt: skip
 
 
 def test_models_of_the_hubs_cache(cutaway: Run, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

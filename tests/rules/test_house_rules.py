@@ -128,3 +128,15 @@ def test_the_vocabulary_is_the_one_that_the_code_has():
 
     written = (ROOT / "docs" / "vocabulary.md").read_text(encoding="utf-8")
     assert written == vocabulary(), "run: python -m tests.rules.vocabulary > docs/vocabulary.md"
+
+
+def test_the_vocabulary_has_every_family_with_its_own_nonlinearity():
+    from cutaway.weights.families import supported
+    from tests.rules.vocabulary import KINDS, config_of, vocabulary
+
+    assert {config["model_type"] for config in KINDS.values()} == set(supported())
+    parts = dict(zip(KINDS, vocabulary().split("### ")[1:], strict=True))
+    own = {"opt": "relu", "gpt2": "gelu_tanh", "llama": "silu"}
+    for kind, part in parts.items():
+        assert f"`{own[str(KINDS[kind]['model_type'])]}(mlp.pre)" in part, kind
+        assert config_of(kind).activation in own.values()

@@ -29,7 +29,8 @@ def data(error: float = 0.01, cosine: float = 0.99995, mode: str = "llm-int8-poo
         "outliers": {"threshold": 6.0, "of": 200, "layers": [outlier] * 30},
         "layer": {
             "name": "blocks.47.mlp.down", "site": "blocks.47.mlp.post", "at": token["text"], "output": output,
-            "error": 12.5, "outlier_share": 1.25, "bytes": 10**9, "bytes_saved": {"float32": 10**9},
+            "error": 12.5, "outlier_share": 1.25, "bytes": 10**9,
+            "bytes_saved": {"float32": 10**9, "float16": -(10**8)},
         },
         "next": {
             "kl": [[0.5, 123456.0], [0.1]], "agree": [[True, False], [True]],
@@ -66,13 +67,14 @@ def test_what_is_not_listed_is_counted():
 def test_the_numbers_are_those_of_the_data():
     page = drawn(data())
     for part in ("1.000 %", "0.999950", "41152.200000 nats on average, 123456.000000 at most", "66.7 % of 3 positions",
-                 "4.0 GB in full precision, 1.0 GB in llm-int8-pooled: 75.0 % less",
-                 "the checkpoint's files: 2.0 GB", "error 1250.000 %",
+                 "1.0 GB in llm-int8-pooled; in float32 4.0 GB: 3.0 GB less (75.0 %)",
+                 "the checkpoint's files 2.0 GB: 1.0 GB less (50.0 %)",
+                 "the weight takes 1.0 GB; 2.0 GB in float32, 900.0 MB in float16", "error 1250.000 %",
                  "outliers' share 125.00 %", "Σ code·code -123,456,789 · 1.235e-07 · 1.235e+05 / 127²"):  # fmt: skip
         assert part in page, part
     page = drawn(data(mode="int8"))
     for part in ("a value is its code · scale, of each 32 columns", "scale 1.235e-07 of 2048", "-32767",
-                 "in int8: 75.0 %", "Σ code·code -123,456,789 · 1.235e-07 · 1.235e+05",
+                 "1.0 GB in int8; in float32", "Σ code·code -123,456,789 · 1.235e-07 · 1.235e+05",
                  "+ 2047 more groups"):  # fmt: skip
         assert part in page, part
     assert "share" not in page

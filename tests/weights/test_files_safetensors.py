@@ -152,3 +152,14 @@ def test_a_tensor_that_is_not_as_announced_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadArgument, match=r"found 'w' as torch.float32 of shape .3.; expected torch.float16"):
         write_safetensors(tmp_path / "m.safetensors", {"w": (torch.float16, (3,))}, lambda _: torch.zeros(3))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_tensors_of_a_file_share_one_mapping_which_is_written_without_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({name: torch.arange(9, dtype=torch.int32) for name in "abc"}, path)
+    one, other = open_safetensors(path), open_safetensors(path)
+    mapped = {name: tensor.mapped() for name, tensor in one.items()}
+    assert all(value is not None and torch.equal(value, one[name].read()) for name, value in mapped.items())
+    assert len({id(tensor.location[0].memory) for tensor in one.values() if tensor.location}) == 1
+    mapped["a"].zero_()  # type: ignore[union-attr]
+    assert one["a"].read().any() and other["a"].mapped().any()  # type: ignore[union-attr]

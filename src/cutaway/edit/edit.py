@@ -11,9 +11,10 @@ from typing import Any, Literal, Protocol, get_args, no_type_check, runtime_chec
 import torch
 from torch import Tensor
 
-from cutaway.edit.positions import Wanted, by_position, pick
+from cutaway.edit.positions import Wanted, by_position, pick, several
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.select import select
 from cutaway.ground.sites import all_sites, clean_name
 from cutaway.ground.whole import indexes
 from cutaway.text.pieces import Tokens
@@ -42,7 +43,7 @@ class Recorded(Protocol):
 class Edit:
     """One change: `op` at the values of `site`, everywhere or where the other fields say.
 
-    site: a name or a pattern ("blocks.3-7.attn.z"). op:
+    site: a name or a pattern ("attn.z" of every block, "blocks.3-7.attn.z"). op:
         set, patch: the value itself; patch is how a value of another trace is set.
         add, scale: value + it, value x it. zero: 0. project_out: value - (value · d) d, for the unit vector d along it.
         mean: it, or where it is None each text's own mean over the real positions of the pass.
@@ -200,6 +201,19 @@ class Edit:
         return f"{self.op}{shown} on {self.site}{at}"
 
 
+def sites_of(edit: Edit, config: DecoderConfig) -> list[str]:
+    """The sites that an edit matches. Raises BadArgument where there is none."""
+    names, blocks = select(config, edit.site), several(edit.block)
+    if blocks is None:
+        return names
+    chosen = [name for name in names if name.startswith("blocks.") and int(name.split(".")[1]) in blocks]
+    missing = set(blocks) - {int(name.split(".")[1]) for name in chosen}
+    if missing:
+        found = f"block {min(missing)} for {edit.site}"
+        raise BadArgument(found, f"a block of 0 to {config.n_layers - 1} that the pattern names", "choose such a block")
+    return chosen
+
+
 def _value(edit: Edit) -> float | Tensor | None:
     """A number, or a tensor of its own: a later change of the caller's changes no edit."""
     value = edit.value
@@ -226,7 +240,11 @@ def _source(edit: Edit, trace: Recorded) -> tuple[list[str], Tensor]:
     if trace.positions is not None:
         found = f"a trace of the positions {list(trace.positions)} alone"
         raise BadArgument(found, "a trace of whole texts", "record it without positions=")
-    value, axes = trace[edit.site], all_sites(trace.config)[edit.site].shape.split()
+    names = sites_of(edit, trace.config)
+    if len(names) > 1:
+        found = f"{len(names)} sites, {names[0]} to {names[-1]}, for one value of a trace"
+        raise BadArgument(found, "one site", "choose one with block=, and make an edit for each")
+    value, axes = trace[names[0]], all_sites(trace.config)[names[0]].shape.split()
     return axes, value if axes[1] == "T" else value.transpose(1, 2)
 
 

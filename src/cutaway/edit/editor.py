@@ -10,11 +10,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cutaway.edit.edit import Edit
+from cutaway.edit.edit import Edit, sites_of
 from cutaway.edit.positions import FIRST_SITE, Passes, index_in, several
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
-from cutaway.ground.select import select
 from cutaway.ground.shapes import sizes
 from cutaway.ground.sites import all_sites
 from cutaway.text.pieces import Tokens
@@ -65,19 +64,6 @@ class Editor:
                 raise BadArgument(f"{edit}, which was never reached", expected, do)
             if not changed:
                 warnings.warn(f"{edit} changed nothing: the values there were so already", stacklevel=3)
-
-
-def sites_of(edit: Edit, config: DecoderConfig) -> list[str]:
-    """The sites that an edit matches. Raises BadArgument where there is none."""
-    names, blocks = select(config, edit.site), several(edit.block)
-    if blocks is None:
-        return names
-    chosen = [name for name in names if name.startswith("blocks.") and int(name.split(".")[1]) in blocks]
-    missing = set(blocks) - {int(name.split(".")[1]) for name in chosen}
-    if missing:
-        found = f"block {min(missing)} for {edit.site}"
-        raise BadArgument(found, f"a block of 0 to {config.n_layers - 1} that the pattern names", "choose such a block")
-    return chosen
 
 
 class _Change:

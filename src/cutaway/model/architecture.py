@@ -107,6 +107,13 @@ def size(count: int | float) -> str:
     return f"{count:.0f} B"
 
 
+def more(ours: int, theirs: int) -> str:
+    """Bytes beside other bytes: "18.0 kB more", "1.3 GB less (52.4 %)"."""
+    if ours >= theirs:
+        return f"{size(ours - theirs)} more"
+    return f"{size(theirs - ours)} less ({(1 - ours / theirs) * 100:.1f} %)"
+
+
 def table(decoder: Decoder) -> str:
     """The architecture as text, at most 80 columns: the blocks as one tree, notes on lines of their own."""
     return "\n".join([*_wrapped(facts(decoder.config)), "", *tree(rows(decoder))])

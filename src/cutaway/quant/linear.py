@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from cutaway.ground.errors import BadArgument
-from cutaway.model.packed import pack, unpack
+from cutaway.ground.packed import pack, unpack
 from cutaway.quant import native
 from cutaway.quant.formats import Mode, check_mode, dequantize, linear, quantize_weight
 from cutaway.quant.native import NativeLayer

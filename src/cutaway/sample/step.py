@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.packed import Kept
 from cutaway.ground.whole import whole
 from cutaway.sample.choose import interval
 from cutaway.sample.filters import REMOVED, stages
@@ -20,11 +21,12 @@ from cutaway.sample.settings import Sampling
 from cutaway.sample.stopping import Reason
 from cutaway.sample.table import Candidate, table
 
+TEXTS = 100  # of the tokens that a pickled step names, the likeliest of each text
 CUTTING = ("top_k", "top_p", "min_p")  # filters that remove tokens; the others rescale logits
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Step(Kept):
     """One token of each text of a batch: the logits, the settings, the draw, the choice.
 
     index: 0 for the first new token. logits [B, V] as the model gave them. ids [B] chosen; padding for a text that was
@@ -42,8 +44,12 @@ class Step:
     was_over: Bool[Tensor, "B"]
     seen_ids: Int[Tensor, "B S"] | None = None
     seen_mask: Int[Tensor, "B S"] | None = None
-    show: Callable[[int], str] | None = field(default=None, repr=False)
+    show: Callable[[int], str | None] | None = field(default=None, repr=False)
     text: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the tokenizer: the texts of the likeliest tokens and of the chosen ones stay."""
+        return super().__getstate__() | {"show": self._known_texts()}
 
     def stages(self) -> list[tuple[str, Float[Tensor, "B V"]]]:
         """Logits after each active filter, in order, as (name, logits); the first is the model's own in float32."""
@@ -93,6 +99,12 @@ class Step:
         """A token's text, None without a tokenizer."""
         return None if self.show is None else self.show(token)
 
+    def _known_texts(self) -> "KnownTexts | None":
+        if self.show is None or isinstance(self.show, KnownTexts):
+            return self.show
+        likeliest = self.logits.topk(min(TEXTS, self.logits.shape[-1])).indices.flatten().tolist()
+        return KnownTexts({token: self.show(token) for token in {*likeliest, *self.ids.tolist()}})
+
     def _choice(self, row: int) -> str:
         """The choice as a sentence: "u = 0.4137 falls in [0.3951, 0.4822): token 262 ' the'"."""
         token, reason = int(self.ids[row]), self.ended[row]
@@ -126,6 +138,13 @@ class Step:
         u = None if self.u is None else float(self.u[row])
         top = [_candidate_data(candidate) for candidate in self.top(k, row)]
         return data | {"was_over": False, "u": u, "interval": list(self.interval(row)), "top": top}
+
+
+class KnownTexts(dict[int, str | None]):
+    """The texts of some tokens, where a step was kept without its tokenizer."""
+
+    def __call__(self, token: int) -> str | None:
+        return self.get(token)
 
 
 def _first(scaled_V: Tensor, k: int) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cutaway.lm import LM
-from cutaway.model.architecture import nbytes, size
+from cutaway.model.architecture import more, nbytes, size
 from cutaway.quant.explain import HEAD, Explained, int8_layers
 from cutaway.show.layout import Line, dim, unbroken
 from cutaway.weights.save import source_bytes
@@ -32,11 +32,10 @@ def saving(lm: LM) -> dict[str, Any]:
 def saving_line(int8: dict[str, Any]) -> str:
     """The data of `saving` in words. It may be more than the checkpoint's: that may have fewer bits, or one matrix for
     the embedding and the head."""
-    count = int8["bytes_saved"]
-    saved = f"saves {size(count)}" if count >= 0 else f"takes {size(-count)} more"
     tied = "\n  (the head's codes are stored beside the embedding's table)" if int8["tied"] else ""
-    whole = f"the model {size(int8['bytes_model'])}, its checkpoint {size(int8['bytes_checkpoint'])}"
-    return f"{size(int8['bytes'])}\n  {whole}: {saved}{tied}"
+    ours, theirs = int8["bytes_model"], int8["bytes_checkpoint"]
+    whole = f"the model {size(ours)}, its checkpoint's files {size(theirs)}: {more(ours, theirs)}"
+    return f"{size(int8['bytes'])}\n  {whole}{tied}"
 
 
 def one_output(explained: Explained, at: tuple[int, ...], row: int) -> dict[str, Any]:

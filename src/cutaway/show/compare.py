@@ -98,8 +98,8 @@ def _next_tokens(lm: LM, effect: NextTokens, small: Trace) -> dict[str, Any]:
 def draw_comparison(data: dict[str, Any]) -> Iterator[Line]:
     """All of it, no line wider than 80 columns."""
     full, int8, checkpoint = (data["bytes"][name] for name in ("full", "int8", "checkpoint"))
-    less = f"{size(full)} in full precision, {size(int8)} in {data['mode']}: {(1 - int8 / full) * 100:.1f} % less"
-    beside = f"the checkpoint's files: {size(checkpoint)}"
+    less = f"{size(int8)} in {data['mode']}; in {data['dtype']} {size(full)}: {architecture.more(int8, full)}"
+    beside = f"the checkpoint's files {size(checkpoint)}: {architecture.more(int8, checkpoint)}"
     parts = {
         "Differences by site": _sites(data),
         f"LLM.int8()'s outliers: |x| ≥ {data['outliers']['threshold']:g} at an input": _outliers(data["outliers"]),
@@ -155,7 +155,8 @@ def _layer(data: dict[str, Any]) -> Iterator[Line]:
     error, share = data["error"] * 100, data["outlier_share"] * 100
     apart = "" if grouped(data["output"]) else f", the outliers' share {share:.2f} %"
     yield [f"the full result there: error {error:.3f} %{apart}"]
-    yield [f"the weight takes {size(data['bytes'])}, {size(data['bytes_saved']['float32'])} less than in float32"]
+    others = (f"{size(data['bytes'] + data['bytes_saved'][dtype])} in {dtype}" for dtype in ("float32", "float16"))
+    yield [f"the weight takes {size(data['bytes'])}; {', '.join(others)}"]
 
 
 def _next(data: dict[str, Any], mode: str) -> Iterator[Line]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cutaway.analysis.damage import Damage, LayerDamage
 from cutaway.lm import LM
-from cutaway.model.architecture import size
+from cutaway.model.architecture import more, size
 from cutaway.show.finding import Finding
 from cutaway.show.layout import WIDTH, bar, dtype_name, unbroken
 
@@ -104,13 +104,13 @@ def _summed(data: dict[str, Any]) -> list[str]:
 
 def _keep(data: dict[str, Any]) -> list[str]:
     keep, total = data["keep"], data["total"]
-    names, more = keep["layers"], keep["full_bytes"] - keep["bytes"]
+    names, cost = keep["layers"], more(keep["full_bytes"], keep["bytes"])
     lower = {how: (1 - keep[how] / total) * 100 if total else 0.0 for how in ("predicted", "measured")}
     return [
         *unbroken(["to keep in full precision:", *(f"--keep {name}" for name in names)]),
         f"KL {_nats(total)} → {_nats(keep['predicted'])} predicted ({lower['predicted']:.1f} % lower),"
         f" {_nats(keep['measured'])} measured ({lower['measured']:.1f} %)",
-        f"at {size(keep['full_bytes'])} instead of {size(keep['bytes'])}: {size(more)} more",
+        f"at {size(keep['full_bytes'])} instead of {size(keep['bytes'])}: {cost}",
         *wrap(HOW, WIDTH),
     ]  # fmt: skip
 

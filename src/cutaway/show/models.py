@@ -15,9 +15,9 @@ from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.families import supported
 from cutaway.weights.files.packed import refuse_packed_config
 from cutaway.weights.hub import cached, cached_ids
-from cutaway.weights.opening import config_alone
+from cutaway.weights.opening import config_alone, default_int8
 
-Row = dict[str, Any]  # name, family, folder, bytes
+Row = dict[str, Any]  # name, family, folder, bytes on disk
 
 
 def one(name: str, path: Path) -> Finding:
@@ -29,7 +29,8 @@ def one(name: str, path: Path) -> Finding:
 def finding() -> Finding:
     """All of them: the default model, and what the hub's cache has."""
     default, hub = _default(), _hub_cache()
-    where = default["folder"] or "not here yet; the first run fetches it"
+    where = "\n  ".join(f"{path}  {size(count)}" for path, count in default["folders"].items())
+    where = where or "not here yet; the first run fetches it"
     lines = ["the hub's cache", _table(hub["hub_cache"]) if hub["hub_cache"] else "  no model that cutaway runs"]
     for row in hub["hub_not_whole"]:
         do = f"run `cutaway tokens hi --model {row['name']}` with the network on"
@@ -66,23 +67,35 @@ def _hub_cache() -> dict[str, Any]:
 def _described(name: str, path: Path) -> Row:
     checkpoint = open_checkpoint(path) if path.is_file() else config_alone(path)
     refuse_packed_config(checkpoint.config)
-    files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
-    count = sum(file.stat().st_size for file in files)
-    return {"name": name, "family": checkpoint.model_type, "folder": str(path), "bytes": count}
+    return {"name": name, "family": checkpoint.model_type, "folder": str(path), "bytes": on_disk(_kept_of(path))}
+
+
+def on_disk(path: Path) -> int:
+    """Bytes of a file, or of those in a folder and below, each once: a snapshot's are links to those of another."""
+    found = [file.stat() for file in (path, *path.rglob("*")) if file.is_file()]
+    return sum({(file.st_dev, file.st_ino): file.st_size for file in found}.values())
+
+
+def _kept_of(path: Path) -> Path:
+    """Of a path in the hub's cache, all that it holds of that model, older snapshots too; else the path itself."""
+    return next((each for each in path.parents if each.name.startswith("models--")), path)
 
 
 def _default() -> Row:
-    """The default model, and its folder if it is on this machine."""
+    """The default model, and its folders if it is on this machine: as fetched, and the 8 bits made of it."""
     name = default_model.SMOLLM2.name
     try:
-        return _described(name, default_model.fetch(offline=True))
+        path = default_model.fetch(offline=True)
     except CutawayError:
-        return {"name": name, "family": None, "folder": None, "bytes": None}
+        return {"name": name, "family": None, "folder": None, "bytes": None, "folders": {}}
+    kept = [folder for folder in (path.parent, default_int8(path)) if folder.is_dir()]
+    folders = {str(folder): on_disk(folder) for folder in kept}
+    return _described(name, path) | {"bytes": sum(folders.values()), "folders": folders}
 
 
 def _table(rows: list[Row]) -> str:
     cells = [
-        ("  " + row["name"], row["family"] or "", size(row["bytes"]) if row["bytes"] is not None else "")
+        ("  " + row["name"], row["family"] or "", f"{size(row['bytes'])} on disk" if row["bytes"] is not None else "")
         for row in rows
     ]
     return columns(cells, right=(2,))

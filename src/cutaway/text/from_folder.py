@@ -6,6 +6,7 @@ It does not know GGUF files, nor a text. AutoTokenizer is the general case; wher
 
 import json
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tokenizers import Tokenizer as Backend
 from cutaway.ground.errors import NoTokenizer
 from cutaway.text import from_merges, from_sentencepiece
 from cutaway.text.folder_settings import read_json, read_settings, unreadable
-from cutaway.text.parts import NAMES, Parts
+from cutaway.text.parts import NAMES, Parts, of_transformers
 
 # Any of these may hold a vocabulary; vocab.json comes with merges.txt.
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -130,15 +131,12 @@ def _by_transformers(folder: Path) -> Parts:
         loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **named)
     except Exception as error:  # transformers and tokenizers raise any class here, bare Exception too
         raise _refused(folder, error) from error
-    backend = getattr(loaded, "backend_tokenizer", None)
-    if not isinstance(backend, Backend):
+    parts = of_transformers(loaded)
+    if parts is None:
         raise unreadable(folder, f"{type(loaded).__name__} has no fast tokenizer")
-    if backend.get_vocab_size(with_added_tokens=False) < _least_size(folder):  # the class looked for other files
+    if parts.backend.get_vocab_size(with_added_tokens=False) < _least_size(folder):  # the class looked for other files
         raise unreadable(folder, f"{type(loaded).__name__} does not read {' and '.join(_vocabularies(folder))}")
-    names = {role: str(getattr(loaded, role)) for role in NAMES if getattr(loaded, role) is not None}
-    template = loaded.chat_template
-    template = template.get("default") if isinstance(template, dict) else template
-    return Parts(backend, names, template or read_settings(folder).chat_template)
+    return parts if parts.chat_template else replace(parts, chat_template=read_settings(folder).chat_template)
 
 
 def _is_plain_special(token: Any) -> bool:

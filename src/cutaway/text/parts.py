@@ -4,6 +4,7 @@ It does not know the source, nor the tokenizer that is made of them.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import processors
@@ -30,3 +31,13 @@ def add_ends(backend: Backend, names: dict[str, str], *, bos: bool, eos: bool) -
     if ids:
         template = processors.TemplateProcessing(single=[*before, "$A", *after], special_tokens=ids)
         backend.post_processor = template  # type: ignore[assignment]
+
+
+def of_transformers(loaded: Any) -> Parts | None:
+    """The parts of a transformers tokenizer, its backend as it is; None where it has none."""
+    backend = getattr(loaded, "backend_tokenizer", None)
+    if not isinstance(backend, Backend):
+        return None
+    names = {role: str(getattr(loaded, role)) for role in NAMES if getattr(loaded, role, None) is not None}
+    template = getattr(loaded, "chat_template", None)
+    return Parts(backend, names, template.get("default") if isinstance(template, dict) else template)

@@ -5,6 +5,7 @@ It does not know the model that reads the ids, nor which files the vocabulary ca
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -108,6 +109,18 @@ class Tokenizer:
     def pieces(self, ids: Iterable[int]) -> tuple[Piece, ...]:
         """Pieces of ids without a text: their spans are None."""
         return tuple(self._piece(int(i), None) for i in ids)
+
+    def with_pieces(self, tokens: Tokens) -> Tokens:
+        """The same tokens with their pieces, where they came as ids; spans are None."""
+        if tokens.pieces is not None:
+            return tokens
+        rows = zip(tokens.ids.tolist(), tokens.mask.tolist(), strict=True)
+        pieces = tuple(tuple(self._piece(i, None, not m) for i, m in zip(*row, strict=True)) for row in rows)
+        return replace(tokens, pieces=pieces)
+
+    def text(self, id: int) -> str:
+        """What one id looks like to a reader."""
+        return self._piece(int(id), None).text
 
     def token(self, id: int) -> str | None:
         """The token as the vocabulary spells it; None where it has no such id."""

@@ -4,7 +4,7 @@ It knows passes and columns; it does not know how the tokens between them were c
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,13 +20,21 @@ class Recording:
     """What is recorded while texts are generated: `tap` for the passes, `trace` for their values.
 
     plan: the sites, and their cost for the longest texts. new: how many tokens may be chosen, at most. edited: the
-    sites that edits act on in the same passes.
+    sites that edits act on in the same passes. spelled: gives tokens their pieces.
     """
 
     def __init__(
-        self, decoder: Decoder, prompt: Tokens, plan: Plan, *, new: int, edited: Sequence[str], model: str
+        self,
+        decoder: Decoder,
+        prompt: Tokens,
+        plan: Plan,
+        *,
+        new: int,
+        edited: Sequence[str],
+        model: str,
+        spelled: Callable[[Tokens], Tokens],
     ) -> None:
-        self.decoder, self.prompt, self.plan, self.model = decoder, prompt, plan, model
+        self.decoder, self.prompt, self.plan, self.model, self.spelled = decoder, prompt, plan, model, spelled
         self.tap = GenerationRecorder(plan.rows, prompt.ids.shape[1] + new - 1, prompt.ids.device)
         explicit = any(name.endswith(ATTENTION) for name in [*self.tap.sites, *edited])
         self.attention = "explicit" if explicit else "fused"
@@ -35,7 +43,7 @@ class Recording:
         """The trace of prompts and new tokens. Column t of a value is the text's own position t."""
         tokens, config = read_tokens(self.prompt, new_ids), self.decoder.config
         values = by_position(self.tap, _columns(self.prompt, tokens), tokens.mask.bool())
-        return Trace(values, tokens, config, self.attention, self.model, plan=self.plan)
+        return Trace(values, self.spelled(tokens), config, self.attention, self.model, plan=self.plan)
 
 
 def read_tokens(prompt: Tokens, new_ids: Sequence[Sequence[int]]) -> Tokens:

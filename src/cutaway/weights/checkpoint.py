@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadCheckpoint
@@ -31,6 +31,7 @@ class Checkpoint:
     tensors: dict[str, LazyTensor]
     gguf_metadata: dict[str, Any] | None = None  # the tokenizer's arrays, where the file is a GGUF
     notes: list[str] = field(default_factory=list)  # decisions made while opening, a sentence each
+    in_memory: ClassVar[bool] = False  # whether there are no files
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds path and notes; unpickling opens the files again."""

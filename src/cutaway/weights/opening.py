@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from cutaway.ground.errors import BadArgument, BadCheckpoint
 from cutaway.model.architecture import nbytes
@@ -21,6 +22,7 @@ from cutaway.weights.families import facts_of
 from cutaway.weights.files import is_saved, missing_from, unsound
 from cutaway.weights.files.packed import refuse_packed_config
 from cutaway.weights.hub import config_of_hub, resolve
+from cutaway.weights.in_memory import named, of_transformers
 from cutaway.weights.load import empty_decoder, load_decoder
 from cutaway.weights.match import EMBEDDING, match
 from cutaway.weights.progress import Progress
@@ -32,7 +34,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def open_model(
-    model: str | Path | None = None,
+    model: str | Path | nn.Module | None = None,
     *,
     quantize: str | None,
     keep: Sequence[str] = (),
@@ -46,6 +48,13 @@ def open_model(
     use_threads(threads)
     where, mode = device_of(device), _asked(quantize)
     precision = dtype_of(dtype, where)  # wrong arguments are refused before anything is fetched
+    if isinstance(model, nn.Module):
+        mode, checkpoint = "int8" if mode == AUTO else mode, of_transformers(model)
+        decoder = load_decoder(checkpoint, dtype=precision, device=where, quantize=mode, keep=keep, progress=progress)
+        return decoder, checkpoint, named(model)
+    if model is not None and not isinstance(model, str | Path):
+        expected = "a name, a folder, a .gguf file, or a transformers model"
+        raise BadArgument(f"model={model!r:.60}", expected, "pass for example a hub id")
     notes: list[str] = []
     path = resolve(None if model is None else str(model), offline=offline, progress=progress, note=notes.append)
     name = default_model.SMOLLM2.name if model is None else str(model)
@@ -179,13 +188,17 @@ def quantize(
     return Path(out)
 
 
+def default_int8(path: Path) -> Path:
+    """The folder of the default model in 8 bits, made at the first use, beside that of its .gguf."""
+    return path.parent.with_name(f"{default_model.SMOLLM2.name}-int8")
+
+
 def _cached_quantized(path: Path, progress: Progress | None) -> Path:
     """The default model's 8-bit folder, beside the fetched .gguf `path`; made at the first use.
 
     Where it cannot be written, `path` itself, which is then quantized while loading, each time.
     """
-    source = default_model.SMOLLM2
-    folder = path.parent.with_name(f"{source.name}-int8")
+    source, folder = default_model.SMOLLM2, default_int8(path)
     if _is_of(folder, source):
         return folder
     try:

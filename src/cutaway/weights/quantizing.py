@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.ground.errors import BadArgument, NotFinite
+from cutaway.ground.packed import pack, unpack
 from cutaway.model.decoder import Decoder
-from cutaway.model.packed import pack, unpack
 from cutaway.quant.formats import Mode, check_mode, quantize_weight
 from cutaway.quant.linear import as_stored, stored_shapes
 from cutaway.quant.panels import write_rows

@@ -131,9 +131,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def source_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of the checkpoint's weight files; of a saved folder, of those that it was made from."""
+    """Bytes of the checkpoint's weights; of a saved folder, of those that it was made from."""
     if is_saved(checkpoint.path):
         return int(read_manifest(checkpoint.path)["source"]["bytes"])
+    if checkpoint.in_memory:
+        return sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     return sum(file.stat().st_size for file in files_of(checkpoint.path)) if checkpoint.tensors else 0
 
 

@@ -25,7 +25,7 @@ from cutaway.weights.files.gguf_quants import (
     readable_kinds,
     type_name,
 )
-from cutaway.weights.files.lazy import LazyTensor, read_at, stored_plainly, truncated
+from cutaway.weights.files.lazy import FileMapping, LazyTensor, read_at, stored_plainly, truncated
 from cutaway.weights.files.recognize import refuse_disguised
 
 SCALARS = {
@@ -62,10 +62,11 @@ def open_part(path: Path) -> GGUF:
             raise damaged(path, f"general.alignment={alignment!r}")
         data_start = -(-file.tell() // alignment) * alignment
     tensors: dict[str, LazyTensor] = {}
+    mapping = FileMapping(path)
     for name, dims, kind, offset in infos:
         if name in tensors:
             raise damaged(path, f"two tensors {name!r}")
-        tensors[name] = _tensor(path, name, dims, kind, data_start + offset)
+        tensors[name] = _tensor(mapping, name, dims, kind, data_start + offset)
         end = data_start + offset + _stored_bytes(dims, kind)
         if end > size:
             raise truncated(path, f"{size} bytes", f"{end}, for {name!r} to be whole")
@@ -141,9 +142,10 @@ def _preamble(read: _Reader) -> tuple[int, int]:
     return read.number("<u8"), read.number("<u8")
 
 
-def _tensor(path: Path, name: str, shape: tuple[int, ...], kind: int, offset: int) -> LazyTensor:
+def _tensor(file: FileMapping, name: str, shape: tuple[int, ...], kind: int, offset: int) -> LazyTensor:
     if kind in PLAIN:
-        return stored_plainly(name, shape, PLAIN[kind], path, offset)
+        return stored_plainly(name, shape, PLAIN[kind], file, offset)
+    path = file.path
     block = block_size(kind)
     if block is None:
         found = f"{name!r} quantized as {type_name(kind)} in {path.name}"

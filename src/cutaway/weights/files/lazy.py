@@ -1,10 +1,12 @@
-"""LazyTensor: a tensor that is read from its file on demand, and the positioned read that does so.
+"""LazyTensor: a tensor that is read from its file on demand, by a positioned read or from one mapping of the file.
 
 It does not know any file format, nor what a tensor is for.
 """
 
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from pathlib import Path
 
@@ -15,6 +17,19 @@ from cutaway.ground.errors import BadArgument, BadCheckpoint, NotFinite
 
 Note = Callable[[str], None]
 """note(line): one sentence that the user should know."""
+
+
+class FileMapping:
+    """A file that was opened, mapped as a whole when its first tensor is: a mapping for each would take the address
+    space many times over. Writing to it changes neither the file nor the mapping of another opening."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def memory(self) -> mmap.mmap:
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
 @dataclass(frozen=True)
@@ -29,7 +44,7 @@ class LazyTensor:
     shape: tuple[int, ...]
     dtype: torch.dtype
     fetch: Callable[[int, int], Tensor]
-    location: tuple[Path, int] | None = None  # file and byte offset, where it is stored contiguously in torch's layout
+    location: tuple[FileMapping, int] | None = None  # and byte offset, where it is stored as torch would
     groups: Callable[[int, int], tuple[Tensor, Tensor]] | None = None  # read_groups; None where it is stored otherwise
 
     @property
@@ -68,15 +83,12 @@ class LazyTensor:
         return codes, scale
 
     def mapped(self) -> Tensor | None:
-        """The tensor mapped from its file: only pages that are read take memory. None where it has no location.
-        Writing to it changes neither the file nor another mapping.
-        """
-        if self.location is None or self.location[1] % self.dtype.itemsize:
+        """The tensor in its file's mapping: only pages that are read take memory. None where it has no location."""
+        if self.location is None or self.location[1] % self.dtype.itemsize or not self.nbytes:
             return None
-        path, offset = self.location
-        count, before = prod(self.shape), offset // self.dtype.itemsize
-        mapping = torch.from_file(str(path), shared=False, size=before + count, dtype=self.dtype)
-        return mapping[before:].view(self.shape)
+        file, offset = self.location
+        flat = torch.frombuffer(file.memory, dtype=self.dtype, count=prod(self.shape), offset=offset)
+        return flat.view(self.shape)
 
     def renamed(self, name: str) -> "LazyTensor":
         """The same tensor under another name."""
@@ -107,14 +119,14 @@ class LazyTensor:
         return replace(self, shape=shape, fetch=fetch, location=None, groups=within)
 
 
-def stored_plainly(name: str, shape: tuple[int, ...], dtype: torch.dtype, path: Path, offset: int) -> LazyTensor:
-    """A tensor stored contiguously in `path` from byte `offset` on, in torch's layout."""
+def stored_plainly(name: str, shape: tuple[int, ...], dtype: torch.dtype, file: FileMapping, offset: int) -> LazyTensor:
+    """A tensor stored contiguously in a file from byte `offset` on, in torch's layout."""
     row_bytes = prod(shape[1:]) * dtype.itemsize
 
     def fetch(start: int, stop: int) -> Tensor:
-        return read_at(path, offset + start * row_bytes, (stop - start) * row_bytes).view(dtype)
+        return read_at(file.path, offset + start * row_bytes, (stop - start) * row_bytes).view(dtype)
 
-    return LazyTensor(name, shape, dtype, fetch, (path, offset))
+    return LazyTensor(name, shape, dtype, fetch, (file, offset))
 
 
 def read_at(path: Path, offset: int, nbytes: int) -> Tensor:

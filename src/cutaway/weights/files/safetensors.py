@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cutaway.ground.errors import BadArgument, BadCheckpoint, UnsupportedModel
-from cutaway.weights.files.lazy import LazyTensor, stored_plainly, truncated
+from cutaway.weights.files.lazy import FileMapping, LazyTensor, stored_plainly, truncated
 from cutaway.weights.files.packed import refuse_dtype, refuse_packed_names
 from cutaway.weights.files.recognize import SAFETENSORS, refuse_disguised
 
@@ -48,11 +48,12 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
     if any(_code(entry) not in DTYPES for entry in header.values()):  # the names may identify the tool
         refuse_packed_names(header, path.name)
     spans: list[tuple[int, int, LazyTensor]] = []
+    file = FileMapping(path)
     for name, entry in header.items():
         if name == "__metadata__":
             continue
         dtype, shape, begin, end = _entry(path, name, entry)
-        tensor = stored_plainly(name, shape, dtype, path, data_start + begin)
+        tensor = stored_plainly(name, shape, dtype, file, data_start + begin)
         if end - begin != tensor.nbytes:
             found = f"{end - begin} bytes for {name!r} in {path.name}"
             expected = f"{tensor.nbytes} for {entry['dtype']} of shape {list(shape)}"

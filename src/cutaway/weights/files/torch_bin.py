@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
-from cutaway.weights.files.lazy import LazyTensor, read_at, stored_plainly
+from cutaway.weights.files.lazy import FileMapping, LazyTensor, read_at, stored_plainly
 from cutaway.weights.files.recognize import ZIP, refuse_disguised
 
 
@@ -35,7 +35,8 @@ def open_torch_bin(path: Path) -> dict[str, LazyTensor]:
     checked = {name: _checked(path, name, value) for name, value in state.items()}
     if entries is None:
         return {name: _in_memory(path, name, tensor) for name, tensor in checked.items()}
-    return {name: _in_file(path, name, tensor, entries) for name, tensor in checked.items()}
+    file = FileMapping(path)
+    return {name: _in_file(file, name, tensor, entries) for name, tensor in checked.items()}
 
 
 def _stored_entries(path: Path) -> dict[int, int] | None:
@@ -95,17 +96,17 @@ def _checked(path: Path, name: Any, value: Any) -> Tensor:
     return value.detach()
 
 
-def _in_file(path: Path, name: str, meta: Tensor, entries: dict[int, int]) -> LazyTensor:
+def _in_file(file: FileMapping, name: str, meta: Tensor, entries: dict[int, int]) -> LazyTensor:
     start_byte: int = getattr(meta.untyped_storage(), "_checkpoint_offset")  # noqa: B009 (unknown to its stub)
     if entries.get(start_byte) != meta.untyped_storage().nbytes():
-        raise _unreadable(path)  # it would be read from another entry's bytes
+        raise _unreadable(file.path)  # it would be read from another entry's bytes
     shape, dtype = tuple(meta.shape), meta.dtype
     if meta.is_contiguous():
         offset = start_byte + int(meta.storage_offset()) * dtype.itemsize
-        return stored_plainly(name, shape, dtype, path, offset)
+        return stored_plainly(name, shape, dtype, file, offset)
 
     def fetch(start: int, stop: int) -> Tensor:  # a transposed or strided view: read all of its storage, then view it
-        flat = read_at(path, start_byte, meta.untyped_storage().nbytes()).view(dtype)
+        flat = read_at(file.path, start_byte, meta.untyped_storage().nbytes()).view(dtype)
         view = flat.as_strided(shape, meta.stride(), meta.storage_offset())
         return view[start:stop].clone(memory_format=torch.contiguous_format)
 
