@@ -132,7 +132,7 @@ def test_a_stop_string_that_is_a_special_token(with_bos: Path):
     lm.decoder.unembed.head.weight[2] = 100 * chosen  # it now says <|turn|>
     assert lm.generate("the cat", max_new_tokens=4).new_ids[0][0] == 2
     out = lm.generate("the cat", max_new_tokens=4, stop_strings=["<|turn|>"])
-    assert out.new_ids == ((2,),) and out.ended == ("stop string",)
+    assert out.new_ids == ((2,),) and out.ended == ("stop",)
 
 
 def test_generation_config_is_obeyed_where_the_caller_says_nothing(tmp_path: Path, cutaway: Run):  # noqa: F811
@@ -231,7 +231,7 @@ def test_stop_strings_of_the_model_need_a_tokenizer(tmp_path: Path):
     (tmp_path / "generation_config.json").write_text(json.dumps({"stop_strings": ["x"], "eos_token_id": 0}))
     lm = opened(tmp_path)
     out = lm.generate(torch.tensor([[3, 7]]), max_new_tokens=2)
-    assert str(out) == "ids " + " ".join(map(str, out.new_ids[0]))
+    assert str(out).startswith("ids " + " ".join(map(str, out.new_ids[0])) + "\n(ended: ")
     with pytest.raises(BadArgument, match="without a tokenizer"):
         lm.generate(torch.tensor([[3, 7]]), max_new_tokens=2, stop_strings=["x"])
 
@@ -289,7 +289,7 @@ def test_the_space_between_a_prompt_and_what_follows(tmp_path: Path, cutaway: Ru
     lm.decoder.unembed.head.weight[word] = 100 * last  # a word follows
     out = lm.generate("the cat", max_new_tokens=3)
     whole = fast.decode([*prompt.ids[0].tolist(), *out.new_ids[0]])
-    assert out.text.startswith(" ") and "the cat" + out.text == whole == str(out)
+    assert out.text.startswith(" ") and "the cat" + out.text == whole and str(out).startswith(whole)
     assert lm.generate(["the cat", "the"], max_new_tokens=3).text[0] == out.text
 
 
