@@ -101,6 +101,24 @@ def test_a_chat_prompt_has_one_bos(with_bos: Path):
     expected = theirs.apply_chat_template(TALK, add_generation_prompt=True, return_dict=False)
     assert lm.chat_prompt(TALK).ids[0].tolist() == expected and expected.count(1) == 1
     assert lm.generate(lm.chat_prompt(TALK), max_new_tokens=1).prompt.ids[0].tolist() == expected
+    out = lm.chat(TALK, max_new_tokens=1)
+    assert out.prompt.ids[0].tolist() == expected and out.note == ""
+    assert out.prompt_text == theirs.apply_chat_template(TALK, add_generation_prompt=True, tokenize=False)
+    assert lm.chat("Hi", max_new_tokens=1).prompt_text == lm.chat([{"role": "user", "content": "Hi"}]).prompt_text
+
+
+def test_a_chat_s_answer_may_be_long_and_a_bare_text_is_told_of_the_template(with_bos: Path):
+    lm = opened(with_bos)
+    assert lm.chat("Hi").ended == ("context",) or len(lm.chat("Hi").new_ids[0]) > 50
+    bare = lm.generate("the cat", max_new_tokens=1)
+    assert "lm.chat(text)" in repr(bare) and "lm.chat" not in str(bare)
+    assert lm.generate("the cat<|turn|>", max_new_tokens=1).note == ""  # written with the template's own tokens
+
+
+@pytest.mark.parametrize("messages", ["", [], None, 5, ["Hi"], [{"content": "Hi"}], {"role": "user", "content": "Hi"}])
+def test_messages_that_are_none(with_bos: Path, messages: object):
+    with pytest.raises(BadArgument, match=r"expected a text, or a list of messages with role and content; pass for"):
+        opened(with_bos).chat(messages)  # type: ignore[arg-type]
 
 
 def test_a_prompt_that_already_begins_with_bos(with_bos: Path):

@@ -43,11 +43,12 @@ class Generation:
         texts = [self.text] if isinstance(self.text, str) else self.text
         first = "" if not texts else repr(texts[0]) if len(texts[0]) <= 80 else repr(texts[0][:80]) + "…"
         more = f" and {len(texts) - 1} more" if len(texts) > 1 else ""
-        return f"<Generation {first}{more} {self.endings()[0]}; print it for prompt and text>"
+        note = f"; {self.note}" if self.note else ""
+        return f"<Generation {first}{more} {self.endings()[0]}; print it for prompt and text{note}>"
 
     def __str__(self) -> str:
         """Prompt, where its text is known, new text (ids without a tokenizer), and why it ended; several texts each
-        under its label."""
+        under its label. The note only where a text is empty."""
         texts = [self.text] if isinstance(self.text, str) else self.text
         if self.steps and not any(step.text for step in self.steps):
             texts = [f"ids {' '.join(map(str, ids))}" for ids in self.new_ids]
@@ -57,7 +58,8 @@ class Generation:
             f"{label(prompt, row, len(texts))}{prompt}{text}\n{ending}"
             for row, (prompt, text, ending) in enumerate(zip(prompts, texts, self.endings(), strict=True))
         ]
-        return "\n\n".join([*blocks, *([f"({self.note})"] if self.note else [])])
+        notes = [f"({self.note})"] if self.note and not all(texts) else []
+        return "\n\n".join([*blocks, *notes])
 
     def endings(self) -> list[str]:
         """Why each text ended, and after how many tokens: "(ended: length, 50 tokens)"."""

@@ -42,9 +42,16 @@ INSTEAD = {
             "pass for example repetition_penalty=1.1",
         ),
         "eos_token_id stop_token_ids stop_at_eos ignore_eos": (
-            "the model's own ends (lm.eos_ids)",
+            "the model's own end-of-text tokens",
             "leave it out, or pass stop_strings",
         ),
+    }.items()
+    for name in names.split()
+}
+# The same for names that only Python code has
+INSTEAD_IN_PYTHON = {
+    name: answer
+    for names, answer in {
         "stream streamer": ("lm.stream, which yields a Step a token", "call lm.stream with the other arguments"),
         "messages": ("lm.chat, which takes messages", "call lm.chat(messages)"),
         "input_ids inputs prompt text": ("texts or ids as the first argument", "pass it without a name"),
@@ -62,13 +69,13 @@ def unknown(name: str, value: Any, known: Iterable[str]) -> BadArgument:
     found = f"{name}={value!r}"
     if ours := our_name(name, known):
         return BadArgument(found, f"{ours}, its name here", f"pass {ours}={value!r}")
-    if name in INSTEAD:
-        return BadArgument(found, *INSTEAD[name])
+    if answer := INSTEAD.get(name) or INSTEAD_IN_PYTHON.get(name):
+        return BadArgument(found, *answer)
     return BadArgument(f"the argument {found}", f"one of {', '.join(known)}", "leave it out")
 
 
 def our_name(name: str, known: Iterable[str]) -> str | None:
     """The known name that was meant: a neighbour's, or one misspelled."""
-    if name in RENAMED or name in INSTEAD:
+    if name in RENAMED or name in INSTEAD or name in INSTEAD_IN_PYTHON:
         return RENAMED.get(name)
     return next(iter(get_close_matches(name, list(known), 1, 0.75)), None)

@@ -97,9 +97,11 @@ class Sampling:
         self._check_numbers()
         if not isinstance(self.do_sample, bool):
             raise BadArgument(f"do_sample={self.do_sample!r}", ABOUT["do_sample"].limits, "pass do_sample=True to draw")
-        if not isinstance(self.stop_strings, tuple) or not all(isinstance(s, str) and s for s in self.stop_strings):
-            found, do = f"stop_strings={self.stop_strings!r}", 'pass for example stop_strings=["\\n"]'
-            raise BadArgument(found, ABOUT["stop_strings"].limits, do)
+        many = isinstance(self.stop_strings, tuple)
+        for each in self.stop_strings if many else (self.stop_strings,):
+            if not isinstance(each, str) or not each or not many:
+                do = 'pass for example stop_strings=["\\n"]'
+                raise BadArgument(f"stop_strings={each!r}", ABOUT["stop_strings"].limits, do)
 
     def new_tokens(self, prompt_length: int) -> int:
         """The most tokens that may follow a prompt of this length. Raises BadArgument where max_length leaves none."""
