@@ -123,8 +123,9 @@ def test_messages_that_are_none(with_bos: Path, messages: object):
 
 def test_a_prompt_that_already_begins_with_bos(with_bos: Path):
     lm, text = opened(with_bos), "<bos>the cat"
-    with pytest.warns(UserWarning, match="add_special_tokens=False"):
+    with pytest.warns(UserWarning, match="add_special_tokens=False") as caught:
         assert lm.tokenize(text).ids[0].tolist()[:2] == [1, 1]  # as transformers
+    assert caught[0].filename == __file__  # the caller's line, not one of ours
     alone = lm.tokenize(text, add_special_tokens=False)
     assert alone.ids[0].tolist()[:1] == [1] and 1 not in alone.ids[0].tolist()[1:]
     trace = lm.trace(text, "embed.token", add_special_tokens=False)

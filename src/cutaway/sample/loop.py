@@ -91,7 +91,7 @@ def _steps(
             u_B = next(draws) if settings.do_sample else None
             with one_thread(logits_NV.numel()):
                 ids_N = _choose(logits_NV, settings, seen, u_B, index, stopping.finished, rows)
-            logits_BV, ids_B = (_spread(each, rows, len(was_over_B)) for each in (logits_NV, ids_N))
+                logits_BV, ids_B = (_spread(each, rows, len(was_over_B)) for each in (logits_NV, ids_N))
             if any(stopping.finished):
                 ids_B = torch.where(was_over_B, pad_id, ids_B)
             stopping.add(ids_B.tolist())
