@@ -24,6 +24,8 @@ RENAMED = {
         "seed": "random_seed rng_seed random_state manual_seed",
         "do_sample": "sample sampling",
         "add_special_tokens": "prepend_bos add_bos",
+        "sites": "site names_filter",
+        "edits": "edit fwd_hooks",
     }.items()
     for theirs in names.split()
 }
