@@ -49,6 +49,22 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def chatty(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a chat template, which writes BOS itself."""
+    folder = Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("chatty") / "model"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings |= {"chat_template": TEMPLATE, "bos_token": "<s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
 @pytest.fixture
 def broken(tiny_folder: Path, tmp_path: Path) -> Path:
     """A copy of the tiny model, to be damaged."""

@@ -44,7 +44,7 @@ def test_a_name_that_is_not_here_when_offline(cutaway: Run):
 @pytest.mark.parametrize("count", ["0", "-2"])
 def test_no_threads(cutaway: Run, count: str):
     done = cutaway("generate", "hi", "--threads", count)
-    refused(done, f"found threads={count}; expected a whole number, 1 or above; leave it out for one thread a core")
+    refused(done, f"found --threads {count}; expected a whole number, 1 or above; leave it out for one thread a core")
 
 
 @pytest.mark.parametrize("verb", ["tokens", "trace", "generate"])
@@ -148,23 +148,23 @@ def test_a_missing_tokenizer(cutaway: Run, broken: Path, verb: str):
 @pytest.mark.parametrize(
     ("option", "value", "found", "expected"),
     [
-        ("--max-new-tokens", "-5", "max_new_tokens=-5", "a whole number, 1 or above"),
-        ("--max-new-tokens", "0", "max_new_tokens=0", "a whole number, 1 or above"),
-        ("--max-length", "-1", "max_length=-1", "a whole number, 1 or above"),
-        ("--top-p", "0", "top_p=0.0", "a number above 0 and at most 1"),
-        ("--top-p", "1.5", "top_p=1.5", "a number above 0 and at most 1"),
-        ("--temperature", "nan", "temperature=nan", "a finite number above 0"),
-        ("--temperature", "0", "temperature=0.0", "a finite number above 0"),
-        ("--top-k", "-1", "top_k=-1", "a whole number, 0 or above"),
-        ("--min-p", "2", "min_p=2.0", "a number from 0 to 1"),
-        ("--repetition-penalty", "inf", "repetition_penalty=inf", "a finite number above 0"),
-        ("--seed", "-1", "seed=-1", "a whole number, 0 or above"),
-        ("--stop-strings", "", "stop_strings=('',)", "texts of at least one character"),
+        ("--max-new-tokens", "-5", "--max-new-tokens -5", "a whole number, 1 or above"),
+        ("--max-new-tokens", "0", "--max-new-tokens 0", "a whole number, 1 or above"),
+        ("--max-length", "-1", "--max-length -1", "a whole number, 1 or above"),
+        ("--top-p", "0", "--top-p 0.0", "a number above 0 and at most 1"),
+        ("--top-p", "1.5", "--top-p 1.5", "a number above 0 and at most 1"),
+        ("--temperature", "nan", "--temperature nan", "a finite number above 0"),
+        ("--temperature", "0", "--temperature 0.0", "a finite number above 0"),
+        ("--top-k", "-1", "--top-k -1", "a whole number, 0 or above"),
+        ("--min-p", "2", "--min-p 2.0", "a number from 0 to 1"),
+        ("--repetition-penalty", "inf", "--repetition-penalty inf", "a finite number above 0"),
+        ("--seed", "-1", "--seed -1", "a whole number, 0 or above"),
+        ("--stop-strings", "", "--stop-strings ''", "texts of at least one character"),
         ("--quantize", "int4", "--quantize int4", "int8, llm-int8, llm-int8-pooled or none"),
         ("--quantize", "int8-pooled", "--quantize int8-pooled, the name of an earlier", "llm-int8-pooled; pass"),
         ("--quantize", "int8-weight", "--quantize int8-weight, the name of an earlier version", "int8; pass"),
-        ("--device", "abacus", "device='abacus'", "cpu, or a GPU that torch sees"),
-        ("--dtype", "int3", "dtype='int3'", "one of float32"),
+        ("--device", "abacus", "--device abacus", "cpu, or a GPU that torch sees"),
+        ("--dtype", "int3", "--dtype int3", "one of float32"),
     ],
 )  # fmt: skip
 def test_a_setting_that_no_run_could_use(
@@ -175,12 +175,16 @@ def test_a_setting_that_no_run_could_use(
 
 
 def test_a_wrong_setting_is_told_before_the_model_is_looked_for(cutaway: Run):
-    refused(cutaway("generate", "hi", "--top-p", "0", "--model", "no/such/model"), "found top_p=0.0")
+    refused(
+        cutaway("generate", "hi", "--top-p", "0", "--model", "no/such/model"),
+        "found --top-p 0.0",
+        "pass for example --top-p 0.9",
+    )
 
 
 def test_a_length_that_the_prompt_fills(cutaway: Run, tiny_folder: Path):
     done = cutaway("generate", "the cat", "--max-length", 2, "--model", tiny_folder)
-    refused(done, "max_length=2 with a prompt of 2 tokens")
+    refused(done, "--max-length 2 with a prompt of 2 tokens", "raise --max-length, or pass --max-new-tokens instead")
 
 
 def test_logits_that_are_not_numbers(cutaway: Run, broken: Path):
@@ -206,7 +210,16 @@ def test_a_site_that_the_model_does_not_have(cutaway: Run, tiny_folder: Path):
     ("argv", "parts"),
     [
         (["fly"], ["no such command 'fly'", f"one of the verbs {', '.join(VERBS)}", "see cutaway --help"]),
-        (["generate", "hi", "--temprature", "1"], ["no such option: --temprature", "--temperature"]),
+        (["gen", "hi"], ["no such command 'gen'", "did you mean generate? See cutaway --help"]),
+        (["tokenize", "hi"], ["did you mean tokens?"]),
+        (["generate", "hi", "--temprature", "1"], ["no such option: --temprature", "expected --temperature"]),
+        (["generate", "hi", "--max-tokens", "5"], ["--max-tokens", "expected --max-new-tokens, its name here"]),
+        (["tour", "--temp", "1"], ["no such option: --temp", "expected --temperature"]),
+        (["generate", "hi", "--stop", "."], ["expected --stop-strings"]),
+        (["generate", "hi", "--num-beams", "4"], ["there is no beam search here; leave it out"]),
+        (["generate", "hi", "--n", "3"], ["pass the text several times, with --sample"]),
+        (["generate", "hi", "--temperature", "0"], ["--temperature 0.7, or --greedy for the highest logit"]),
+        (["lens", "the", "cat"], ["an argument too many: cat", "cutaway lens [OPTIONS] TEXT", "in quotes"]),
         (["generate", "-5 degrees"], ["no such option: -5", "put -- before a text that begins with a dash"]),
         (["generate"], ["missing argument", "TEXT", "see cutaway generate --help"]),
         (["generate", "hi", "--top-k", "many"], ["--top-k", "a valid integer", "see cutaway generate --help"]),

@@ -4,6 +4,7 @@ import errno
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,14 @@ def test_a_stream_that_knows_only_ascii_gets_codes_instead_of_a_crash(tiny_folde
     command = [*COMMAND, "models", "--model", str(tiny_folder / "é")]
     done = subprocess.run(command, capture_output=True, env={"PYTHONIOENCODING": "ascii"}, check=False)
     assert done.returncode == 2 and b"a bug" not in done.stderr and b"\\" in done.stderr
+
+
+def test_a_warning_is_one_line_without_where_it_is_in_the_code(capsys: pytest.CaptureFixture[str]):
+    def work() -> int:
+        warnings.warn(
+            "an op is slow; pass do_sample=False\n  or not. (Triggered internally at /pytorch/a.cpp:12.)", stacklevel=1
+        )
+        return 0
+
+    assert guarded(work, debug=False, spell=lambda text: text.replace("do_sample=False", "--greedy")) == 0
+    assert capsys.readouterr().err == "cutaway: an op is slow; pass --greedy or not.\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import cutaway as package
-from cutaway.apps.cli import generate
+from cutaway.apps.cli import terminal
 
 from .conftest import CONTEXT, Run, set_config
 
@@ -30,7 +30,7 @@ def test_several_texts_keep_their_order(cutaway: Run, tiny_folder: Path, lm: pac
 
 
 def test_json_holds_the_run(cutaway: Run, tiny_folder: Path, lm: package.LM):
-    settings = ["--do-sample", "--temperature", 0.7, "--top-p", 0.8, "--top-k", 0, "--seed", 5]
+    settings = ["--sample", "--steps", "--temperature", 0.7, "--top-p", 0.8, "--top-k", 0, "--seed", 5]
     done = cutaway("generate", "the cat", *settings, "--max-new-tokens", 4, "--json", "--model", tiny_folder)
     expected = lm.generate("the cat", do_sample=True, temperature=0.7, top_p=0.8, top_k=0, seed=5, max_new_tokens=4)
     data = json.loads(done.out)
@@ -39,6 +39,31 @@ def test_json_holds_the_run(cutaway: Run, tiny_folder: Path, lm: package.LM):
     assert data["texts"] == [text]
     assert data["settings"] == {**expected.settings.as_data()}
     assert [step["texts"][0]["u"] for step in data["steps"]] == [float(step.u[0]) for step in expected.steps]
+
+
+def test_json_is_small_where_no_steps_are_asked_for(cutaway: Run, tiny_folder: Path):
+    done = cutaway("generate", "the cat", "--max-new-tokens", 50, "--json", "--model", tiny_folder)
+    assert json.loads(done.out).keys() == {"model", "settings", "texts"} and len(done.out) < 2000
+
+
+def test_the_text_alone(cutaway: Run, tiny_folder: Path, lm: package.LM):
+    asked = ["--max-new-tokens", 5, "--top-k", 3, "--text", "--model", tiny_folder]
+    one, two = (lm.generate(text, max_new_tokens=5).text for text in ("the cat", "a"))
+    assert cutaway("generate", "the cat", *asked) == (0, f"{one}\n", "")
+    assert cutaway("generate", "the cat", "a", *asked) == (0, f"{one}\n{two}\n", "")
+
+
+def test_a_text_answered_by_the_chat_template(cutaway: Run, chatty: Path):
+    lm = package.load(chatty)
+    out = lm.chat("the cat", max_new_tokens=5)
+    asked = ["--max-new-tokens", 5, "--model", chatty]
+    assert cutaway("generate", "--chat", "the cat", *asked) == (0, f"{out.text}\n(ended: length, 5 tokens)\n", "")
+    data = json.loads(cutaway("generate", "--chat", "the cat", "--json", *asked).out)
+    assert data["texts"][0]["prompt"] == out.prompt_text == "<s>user: the cat\nassistant:"
+    bare = cutaway("generate", "the cat", *asked)
+    assert bare.err.startswith("cutaway: this model was trained on a chat template: with --chat")
+    assert bare.err.count("\n") == 1 and bare.out == f"{lm.generate('the cat', max_new_tokens=5)}\n"
+    assert cutaway("generate", "<s>user: the cat", "--no-special-tokens", *asked).err == ""
 
 
 def test_a_drawn_seed_is_told_and_repeats_the_run(cutaway: Run, tiny_folder: Path):
@@ -61,12 +86,12 @@ def test_stop_strings_may_be_repeated(cutaway: Run, tiny_folder: Path):
     text = free["texts"][0]["text"]
     stops = ["--stop-strings", "nowhere to be found", "--stop-strings", text[2:4]]
     data = json.loads(cutaway("generate", "the", *stops, "--json", "--model", tiny_folder).out)
-    assert data["texts"][0]["ended"] == "stop string" and text[2:4] in data["texts"][0]["text"]
+    assert data["texts"][0]["ended"] == "stop" and text[2:4] in data["texts"][0]["text"]
 
 
 def test_settings_of_no_effect_are_said(cutaway: Run, tiny_folder: Path, lm: package.LM):
     done = cutaway("generate", "a", "--top-p", 0.5, "--seed", 1, "--max-new-tokens", 3, "--model", tiny_folder)
-    assert done.err == "cutaway: --top-p, --seed without --do-sample: no effect, the highest logit wins.\n"
+    assert done.err == "cutaway: --top-p, --seed without --sample: no effect, the highest logit wins.\n"
     assert done.out == str(lm.generate("a", max_new_tokens=3)) + "\n"
 
 
@@ -84,9 +109,9 @@ def test_a_text_longer_than_the_context(cutaway: Run, tiny_folder: Path):
 
 
 def test_a_terminal_sees_the_prompt_faint_and_obeys_no_token(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(generate, "is_terminal", lambda stream: True)
+    monkeypatch.setattr(terminal, "is_terminal", lambda stream: True)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert generate._faint("I love") == "\x1b[2mI love\x1b[0m"
-    assert generate._shown("a\x1b[2J\tb\nc\x9b\r") == "a␛[2J\tb\nc�␍"
+    assert terminal.faint("I love") == "\x1b[2mI love\x1b[0m"
+    assert terminal.shown("a\x1b[2J\tb\nc\x9b\r") == "a␛[2J\tb\nc�␍"
     monkeypatch.setenv("NO_COLOR", "1")
-    assert generate._faint("I love") == "I love"
+    assert terminal.faint("I love") == "I love"

@@ -72,7 +72,7 @@ def test_the_table_fits_the_terminal(cutaway: Run, tiny_folder: Path):
 
 def test_a_wrong_side_is_refused(cutaway: Run, small_folder: Path):
     done = cutaway("tokens", "a", "--padding-side", "top", "--model", small_folder)
-    assert done == (2, "", "cutaway: found padding_side='top'; expected right or left; pass one of the two.\n")
+    assert done == (2, "", "cutaway: found --padding-side top; expected right or left; pass one of the two.\n")
 
 
 def test_a_text_longer_than_the_context_without_any_weights(cutaway: Run, small_folder: Path):

@@ -51,7 +51,7 @@ def test_it_takes_a_tokenizer_and_leaves_it_as_it_is(tmp_path: Path):
         assert str(lm) and lm.generate("the cat sat on", max_new_tokens=2).steps[0].text != ()
         assert lm.tokenize("the cat sat on").ids.shape[1] > 2
     assert theirs.backend_tokenizer.truncation is not None
-    assert load(model, tokenizer=theirs, device="cpu").chat_prompt([{"content": "the cat"}]).ids.shape[1] > 1
+    assert load(model, tokenizer=theirs, device="cpu").chat_prompt("the cat").ids.shape[1] > 1
     with pytest.raises(NoTokenizer, match=r"a model from memory without a tokenizer.*pass tokenizer="):
         load(model, device="cpu").tokenize("the cat")
     for wrong in (3, "no/such/folder", transformers.ByT5Tokenizer()):

@@ -66,7 +66,9 @@ def test_generate_gives_a_string_for_a_string_and_a_list_for_a_list(lm: LM):
     many = lm.generate(["the cat", "the dog ran to"], max_new_tokens=5)
     assert isinstance(one.text, str) and isinstance(many.text, list)
     assert many.text[0] == one.text
-    assert str(one) == "the cat" + one.text
+    assert str(one) == f"the cat{one.text}\n(ended: length, 5 tokens)"
+    assert str(many).startswith(f"text 1 of 2: 'the cat'\n{one}\n\ntext 2 of 2: 'the dog ran to'\nthe dog ran to")
+    assert len(repr(many)) < 600
     assert len(one.steps) == 5 and one.ended == ("length",)
 
 

@@ -101,12 +101,31 @@ def test_a_chat_prompt_has_one_bos(with_bos: Path):
     expected = theirs.apply_chat_template(TALK, add_generation_prompt=True, return_dict=False)
     assert lm.chat_prompt(TALK).ids[0].tolist() == expected and expected.count(1) == 1
     assert lm.generate(lm.chat_prompt(TALK), max_new_tokens=1).prompt.ids[0].tolist() == expected
+    out = lm.chat(TALK, max_new_tokens=1)
+    assert out.prompt.ids[0].tolist() == expected and out.note == ""
+    assert out.prompt_text == theirs.apply_chat_template(TALK, add_generation_prompt=True, tokenize=False)
+    assert lm.chat("Hi", max_new_tokens=1).prompt_text == lm.chat([{"role": "user", "content": "Hi"}]).prompt_text
+
+
+def test_a_chat_s_answer_may_be_long_and_a_bare_text_is_told_of_the_template(with_bos: Path):
+    lm = opened(with_bos)
+    assert lm.chat("Hi").ended == ("context",) or len(lm.chat("Hi").new_ids[0]) > 50
+    bare = lm.generate("the cat", max_new_tokens=1)
+    assert "lm.chat(text)" in repr(bare) and "lm.chat" not in str(bare)
+    assert lm.generate("the cat<|turn|>", max_new_tokens=1).note == ""  # written with the template's own tokens
+
+
+@pytest.mark.parametrize("messages", ["", [], None, 5, ["Hi"], [{"content": "Hi"}], {"role": "user", "content": "Hi"}])
+def test_messages_that_are_none(with_bos: Path, messages: object):
+    with pytest.raises(BadArgument, match=r"expected a text, or a list of messages with role and content; pass for"):
+        opened(with_bos).chat(messages)  # type: ignore[arg-type]
 
 
 def test_a_prompt_that_already_begins_with_bos(with_bos: Path):
     lm, text = opened(with_bos), "<bos>the cat"
-    with pytest.warns(UserWarning, match="add_special_tokens=False"):
+    with pytest.warns(UserWarning, match="add_special_tokens=False") as caught:
         assert lm.tokenize(text).ids[0].tolist()[:2] == [1, 1]  # as transformers
+    assert caught[0].filename == __file__  # the caller's line, not one of ours
     alone = lm.tokenize(text, add_special_tokens=False)
     assert alone.ids[0].tolist()[:1] == [1] and 1 not in alone.ids[0].tolist()[1:]
     trace = lm.trace(text, "embed.token", add_special_tokens=False)
@@ -132,7 +151,7 @@ def test_a_stop_string_that_is_a_special_token(with_bos: Path):
     lm.decoder.unembed.head.weight[2] = 100 * chosen  # it now says <|turn|>
     assert lm.generate("the cat", max_new_tokens=4).new_ids[0][0] == 2
     out = lm.generate("the cat", max_new_tokens=4, stop_strings=["<|turn|>"])
-    assert out.new_ids == ((2,),) and out.ended == ("stop string",)
+    assert out.new_ids == ((2,),) and out.ended == ("stop",)
 
 
 def test_generation_config_is_obeyed_where_the_caller_says_nothing(tmp_path: Path, cutaway: Run):  # noqa: F811
@@ -231,7 +250,7 @@ def test_stop_strings_of_the_model_need_a_tokenizer(tmp_path: Path):
     (tmp_path / "generation_config.json").write_text(json.dumps({"stop_strings": ["x"], "eos_token_id": 0}))
     lm = opened(tmp_path)
     out = lm.generate(torch.tensor([[3, 7]]), max_new_tokens=2)
-    assert str(out) == "ids " + " ".join(map(str, out.new_ids[0]))
+    assert str(out).startswith("ids " + " ".join(map(str, out.new_ids[0])) + "\n(ended: ")
     with pytest.raises(BadArgument, match="without a tokenizer"):
         lm.generate(torch.tensor([[3, 7]]), max_new_tokens=2, stop_strings=["x"])
 
@@ -289,7 +308,7 @@ def test_the_space_between_a_prompt_and_what_follows(tmp_path: Path, cutaway: Ru
     lm.decoder.unembed.head.weight[word] = 100 * last  # a word follows
     out = lm.generate("the cat", max_new_tokens=3)
     whole = fast.decode([*prompt.ids[0].tolist(), *out.new_ids[0]])
-    assert out.text.startswith(" ") and "the cat" + out.text == whole == str(out)
+    assert out.text.startswith(" ") and "the cat" + out.text == whole and str(out).startswith(whole)
     assert lm.generate(["the cat", "the"], max_new_tokens=3).text[0] == out.text
 
 

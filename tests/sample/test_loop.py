@@ -122,7 +122,7 @@ def test_a_text_s_draws_do_not_depend_on_its_batch_mates() -> None:
 def test_stop_strings_across_tokens_of_the_new_text_only(stop, expected) -> None:
     steps = run(successor(), batch([0, 1]), decode=letters, stop_strings=stop, max_new_tokens=9)
     assert ids(steps) == [expected]  # "bc" would begin in the prompt
-    assert steps[-1].ended == ("length" if stop == ("bc",) else "stop string",)
+    assert steps[-1].ended == ("length" if stop == ("bc",) else "stop",)
 
 
 def test_stop_strings_end_each_text_by_itself_and_need_decode() -> None:

@@ -134,10 +134,11 @@ def test_generation_holds_the_new_text() -> None:
     out = collect(tokens, steps, prompt_text=["P", "Q"])
     assert out.text == ["".join(chr(97 + id) for id in row) for row in out.new_ids]
     assert out.ended == ("length", "length")
-    assert str(out) == f"P{out.text[0]}\n\nQ{out.text[1]}"
+    first, second = (f"{p}{t}\n(ended: length, 4 tokens)" for p, t in zip("PQ", out.text, strict=True))
+    assert str(out) == f"text 1 of 2: 'P'\n{first}\n\ntext 2 of 2: 'Q'\n{second}"
     assert out.settings == steps[0].settings
     single = collect(batch([1]), lettered(batch([1])), single=True)
-    assert isinstance(single.text, str) and str(single) == single.text
+    assert isinstance(single.text, str) and str(single).startswith(single.text + "\n(ended: ")
     assert collect(tokens, []).new_ids == ((), ())
 
 

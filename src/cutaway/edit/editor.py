@@ -3,7 +3,6 @@
 It knows names, axes and indexes; it does not know what a value means.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.shapes import sizes
 from cutaway.ground.sites import all_sites
+from cutaway.ground.warn import warn
 from cutaway.text.pieces import Tokens
 
 
@@ -63,7 +63,7 @@ class Editor:
                 do = "choose a site, step or position that the run reaches"
                 raise BadArgument(f"{edit}, which was never reached", expected, do)
             if not changed:
-                warnings.warn(f"{edit} changed nothing: the values there were so already", stacklevel=3)
+                warn(f"{edit} changed nothing: the values there were so already")
 
 
 class _Change:

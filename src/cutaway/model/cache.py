@@ -3,6 +3,8 @@
 The one file of the model that writes in place. It knows slots and lengths; it does not know attention.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -60,6 +62,20 @@ class Cache:
         self.length = length
         if self.mask is not None:
             self.mask[:, length:] = 1
+            self.padded = self.padded and not bool(self.mask.all())
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only these texts from now on, renumbered in this order; the others' keys and values are gone."""
+        for stored in (self.keys, self.values):
+            for layer, all_BSGK in enumerate(stored):
+                if all_BSGK is not None:
+                    kept_BSGK = all_BSGK.new_empty(len(rows), *all_BSGK.shape[1:])
+                    for new, row in enumerate(rows):
+                        kept_BSGK[new, : self.length] = all_BSGK[row, : self.length]
+                    stored[layer] = kept_BSGK
+        self.batch = len(rows)
+        if self.mask is not None:
+            self.mask = self.mask[list(rows)]
             self.padded = self.padded and not bool(self.mask.all())
 
     def _slots(self, layer: int, k_BTGK: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,19 @@ def use_native(decoder: Decoder) -> None:
             module.ops = native_ops
 
 
+def bits_by_text(decoder: Decoder) -> bool:
+    """Whether a text's values have the same bits whatever else is in its batch, and no hook watches: the library adds
+    all numbers, text by text, and no layer pools the outliers of a call."""
+    if not isinstance(getattr(decoder, "run_blocks", None), NativeEngine):
+        return False
+    modules = list(decoder.modules())
+    layers = [module for module in modules if isinstance(module, Int8Linear)]
+    alone = all(layer.native and layer.mode != "llm-int8-pooled" for layer in layers)
+    alone = alone and decoder.embed.token.weight.dtype is torch.float32
+    alone = alone and all(each.ops is native_ops for each in modules if isinstance(each, Norm | Attention | MLP))
+    return alone and not any(isinstance(each, nn.Linear) or _called(each) for each in modules)
+
+
 class NativeEngine:
     """It prepares the native call for one cache at a time, and again when anything that the call relies on changed."""
 

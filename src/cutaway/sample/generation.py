@@ -22,7 +22,7 @@ class Generation(Kept):
     prompt [B, T]. steps: one for each token of the longest text. new_ids: of each text, with its eos or stop string,
     without the padding after its end. text: the new text alone, a string for one text and a list for a list. ended: why
     each text is finished, None where the caller stopped the run. prompt_text: of the same type as text. trace: the
-    values recorded in the same pass, if any.
+    values recorded in the same pass, if any. note: one sentence on how the prompt was read, if there is one to say.
     """
 
     prompt: Tokens
@@ -32,6 +32,7 @@ class Generation(Kept):
     text: str | list[str]
     prompt_text: str | list[str] | None = None
     trace: Any = None
+    note: str = ""
 
     @property
     def settings(self) -> Sampling | None:
@@ -39,17 +40,42 @@ class Generation(Kept):
         return self.steps[0].settings if self.steps else None
 
     def __repr__(self) -> str:
-        return f"<Generation {self.text!r}, ended {self.ended}; print it for prompt and text>"
+        """One line, however long the texts are."""
+        texts = [self.text] if isinstance(self.text, str) else self.text
+        first = "" if not texts else repr(texts[0]) if len(texts[0]) <= 80 else repr(texts[0][:80]) + "…"
+        more = f" and {len(texts) - 1} more" if len(texts) > 1 else ""
+        note = f"; {self.note}" if self.note else ""
+        return f"<Generation {first}{more} {self.endings()[0]}; print it for prompt and text{note}>"
 
     def __str__(self) -> str:
-        """Prompt, where its text is known, and new text (ids without a tokenizer); an empty line between texts."""
+        """Prompt, where its text is known, new text (ids without a tokenizer), and why it ended; several texts each
+        under its label. The note only where a text is empty."""
         texts = [self.text] if isinstance(self.text, str) else self.text
         if self.steps and not any(step.text for step in self.steps):
             texts = [f"ids {' '.join(map(str, ids))}" for ids in self.new_ids]
         prompts = [self.prompt_text] if isinstance(self.prompt_text, str) else self.prompt_text
-        if prompts is None:
-            return "\n\n".join(texts)
-        return "\n\n".join(prompt + text for prompt, text in zip(prompts, texts, strict=True))
+        prompts = [""] * len(texts) if prompts is None else prompts
+        blocks = [
+            f"{label(prompt, row, len(texts))}{prompt}{text}\n{ending}"
+            for row, (prompt, text, ending) in enumerate(zip(prompts, texts, self.endings(), strict=True))
+        ]
+        notes = [f"({self.note})"] if self.note and not all(texts) else []
+        return "\n\n".join([*blocks, *notes])
+
+    def endings(self) -> list[str]:
+        """Why each text ended, and after how many tokens: "(ended: length, 50 tokens)"."""
+        return [ending(why, len(ids)) for why, ids in zip(self.ended, self.new_ids, strict=True)]
+
+
+def label(prompt: str, row: int, count: int) -> str:
+    """The line above one of several texts: its number and its prompt's beginning. Empty for a single one."""
+    beginning = f"{prompt[:40]}…" if len(prompt) > 40 else prompt
+    return f"text {row + 1} of {count}{f': {beginning!r}' if prompt else ''}\n" if count > 1 else ""
+
+
+def ending(why: Reason | None, count: int) -> str:
+    """Why a text of `count` new tokens ended, in words."""
+    return f"({f'ended: {why}' if why else 'not ended'}, {count} token{'s' * (count != 1)})"
 
 
 def collect(
@@ -59,12 +85,13 @@ def collect(
     prompt_text: str | list[str] | None = None,
     single: bool = False,
     trace: Any = None,
+    note: str = "",
 ) -> Generation:
     """The Generation of one run's steps. single: its text is a string, not a list of one."""
     new_ids = new_ids_of(steps, len(prompt.ids))
     ended = steps[-1].ended if steps else (None,) * len(prompt.ids)
     texts = ["".join(step.text[row] for step in steps if step.text) for row in range(len(prompt.ids))]
-    return Generation(prompt, tuple(steps), new_ids, ended, texts[0] if single else texts, prompt_text, trace)
+    return Generation(prompt, tuple(steps), new_ids, ended, texts[0] if single else texts, prompt_text, trace, note)
 
 
 def new_ids_of(steps: Sequence[Step], batch: int) -> tuple[tuple[int, ...], ...]:

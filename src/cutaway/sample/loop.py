@@ -16,6 +16,7 @@ from cutaway.ground.errors import BadArgument, NotFinite
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Tap, untapped
+from cutaway.quant.engine import bits_by_text
 from cutaway.quant.threads import one_thread
 from cutaway.sample.choose import dice, draw, greedy
 from cutaway.sample.filters import stages
@@ -59,11 +60,14 @@ def generate(
         )
     n_positions = decoder.config.n_positions
     stopping = StoppingCriteria(tokens, settings, n_positions, eos_ids, decode)
+    # A text that has ended leaves the pass where that moves no bit of the others', and where nothing watches it
+    leave = use_cache and cache is None and tap is untapped and len(tokens.ids) > 1 and bits_by_text(decoder)
     if use_cache and cache is None:
         batch, width = tokens.ids.shape
         capacity = width + most_new_tokens(tokens, settings, n_positions) - 1  # the last token is not read
         cache = Cache(decoder.config.n_layers, batch, capacity)
-    return _steps(decoder, tokens, settings.seeded(), stopping, pad_id, tap, cache if use_cache else None, show)
+    cache = cache if use_cache else None
+    return _steps(decoder, tokens, settings.seeded(), stopping, pad_id, tap, cache, show, leave)
 
 
 def _steps(
@@ -75,16 +79,19 @@ def _steps(
     tap: Tap,
     cache: Cache | None,
     show: Callable[[int], str] | None,
+    leave: bool,
 ) -> Generator[Step, None, None]:
     draws = dice(settings.seed or 0, len(stopping.finished))
     read, needs_text = seen, cache is None or settings.repetition_penalty != 1
+    rows = list(range(len(stopping.finished)))  # the texts of the pass
     for index in count():
         with torch.inference_mode():  # not around the yield, where the caller's code runs
-            logits_BV = _last_logits(decoder, read, cache, tap)
-            was_over_B = torch.tensor(stopping.finished, device=logits_BV.device)
+            logits_NV = _last_logits(decoder, read, cache, tap)
+            was_over_B = torch.tensor(stopping.finished, device=logits_NV.device)
             u_B = next(draws) if settings.do_sample else None
-            with one_thread(logits_BV.numel()):
-                ids_B = _choose(logits_BV, settings, seen, u_B, index, stopping.finished)
+            with one_thread(logits_NV.numel()):
+                ids_N = _choose(logits_NV, settings, seen, u_B, index, stopping.finished, rows)
+                logits_BV, ids_B = (_spread(each, rows, len(was_over_B)) for each in (logits_NV, ids_N))
             if any(stopping.finished):
                 ids_B = torch.where(was_over_B, pad_id, ids_B)
             stopping.add(ids_B.tolist())
@@ -92,10 +99,36 @@ def _steps(
             ended = tuple(stopping.reasons)
             column = _column(ids_B, stopping.positions())
             seen = _appended(seen, column) if needs_text else seen
-            read = column if cache is not None else seen
+            if leave and cache is not None:
+                rows = _leave(cache, rows, stopping.finished)
+            read = seen if cache is None else _only(column, rows)
         yield Step(index, logits_BV, settings, ids_B, u_B, ended, was_over_B, *penalized, show)
         if all(stopping.finished):
             return
+
+
+def _leave(cache: Cache, before: list[int], finished: list[bool]) -> list[int]:
+    """The texts of the next pass: those that have just ended leave it, and the cache."""
+    after = [row for row in before if not finished[row]]
+    if not after or len(after) == len(before):
+        return before
+    cache.keep([before.index(row) for row in after])
+    return after
+
+
+def _only(tokens: Tokens, rows: list[int]) -> Tokens:
+    if len(rows) == len(tokens.ids):
+        return tokens
+    return replace(tokens, ids=tokens.ids[rows], mask=tokens.mask[rows], positions=tokens.positions[rows])
+
+
+def _spread(values: Tensor, rows: list[int], batch: int) -> Tensor:
+    """A row for each text of the batch: NaN (as an id, 0) for those that were not in the pass."""
+    if len(rows) == batch:
+        return values
+    fill = math.nan if values.is_floating_point() else 0
+    index_N = torch.tensor(rows, device=values.device)
+    return values.new_full((batch, *values.shape[1:]), fill).index_copy(0, index_N, values)
 
 
 def _last_logits(decoder: Decoder, tokens: Tokens, cache: Cache | None, tap: Tap) -> Tensor:
@@ -109,24 +142,35 @@ def _last_logits(decoder: Decoder, tokens: Tokens, cache: Cache | None, tap: Tap
 
 
 def _choose(
-    logits_BV: Tensor, settings: Sampling, seen: Tokens, u_B: Tensor | None, index: int, finished: list[bool]
+    logits_NV: Tensor,
+    settings: Sampling,
+    seen: Tokens,
+    u_B: Tensor | None,
+    index: int,
+    finished: list[bool],
+    rows: list[int],
 ) -> Tensor:
-    """Ids [B]: filter, then draw or take the highest."""
+    """Ids [N] of the texts of the pass, which are these rows of the batch: filter, then draw or take the highest."""
+    running = [None if finished[row] else row for row in rows]
     do = "look for the first such value with a trace"
-    _require_numbers(logits_BV, f"in the logits of step {index}", finished, do)
-    filtered_BV = stages(logits_BV, settings, seen.ids, seen.mask)[-1][1]
-    if filtered_BV is not logits_BV:
+    _require_numbers(logits_NV, f"in the logits of step {index}", running, do)
+    chosen = slice(None) if len(rows) == len(finished) else rows
+    filtered_NV = stages(logits_NV, settings, seen.ids[chosen], seen.mask[chosen])[-1][1]
+    if filtered_NV is not logits_NV:
         where = f"in the logits of step {index} after {settings}"
-        _require_numbers(filtered_BV, where, finished, "use a temperature and a repetition_penalty nearer to 1")
-    return greedy(filtered_BV) if u_B is None else draw(filtered_BV.softmax(-1), u_B)
+        _require_numbers(filtered_NV, where, running, "use a temperature and a repetition_penalty nearer to 1")
+    return greedy(filtered_NV) if u_B is None else draw(filtered_NV.softmax(-1), u_B[chosen])
 
 
-def _require_numbers(logits_BV: Tensor, where: str, finished: list[bool], do: str) -> None:
-    """Raises NotFinite for a row with NaN, +inf or nothing but -inf: its highest logit is no number."""
-    for row, highest in enumerate(logits_BV.amax(-1).tolist()):
-        if not math.isfinite(highest) and not finished[row]:
+def _require_numbers(logits_NV: Tensor, where: str, texts: list[int | None], do: str) -> None:
+    """Raises NotFinite for a row with NaN, +inf or nothing but -inf: its highest logit is no number.
+
+    texts: the text of each row; None for one that has ended.
+    """
+    for text, highest in zip(texts, logits_NV.amax(-1).tolist(), strict=True):
+        if text is not None and not math.isfinite(highest):
             found = "nothing but -inf" if highest == -math.inf else "NaN" if math.isnan(highest) else "+inf"
-            raise NotFinite(f"{found} {where}, text {row}", "numbers, at least one above -inf", do)
+            raise NotFinite(f"{found} {where}, text {text}", "numbers, at least one above -inf", do)
 
 
 def _column(ids_B: Tensor, positions: list[int]) -> Tokens:

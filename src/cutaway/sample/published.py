@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cutaway.ground.errors import BadArgument
+from cutaway.sample.names import unknown
 from cutaway.sample.settings import Sampling
 
 OBEYED = ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop_strings")
@@ -44,8 +45,7 @@ def published_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[
 
 def sampling_of(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Sampling:
     """The given settings, and the model's defaults for the rest. Raises BadArgument for an unknown name."""
-    names = list(Sampling.__dataclass_fields__)
-    for name in given:
-        if name not in names:
-            raise BadArgument(f"the argument {name}={given[name]!r}", f"one of {', '.join(names)}", "leave it out")
+    for name, value in given.items():
+        if name not in Sampling.__dataclass_fields__:
+            raise unknown(name, value, Sampling.__dataclass_fields__)
     return Sampling(**{**defaults, **given})

@@ -6,7 +6,7 @@ It knows no logits and no model, and does not choose a token.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import torch
 
@@ -16,35 +16,78 @@ from cutaway.ground.whole import number, require_whole
 NEW_TOKENS = 50  # where neither length is given; transformers' 20 cuts most answers off
 
 
+class About(NamedTuple):
+    """What help and errors say of a setting: the values that it may have, and what it does."""
+
+    limits: str
+    effect: str
+
+
+ABOVE_0 = "a finite number above 0"
+ABOUT = {  # in the order of Sampling's fields
+    "repetition_penalty": About(
+        ABOVE_0,
+        "divides the positive logits of tokens already in the text and multiplies their negative ones: above 1 they "
+        "lose, below 1 they gain. Acts without do_sample too.",
+    ),
+    "do_sample": About(
+        "True or False",
+        "True draws the token from the probabilities. False takes the highest logit: temperature, top_k, top_p, min_p "
+        "and seed then have no effect.",
+    ),
+    "temperature": About(
+        ABOVE_0, "divides the logits: below 1 sharpens the distribution, above 1 flattens it; 1 changes nothing."
+    ),
+    "top_k": About(
+        "a whole number, 0 or above", "keeps the k highest logits, and those that equal the k-th; 0 or None keeps all."
+    ),
+    "top_p": About(
+        "a number above 0 and at most 1",
+        "keeps the fewest of the most probable tokens whose probabilities sum to top_p or more; 1 keeps all.",
+    ),
+    "min_p": About(
+        "a number from 0 to 1",
+        "keeps tokens at least min_p times as probable as the most probable one; None keeps all.",
+    ),
+    "seed": About(
+        "a whole number, 0 or above",
+        "of the draws: the same seed draws the same text. None takes a fresh one from torch's global generator, which "
+        "torch.manual_seed governs; the result's settings.seed tells it.",
+    ),
+    "stop_strings": About(
+        "texts of at least one character",
+        "a text ends once its new part holds one of these (and ends with it); one string or several.",
+    ),
+    "max_new_tokens": About(
+        "a whole number, 1 or above", f"tokens added to each text; {NEW_TOKENS} where max_length is not given either."
+    ),
+    "max_length": About(
+        "a whole number, 1 or above",
+        "tokens of prompt and new text together, without padding; max_new_tokens wins where both are given.",
+    ),
+}
+
+
 @no_type_check  # its own checks raise BadArgument: the tests' beartype would come before them
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen and when a text is finished. Names and meanings are transformers' (5.23).
+    """How the next token is chosen and when a text is finished: the settings in the order in which they act.
 
-    max_new_tokens: tokens added to each text; 50 if max_length is not given either.
-    max_length: tokens of prompt and answer; max_new_tokens wins where both are given. Padding does not count
-        (in transformers it does), so a text has the same length in a batch as by itself.
-    do_sample: draw from the probabilities; else take the highest logit, without temperature, top_k, top_p and min_p.
-    temperature: divides the logits. top_k: keep the k highest; 0 or None keeps all; 50 as in transformers.
-    top_p: keep the fewest tokens whose probabilities sum to top_p or more; 1 keeps all.
-    min_p: keep tokens at least min_p times as probable as the first; None keeps all.
-    repetition_penalty: above 1, tokens already in the text lose; below 1, they gain. Works without do_sample too.
-    seed: of the draws. None takes a fresh one from torch's global generator, so torch.manual_seed governs it.
-    stop_strings: a text is finished when its new text holds one of these, which it ends with.
-
-    Raises BadArgument for a value that no run could use.
+    Names and meanings are transformers' (5.23), with one difference: padding does not count toward max_length, so a
+    text has the same length in a batch as by itself. ABOUT says what each does. Raises BadArgument for a value that no
+    run could use.
     """
 
-    max_new_tokens: int | None = None
-    max_length: int | None = None
+    repetition_penalty: float = 1.0
     do_sample: bool = False
     temperature: float = 1.0
     top_k: int | None = 50
     top_p: float = 1.0
     min_p: float | None = None
-    repetition_penalty: float = 1.0
     seed: int | None = None
     stop_strings: tuple[str, ...] = ()
+    max_new_tokens: int | None = None
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop_strings, (str, list)):  # as transformers takes them
@@ -53,10 +96,12 @@ class Sampling:
         self._check_lengths()
         self._check_numbers()
         if not isinstance(self.do_sample, bool):
-            raise BadArgument(f"do_sample={self.do_sample!r}", "True or False", "pass do_sample=True to draw")
-        if not isinstance(self.stop_strings, tuple) or not all(isinstance(s, str) and s for s in self.stop_strings):
-            found, do = f"stop_strings={self.stop_strings!r}", 'pass for example stop_strings=["\\n"]'
-            raise BadArgument(found, "texts of at least one character", do)
+            raise BadArgument(f"do_sample={self.do_sample!r}", ABOUT["do_sample"].limits, "pass do_sample=True to draw")
+        many = isinstance(self.stop_strings, tuple)
+        for each in self.stop_strings if many else (self.stop_strings,):
+            if not isinstance(each, str) or not each or not many:
+                do = 'pass for example stop_strings=["\\n"]'
+                raise BadArgument(f"stop_strings={each!r}", ABOUT["stop_strings"].limits, do)
 
     def new_tokens(self, prompt_length: int) -> int:
         """The most tokens that may follow a prompt of this length. Raises BadArgument where max_length leaves none."""
@@ -109,18 +154,17 @@ class Sampling:
                 object.__setattr__(self, name, require_whole(name, value, least, do.format(name=name)))
 
     def _check_numbers(self) -> None:
-        mass = "a number above 0 and at most 1"
         cold = "pass for example temperature=0.7, or do_sample=False for the highest logit each time"
         penalty = "pass for example repetition_penalty=1.1, or 1.0 for none"
-        self._check_number("temperature", lambda x: 0 < x < math.inf, "a finite number above 0", cold)
-        self._check_number("top_p", lambda x: 0 < x <= 1, mass, "pass for example top_p=0.9")
+        self._check_number("temperature", lambda x: 0 < x < math.inf, cold)
+        self._check_number("top_p", lambda x: 0 < x <= 1, "pass for example top_p=0.9")
         if self.min_p is not None:
-            self._check_number("min_p", lambda x: 0 <= x <= 1, "a number from 0 to 1", "pass for example min_p=0.05")
-        self._check_number("repetition_penalty", lambda x: 0 < x < math.inf, "a finite number above 0", penalty)
+            self._check_number("min_p", lambda x: 0 <= x <= 1, "pass for example min_p=0.05")
+        self._check_number("repetition_penalty", lambda x: 0 < x < math.inf, penalty)
 
-    def _check_number(self, name: str, fits: Callable[[float], bool], expected: str, do: str) -> None:
+    def _check_number(self, name: str, fits: Callable[[float], bool], do: str) -> None:
         value = getattr(self, name)
         if not fits(number(value)):
-            raise BadArgument(f"{name}={value!r}", expected, do)
+            raise BadArgument(f"{name}={value!r}", ABOUT[name].limits, do)
         if not isinstance(value, (int, float)):
             object.__setattr__(self, name, number(value))

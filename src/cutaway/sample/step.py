@@ -29,10 +29,11 @@ CUTTING = ("top_k", "top_p", "min_p")  # filters that remove tokens; the others 
 class Step(Kept):
     """One token of each text of a batch: the logits, the settings, the draw, the choice.
 
-    index: 0 for the first new token. logits [B, V] as the model gave them. ids [B] chosen; padding for a text that was
-    finished before. u [B]: the draw, None where the highest logit was taken. ended: why each text is finished, as of
-    this step. was_over [B]: texts that were finished before it. seen_ids and seen_mask [B, S]: what the repetition
-    penalty reads, None without one. show: a token's text. text: the new text of each, where a tokenizer streams it.
+    index: 0 for the first new token. logits [B, V] as the model gave them; NaN for a text that was finished before and
+    left the pass. ids [B] chosen; padding for a text that was finished before. u [B]: the draw, None where the highest
+    logit was taken. ended: why each text is finished, as of this step. was_over [B]: texts that were finished before
+    it. seen_ids and seen_mask [B, S]: what the repetition penalty reads, None without one. show: a token's text. text:
+    the new text of each, where a tokenizer streams it.
     """
 
     index: int

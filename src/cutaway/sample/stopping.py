@@ -10,7 +10,7 @@ from cutaway.ground.errors import BadArgument, BadText
 from cutaway.sample.settings import Sampling
 from cutaway.text.pieces import Tokens
 
-Reason = Literal["eos", "stop string", "length", "context"]
+Reason = Literal["eos", "stop", "length", "context"]
 Decode = Callable[[list[int]], str]  # with special tokens as they are written: a stop string may hold one
 
 
@@ -62,7 +62,7 @@ class StoppingCriteria:
         if new_ids[-1] in self.eos_ids:
             return "eos"
         if self.stop_strings and self.decode is not None and holds_stop_string(new_ids, self.stop_strings, self.decode):
-            return "stop string"
+            return "stop"
         if len(new_ids) >= self.limits[row]:
             return "length"
         return "context" if len(new_ids) >= self.context_left[row] else None

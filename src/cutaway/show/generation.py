@@ -31,14 +31,16 @@ class Written:
     draw_steps: bool
 
     def as_data(self) -> dict[str, Any]:
+        """The run, small: with `draw_steps` also every step, 2 kB each."""
         new_ids, ended = new_ids_of(self.steps, len(self.prompts)), self.steps[-1].ended
         texts = [
             {"prompt": prompt, "text": "".join(step.text[row] for step in self.steps), "ids": list(ids), "ended": why}
             for row, (prompt, ids, why) in enumerate(zip(self.prompts, new_ids, ended, strict=True))
         ]
         settings = self.steps[0].settings.as_data()  # with the seed that was drawn, so that the run can be repeated
-        run = {"settings": settings, "texts": texts, "steps": [step.as_data() for step in self.steps]}
-        return {"model": self.lm.name, **run, "effect": self.effect and self.effect.as_data()}
+        steps = {"steps": [step.as_data() for step in self.steps]} if self.draw_steps else {}
+        effect = {} if self.effect is None else {"effect": self.effect.as_data()}
+        return {"model": self.lm.name, "settings": settings, "texts": texts} | steps | effect
 
     def __str__(self) -> str:
         parts = []

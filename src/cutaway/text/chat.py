@@ -4,6 +4,7 @@ It does not know the model that answers. A template is untrusted code: it runs i
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -12,20 +13,20 @@ from cutaway.ground.errors import BadArgument, NoTokenizer
 from cutaway.text.pieces import Tokens
 from cutaway.text.tokenizer import Tokenizer
 
+Messages = Sequence[Mapping[str, Any]]
 
-def chat_prompt(tokenizer: Tokenizer, messages: list[dict[str, Any]]) -> str:
+
+def chat_prompt(tokenizer: Tokenizer, messages: str | Messages) -> str:
     """The prompt that asks for the next message, as transformers' apply_chat_template(add_generation_prompt=True).
 
-    messages: [{"role": "user", "content": "Hello"}, ...]. The special tokens are in the prompt: tokenize it with
-    add_special_tokens=False. Raises NoTokenizer without a template, BadArgument where the template refuses.
+    messages: [{"role": "user", "content": "Hello"}, ...], or a string, which is one message of the user. The special
+    tokens are in the prompt: tokenize it with add_special_tokens=False. Raises NoTokenizer without a template,
+    BadArgument where the template refuses.
     """
     if not tokenizer.chat_template:
         do = "pass the text itself, or use an instruction-tuned model"
         raise NoTokenizer("a model without a chat template", "one in its tokenizer files", do)
-    if not messages or not all(isinstance(message, dict) for message in messages):
-        found = "no messages" if not messages else "a message that is no dict"
-        do = 'pass for example [{"role": "user", "content": "Hello"}]'
-        raise BadArgument(found, "a list of messages with role and content", do)
+    messages = _checked(messages)
     from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
     try:
@@ -40,10 +41,26 @@ def chat_prompt(tokenizer: Tokenizer, messages: list[dict[str, Any]]) -> str:
         raise BadArgument(found, "messages as the template takes them", "change the roles or contents") from error
 
 
-def chat_tokens(tokenizer: Tokenizer, messages: list[dict[str, Any]], context: int | None = None) -> Tokens:
+def chat_tokens(tokenizer: Tokenizer, messages: str | Messages, context: int | None = None) -> Tokens:
     """The ids of that prompt [1, T], as transformers' apply_chat_template gives them: BOS comes from the template
     alone. Raises as chat_prompt, and BadText for more than `context` tokens."""
     return tokenizer.tokenize(chat_prompt(tokenizer, messages), add_special_tokens=False, context=context)
+
+
+def _checked(messages: str | Messages) -> list[dict[str, Any]]:
+    """The messages as dicts, which templates write as JSON."""
+    if isinstance(messages, str) and messages:
+        return [{"role": "user", "content": messages}]
+    listed = list(messages) if isinstance(messages, list | tuple) else []
+    if listed and all(isinstance(message, Mapping) and "role" in message for message in listed):
+        return [dict(message) for message in listed]
+    wrong = [message for message in listed if not isinstance(message, Mapping)]
+    found = f"a message that is no dict ({type(wrong[0]).__name__})" if wrong else "a message without a role"
+    if not listed:
+        empty = isinstance(messages, str | list | tuple)
+        found = "no messages" if empty else f"messages of type {type(messages).__name__}"
+    do = 'pass for example [{"role": "user", "content": "Hello"}]'
+    raise BadArgument(found, "a text, or a list of messages with role and content", do)
 
 
 @lru_cache(maxsize=8)

@@ -3,13 +3,13 @@
 It does not know the texts that the ids came from, nor the model.
 """
 
-import warnings
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from cutaway.ground.errors import BadArgument, BadText
+from cutaway.ground.warn import warn
 from cutaway.text.pieces import Tokens
 
 
@@ -30,10 +30,9 @@ def tokens_of_ids(ids: Tensor, pad_id: int | None, bos_id: int | None, eos_ids: 
     if bool(mask_BT.all()) or not bool(mask_BT.any(-1).all()):  # a row of pad tokens only is a text of that token
         return tokens
     count = int((~mask_BT).sum())
-    warnings.warn(
+    warn(
         f"{count} pad tokens (id {pad_id}) at the ends of rows are taken for padding; "
-        "pass Tokens.from_ids(ids, mask) to say otherwise",
-        stacklevel=4,
+        "pass Tokens.from_ids(ids, mask) to say otherwise"
     )
     return Tokens.from_ids(tokens.ids, mask_BT.to(torch.long))
 

@@ -3,7 +3,6 @@
 It does not know the model that reads the ids, nor which files the vocabulary came from (from_folder.py, from_gguf.py).
 """
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from tokenizers import Encoding
 
 from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
+from cutaway.ground.warn import warn
 from cutaway.text.from_folder import parts_from_folder
 from cutaway.text.from_gguf import parts_from_gguf
 from cutaway.text.parts import Parts
@@ -156,11 +156,9 @@ class Tokenizer:
         bos = self.bos_id
         if bos is not None and any([p.id for p in row[:2]] == [bos, bos] and not row[0].span for row in rows):
             token = self.names["bos_token"]
-            warnings.warn(
+            warn(
                 f"the text begins with {token} and the tokenizer puts another before it: two BOS, as transformers "
-                "gives them; pass add_special_tokens=False for one",
-                UserWarning,
-                stacklevel=3,
+                "gives them; pass add_special_tokens=False for one"
             )
 
     def _spans(self, text: str, encoding: Encoding) -> list[Span]:

@@ -8,16 +8,16 @@ import gc
 import inspect
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cutaway.apps.cli.options import Debug, Device, Dtype, Json, Model, Offline, Quantize, Threads, Unread, UnreadNumber
+from cutaway.apps.cli.terminal import is_terminal, note
 from cutaway.ground.errors import BadArgument, BadText
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     """The function as typer reads it: its first argument, an Options, is replaced by the options themselves."""
     first, *own = inspect.signature(function).parameters.values()
     kind: type[Options] = first.annotation
-    shared = inspect.signature(kind).parameters
+    everywhere = {each.name for each in fields(Options)}
+    # the verb's own first, those of every verb last
+    shared = sorted(inspect.signature(kind).parameters.values(), key=lambda each: each.name in everywhere)
 
     @functools.wraps(function)
     def command(**given: Any) -> None:
@@ -103,8 +105,8 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         require_known(options.quantize, kind.modes)
         function(options, **given)
 
-    command.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in (*own, *shared.values())}
+    command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in (*own, *shared)}
     return command
 
 
@@ -190,16 +192,6 @@ def import_torch() -> None:
         gc.freeze()
     finally:
         gc.enable()
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Whether it is a terminal, and one that can erase a line."""
-    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def note(line: str) -> None:
-    """One line on stderr that is no error."""
-    print(f"cutaway: {line}", file=sys.stderr, flush=True)
 
 
 def print_lines(lines: "Iterable[Line]") -> None:

@@ -15,22 +15,33 @@ from contextlib import suppress
 
 import typer
 
+from cutaway.apps.cli.terminal import note
+from cutaway.apps.cli.usage import usage
 from cutaway.ground.errors import CutawayError
 
 BAD_INPUT, BUG, INTERRUPTED = 2, 1, 130
+INTERNAL = re.compile(r" ?\(Triggered internally at [^)]*\)")  # torch's C++ warnings say where they are
 # typer gives this class no public name: a command line that no verb understands
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 
-def guarded(work: Callable[[], int], *, debug: bool) -> int:
-    """The exit code of `work`, or of the error that stopped it. Its warnings are lines on stderr."""
+def guarded(work: Callable[[], int], *, debug: bool, spell: Callable[[str], str] = str) -> int:
+    """The exit code of `work`, or of the error that stopped it. Its warnings are lines on stderr.
+
+    spell: rewrites a sentence about Python's arguments in the words of the command line.
+    """
+
+    def warned(message: Warning | str, *_: object, **__: object) -> None:
+        """A warning of ours or of a library as one line like our notes, without where it is in the code."""
+        note(spell(INTERNAL.sub("", " ".join(str(message).split()))))
+
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = _warned
-        return _guarded(work, debug)
+        warnings.showwarning = warned
+        return _guarded(work, debug, spell)
 
 
-def _guarded(work: Callable[[], int], debug: bool) -> int:
+def _guarded(work: Callable[[], int], debug: bool, spell: Callable[[str], str]) -> int:
     _escape_unencodable()
     try:
         code = work()
@@ -46,7 +57,7 @@ def _guarded(work: Callable[[], int], debug: bool) -> int:
     except Exception as error:
         line, code = sentence(error)
         _trace(debug)
-        _print(line)
+        _print(spell(line) if code == BAD_INPUT else line)
     _drop_unwritten()
     return code
 
@@ -54,7 +65,7 @@ def _guarded(work: Callable[[], int], debug: bool) -> int:
 def sentence(error: Exception) -> tuple[str, int]:
     """An error in one sentence, with its exit code."""
     if isinstance(error, USAGE_ERROR):
-        error = CutawayError(*_usage(error))
+        error = CutawayError(*usage(error))
     elif isinstance(error, OSError) and not isinstance(error, CutawayError):
         error = CutawayError(*_refusal(error))
     elif _out_of_memory(error):
@@ -64,25 +75,6 @@ def sentence(error: Exception) -> tuple[str, int]:
         return str(error), BAD_INPUT
     first = next(iter(str(error).splitlines()), "no message")
     return f"a bug: {type(error).__name__}: {first}; run it again with --debug, and report what it prints.", BUG
-
-
-def _usage(error: Exception) -> tuple[str, str, str]:
-    """typer's message on a command line, in our order: found, expected, do this."""
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "cutaway"
-    message = getattr(error, "format_message", error.__str__)().strip().rstrip(".")
-    expected = "a command line that it understands"
-    verbs = getattr(context.command, "commands", None) if context is not None else None
-    if verbs:
-        expected = f"one of the verbs {', '.join(verbs)}"
-    do = f"see {path} --help"
-    wrong = re.fullmatch(r"Invalid value for '(\S+)': Input should be ([^,]+).*", message)  # typer of a number
-    if wrong:
-        message, expected = f"a wrong value for {wrong[1]}", wrong[2]
-    option = str(getattr(error, "option_name", ""))
-    if option.startswith("-") and not option.startswith("--"):
-        do += ", and put -- before a text that begins with a dash"
-    return message[:1].lower() + message[1:], expected, do
 
 
 def _refusal(error: OSError) -> tuple[str, str, str]:
@@ -103,11 +95,6 @@ def _out_of_memory(error: Exception) -> bool:
     # torch's own class is known by its name only, as torch may not be loaded; on a CPU it has none
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
-
-
-def _warned(message: Warning | str, *_: object, **__: object) -> None:
-    """A warning of ours or of a library as one line like our notes, without where it is in the code."""
-    _print(" ".join(str(message).split()).replace("add_special_tokens=False", "--no-special-tokens"))
 
 
 def _print(message: str) -> None:

@@ -3,15 +3,13 @@
 It prints steps; it does not know how a token is chosen.
 """
 
-import os
-import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutaway.apps.cli.common import Options, busy, is_terminal, note, print_json, read_texts, verb
-from cutaway.apps.cli.options import EditsFile, NoSpecial, Save, Temperature, Texts, TopK, TopP
+from cutaway.apps.cli.common import busy, note, print_json, read_texts, verb
+from cutaway.apps.cli.options import EditsFile, NoSpecial, Save, Texts
+from cutaway.apps.cli.streaming import SettingsOptions, print_texts
 
 if TYPE_CHECKING:
     from cutaway.analysis.effect import Effect
@@ -19,86 +17,59 @@ if TYPE_CHECKING:
     from cutaway.sample.step import Step
     from cutaway.text.pieces import Tokens
 
-NewTokens = Annotated[int | None, typer.Option(help="Tokens to add to each text; 50 if no length is given.")]
-MaxLength = Annotated[int | None, typer.Option(help="Tokens of prompt and new text, in all.")]
-DoSample = Annotated[
-    bool | None,
-    typer.Option(
-        "--do-sample/--no-do-sample",
-        "--sample/--no-sample",
-        help="Draw, or let the highest logit win; without it, as in the model's generation_config.json, else no.",
-    ),
-]
-MinP = Annotated[float | None, typer.Option(help="Keep tokens at least so many times as probable as the first.")]
-Penalty = Annotated[
-    float | None, typer.Option(help="Above 1, tokens already in the text lose; works without drawing too.")
-]
-Seed = Annotated[int | None, typer.Option(help="Of the draws, so that a run can be repeated; a fresh one without it.")]
-Stop = Annotated[
-    list[str] | None, typer.Option(metavar="TEXT", help="Stop once the new text holds it; may be repeated.")
-]
-Steps = Annotated[bool, typer.Option("--steps", help="Show afterwards how each token was chosen.")]
+Chat = Annotated[bool, typer.Option("--chat", help="TEXT is a user's message, answered by the chat template.")]
+TextAlone = Annotated[bool, typer.Option("--text", help="Print the new text alone, without prompt and notes.")]
+Steps = Annotated[bool, typer.Option("--steps", help="Show afterwards how each token was chosen; in --json too.")]
 Sites = Annotated[
     list[str] | None,
     typer.Option(metavar="PATTERN", help="Values to record, of prompt and new tokens; may be repeated."),
 ]
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "seed")  # no effect where nothing is drawn
-# Control characters, shown as symbols: ␛ for an escape. Newlines and tabs stay.
-CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
-CONTROLS |= dict.fromkeys(range(0x7F, 0xA0), 0xFFFD)
 
 
 @verb
 def generate(
-    options: Options,
+    options: SettingsOptions,
     texts: Texts,
-    max_new_tokens: NewTokens = None,
-    max_length: MaxLength = None,
-    do_sample: DoSample = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    repetition_penalty: Penalty = None,
-    seed: Seed = None,
-    stop_strings: Stop = None,
+    chat: Chat = False,
+    text_alone: TextAlone = False,
     steps: Steps = False,
     no_special_tokens: NoSpecial = False,
     edits: EditsFile = None,
     sites: Sites = None,
     save: Save = None,
 ) -> None:
-    """Write what follows a text, token by token.
+    """Write what follows a text, token by token; with --chat, the answer to it.
 
-    The names of the settings are those of transformers, and so is their meaning.
+    The settings, from --repetition-penalty on, act in the order in which they are listed. Their names are those of
+    transformers, and so is their meaning.
     """
-    given = {
-        "max_new_tokens": max_new_tokens, "max_length": max_length, "temperature": temperature, "top_k": top_k,
-        "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty, "seed": seed,
-        "stop_strings": tuple(stop_strings) if stop_strings else None, "do_sample": do_sample,
-    }  # fmt: skip
-    settings = {name: value for name, value in given.items() if value is not None}
-    prompts = read_texts(texts)
+    prompts, bare, quiet = read_texts(texts), not (chat or no_special_tokens), text_alone or options.as_json
     with busy("starting") as report:
         from cutaway.model.tap import untapped
         from cutaway.sample.generation import new_ids_of
-        from cutaway.sample.settings import Sampling
+        from cutaway.text.chat import chat_prompt
 
-        Sampling(**settings)  # a wrong number raises before anything is fetched
-        lm = options.load(report)
-        tokens = lm.tokens(prompts, not no_special_tokens)
+        settings = options.settings(answer=chat)
+        lm = options.load(report, notes=not text_alone)
+        read = [chat_prompt(lm.tokenizer, text) for text in prompts] if chat else prompts
+        tokens = lm.tokens(read, bare)
         recording = lm.recording(tokens, sites or "*", edits=edits or (), **settings) if sites or save else None
         tap = untapped if recording is None else recording.tap
         stream = lm.stream(tokens, edits=edits or (), tap=tap, **settings)  # checks the texts' lengths
-    _note_settings(settings, lm.settings(settings).do_sample, lm.sampling)
-    print_steps = _print_text if len(prompts) == 1 else _print_texts
-    done = list(stream if options.as_json else print_steps(prompts, stream))
-    _note_context(lm, done[-1])
+    if bare and not quiet and lm.lacks_chat_template(tokens):
+        note("this model was trained on a chat template: with --chat it answers a text, and so does cutaway chat.")
+    if not text_alone:
+        _note_settings(settings, lm.settings(settings).do_sample, lm.sampling)
+    shown = [""] * len(prompts) if text_alone or chat else prompts
+    done = list(stream if options.as_json else print_texts(shown, stream, None if text_alone else prompts))
+    if not text_alone:
+        _note_context(lm, done[-1])
     from cutaway.show.generation import Written  # here: the first token need not wait for it
 
     changed = _changed(lm, tokens, done[0]) if edits else None
     values = None if recording is None else recording.trace(new_ids_of(done, len(prompts)))
-    found = Written(lm, prompts, done, changed, None if save else values, steps)
+    found = Written(lm, read, done, changed, None if save else values, steps)
     if options.as_json:
         print_json(found.as_data())
     elif str(found):
@@ -118,32 +89,10 @@ def _changed(lm: "LM", tokens: "Tokens", first: "Step") -> "Effect":
 def _note_settings(given: dict[str, Any], draws: bool, published: dict[str, Any]) -> None:
     unused = [f"--{name.replace('_', '-')}" for name in DRAWING if name in given]
     if unused and not draws:
-        note(f"{', '.join(unused)} without --do-sample: no effect, the highest logit wins.")
+        note(f"{', '.join(unused)} without --sample: no effect, the highest logit wins.")
     published_only = [f"{name}={value!r}" for name, value in published.items() if name not in given]
     if published_only:
         note(f"as the model's generation_config.json says: {', '.join(published_only)}.")
-
-
-def _print_text(prompts: list[str], stream: "Iterator[Step]") -> "Iterator[Step]":
-    """The steps of one text, each printed as it is chosen; the line ends even after an error."""
-    print(_faint(_shown(prompts[0])), end="", flush=True)
-    try:
-        for step in stream:
-            print(_shown(step.text[0]), end="", flush=True)
-            yield step
-    finally:
-        print(flush=True)
-
-
-def _print_texts(prompts: list[str], stream: "Iterator[Step]") -> "Iterator[Step]":
-    """The steps of several texts, printed in their order, each once it and those before it have ended."""
-    texts, printed = [""] * len(prompts), 0
-    for step in stream:
-        texts = [text + new for text, new in zip(texts, step.text, strict=True)]
-        while printed < len(prompts) and step.ended[printed]:
-            print(("\n" if printed else "") + _faint(_shown(prompts[printed])) + _shown(texts[printed]), flush=True)
-            printed += 1
-        yield step
 
 
 def _note_context(lm: "LM", last: "Step") -> None:
@@ -152,13 +101,3 @@ def _note_context(lm: "LM", last: "Step") -> None:
         if reason == "context":
             which = "the text" if len(last.ended) == 1 else f"text {row + 1}"
             note(f"{which} ends here because it fills the model's context of {lm.config.n_positions} tokens.")
-
-
-def _shown(text: str) -> str:
-    """The text; on a terminal, with its control characters as symbols."""
-    return text.translate(CONTROLS) if is_terminal(sys.stdout) else text
-
-
-def _faint(text: str) -> str:
-    """The prompt, dimmed on a terminal."""
-    return f"\x1b[2m{text}\x1b[0m" if is_terminal(sys.stdout) and not os.environ.get("NO_COLOR") else text

@@ -12,10 +12,11 @@ import typer
 import typer.main
 
 from cutaway.apps.cli.exit_codes import guarded
+from cutaway.apps.cli.usage import Parameters, as_options, parameters_of
 
 # each a file here, and a function of that name, with _ for -
 VERBS = (
-    "tokens", "model", "trace", "lens", "attribute", "heads", "patch", "steer", "generate", "tour", "compare",
+    "tokens", "model", "trace", "lens", "attribute", "heads", "patch", "steer", "generate", "chat", "tour", "compare",
     "perplexity", "check", "quantize", "check-files", "models",
 )  # fmt: skip
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     130: Ctrl-C; 1: a bug of ours. `--debug` shows the traceback of any of them.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: _run(args), debug="--debug" in args)
+    return guarded(lambda: _run(args), debug="--debug" in args, spell=lambda text: as_options(text, _options(args)))
 
 
 def _run(args: list[str]) -> int:
@@ -50,6 +51,13 @@ def _app(args: list[str]) -> typer.Typer:
         name = verb.replace("-", "_")
         app.command(verb)(getattr(import_module(f"cutaway.apps.cli.{name}"), name))
     return app
+
+
+def _options(args: list[str]) -> Parameters:
+    """Those of the verb that is called."""
+    command = typer.main.get_command(_app(args))
+    verb = getattr(command, "commands", {}).get(args[0] if args else "")
+    return {} if verb is None else parameters_of(verb)
 
 
 def _version(wanted: bool) -> None:

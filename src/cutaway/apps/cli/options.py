@@ -10,7 +10,7 @@ import typer
 
 TEXTS = typer.Argument(metavar="TEXT", help='A text, or several; "-" is standard input.', show_default=False)
 Texts = Annotated[list[str], TEXTS]
-Text = Annotated[str, typer.Argument(help='The text; "-" is standard input.', show_default=False)]
+Text = Annotated[str, typer.Argument(metavar="TEXT", help='The text; "-" is standard input.', show_default=False)]
 Model = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="A hub id, a folder or a .gguf file; without it, the default model."),
@@ -36,6 +36,27 @@ EditsFile = Annotated[
 ]
 Save = Annotated[Path | None, typer.Option(metavar="FILE", help="Write what is recorded as a .safetensors file.")]
 Temperature = Annotated[float | None, typer.Option(help="Divides the logits; 1 leaves them unchanged.")]
+DoSample = Annotated[
+    bool | None,
+    typer.Option(
+        "--sample/--greedy",
+        "--do-sample/--no-do-sample",
+        " /--no-sample",
+        help="Draw, or let the highest logit win; without it, as in the model's generation_config.json, else greedy.",
+    ),
+]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(help="Tokens to add to each text; without a length 50, and 512 in a chat.")
+]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens of prompt and new text, in all.")]
+MinP = Annotated[float | None, typer.Option(help="Keep tokens at least so many times as probable as the first.")]
+Penalty = Annotated[
+    float | None, typer.Option(help="Above 1, tokens already in the text lose; works without drawing too.")
+]
+Seed = Annotated[int | None, typer.Option(help="Of the draws, so that a run can be repeated; a fresh one without it.")]
+Stop = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", help="Stop once the new text holds it; may be repeated.")
+]
 TopK = Annotated[int | None, typer.Option(help="Keep the k highest; 0 keeps all, 50 without it.")]
 TopP = Annotated[float | None, typer.Option(help="Keep the fewest tokens that sum to it; 1 keeps all.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use no network, whatever is missing.")]

@@ -11,8 +11,10 @@ from cutaway.apps.cli.common import Options, read_texts, token_of, verb
 from cutaway.apps.cli.options import NoSpecial
 from cutaway.ground.errors import BadText
 
-Clean = Annotated[str, typer.Argument(help="The text that has the answer.", show_default=False)]
-Corrupt = Annotated[str, typer.Argument(help="One of as many tokens that has not.", show_default=False)]
+Clean = Annotated[str, typer.Argument(metavar="CLEAN", help="The text that has the answer.", show_default=False)]
+Corrupt = Annotated[
+    str, typer.Argument(metavar="CORRUPT", help="One of as many tokens that has not.", show_default=False)
+]
 Answer = Annotated[str, typer.Option(metavar="TEXT", help="The token that answers the clean text.", show_default=False)]
 Wrong = Annotated[str | None, typer.Option(metavar="TEXT", help="The token that answers the corrupt one.")]
 What = Annotated[str, typer.Option(help="heads, resid, attn, mlp, patterns, or head-positions (with --block).")]

@@ -11,7 +11,9 @@ import typer
 from cutaway.apps.cli.common import Options, note, read_texts, verb
 from cutaway.apps.cli.options import Temperature, TopP
 
-Text = Annotated[str, typer.Argument(help='The text to continue; "-" is standard input.', show_default=False)]
+Text = Annotated[
+    str, typer.Argument(metavar="TEXT", help='The text to continue; "-" is standard input.', show_default=False)
+]
 Toward = Annotated[
     list[str], typer.Option(metavar="TEXT", help="What to write like; may be repeated.", show_default=False)
 ]
@@ -19,7 +21,7 @@ Away = Annotated[list[str], typer.Option(metavar="TEXT", help="And what not, one
 Site = Annotated[str | None, typer.Option(help="Where; without it, the residual stream after the middle block.")]
 Strength = Annotated[float, typer.Option(help="How many times the direction is added.")]
 NewTokens = Annotated[int, typer.Option(min=1, help="Tokens to write.")]
-DoSample = Annotated[bool, typer.Option("--do-sample", "--sample", help="Draw; without it, the highest logit wins.")]
+DoSample = Annotated[bool, typer.Option("--sample/--greedy", "--do-sample", help="Draw, or let the highest logit win.")]
 Seed = Annotated[int, typer.Option(help="Of the draws, the same for both texts.")]
 Save = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the edit as a recipe for --edits.")]
 

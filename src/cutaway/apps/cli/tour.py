@@ -24,7 +24,7 @@ Head = Annotated[int, typer.Option(help="The head to show, from 0.")]
 NewTokens = Annotated[int, typer.Option(help="Tokens to write.")]
 Temperature = Annotated[float, typer.Option(help="Divides the logits; 0 is refused, --greedy takes the highest.")]
 Seed = Annotated[int, typer.Option(help="Of the draws; the same seed draws the same text.")]
-Greedy = Annotated[bool, typer.Option("--greedy", help="Draw nothing: the highest logit wins.")]
+DoSample = Annotated[bool, typer.Option("--sample/--greedy", help="Draw, or let the highest logit win.")]
 
 
 @verb
@@ -38,11 +38,11 @@ def tour(
     top_k: TopK = 50,
     top_p: TopP = 0.8,
     seed: Seed = 0,
-    greedy: Greedy = False,
+    do_sample: DoSample = True,
 ) -> None:
     """Show a text become tokens, vectors, attention, logits, a drawn token, and text."""
     prompts = read_texts(texts or [TEXT])
-    settings = {"max_new_tokens": max_new_tokens, "do_sample": not greedy, "seed": seed}
+    settings = {"max_new_tokens": max_new_tokens, "do_sample": do_sample, "seed": seed}
     settings |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     with busy("starting") as report:
         from cutaway.sample.settings import Sampling
