@@ -8,11 +8,11 @@ from typing import Any
 from cutaway.lm import LM
 from cutaway.model import architecture
 from cutaway.model.architecture import size
-from cutaway.show.finding import Finding
+from cutaway.show.finding import Listing
 from cutaway.show.layout import columns
 
 
-def finding(lm: LM, in_bytes: dict[str, int], memory: int | None) -> Finding:
+def finding(lm: LM, in_bytes: dict[str, int], memory: int | None) -> Listing:
     """in_bytes: all weights in each precision. memory: what a process here may use, None where unknown.
 
     data: "opened" is the bytes with the options given, "bytes" those of each precision.
@@ -25,7 +25,7 @@ def finding(lm: LM, in_bytes: dict[str, int], memory: int | None) -> Finding:
     if memory is not None:
         here = [f"this machine has {size(memory)} of memory"]
     text = "\n".join([str(lm), "", columns(cells, right=(1,)), *here])
-    return Finding({"model": lm.name, **made_of(lm), **needs}, text)
+    return Listing({"model": lm.name, **made_of(lm), **needs}, text)
 
 
 def made_of(lm: LM) -> dict[str, Any]:

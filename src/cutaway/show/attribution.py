@@ -5,13 +5,13 @@ It knows the text of ids; it does not know how a part's share is computed.
 
 from cutaway.analysis.attribution import attribute, needed_sites
 from cutaway.lm import LM
-from cutaway.show.finding import Finding
+from cutaway.show.finding import Listing
 from cutaway.text.pieces import Tokens
 
 BAR = 24  # columns of the largest part's bar
 
 
-def finding(lm: LM, tokens: Tokens, token: int | None, versus: int | None, by: str, top: int) -> Finding:
+def finding(lm: LM, tokens: Tokens, token: int | None, versus: int | None, by: str, top: int) -> Listing:
     """Of the logit after the first text. token: None for the likeliest. The `top` largest parts are drawn."""
     values = lm.trace(tokens, needed_sites(lm.config, by))
     token = int(values["logits"][0, -1].argmax()) if token is None else token
@@ -23,7 +23,7 @@ def finding(lm: LM, tokens: Tokens, token: int | None, versus: int | None, by: s
     }  # fmt: skip
     minus = "" if versus is None else f" - logit of {lm.token_text(versus)!r}"
     title = f"logit of {data['text']!r}{minus} = {found.logit:.4g}, the sum of {len(parts):,} parts"
-    return Finding(data, "\n".join([title, *_bars(sorted(parts, key=lambda part: -abs(part[1])), top)]))
+    return Listing(data, "\n".join([title, *_bars(sorted(parts, key=lambda part: -abs(part[1])), top)]))
 
 
 def _bars(parts: list[tuple[str, float]], top: int) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from cutaway.analysis.damage import Damage, LayerDamage
 from cutaway.lm import LM
 from cutaway.model.architecture import size
-from cutaway.show.finding import Finding
+from cutaway.show.finding import Listing
 from cutaway.show.layout import WIDTH, bar, dtype_name, unbroken
 
 TOP = 12  # layers that are drawn
@@ -31,7 +31,7 @@ HOW = (
 )
 
 
-def finding(lm: LM, found: Damage, mode: str) -> Finding:
+def finding(lm: LM, found: Damage, mode: str) -> Listing:
     """Of a model in full precision and its layers in 8 bits. The TOP layers with the largest shares are drawn."""
     kept = [layer for layer in found.layers if layer.name in found.keep]
     data = {
@@ -44,7 +44,7 @@ def finding(lm: LM, found: Damage, mode: str) -> Finding:
             "bytes": sum(layer.bytes for layer in kept), "full_bytes": sum(layer.full_bytes for layer in kept),
         },
     }  # fmt: skip
-    return Finding(data, "\n".join([*_title(data), "", *_worst(data), "", *_summed(data), "", *_keep(data)]))
+    return Listing(data, "\n".join([*_title(data), "", *_worst(data), "", *_summed(data), "", *_keep(data)]))
 
 
 def _kind(name: str) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 from cutaway.analysis.logit_lens import Probes, logit_lens, stream_sites
 from cutaway.edit.positions import columns as columns_of
 from cutaway.lm import LM
-from cutaway.show.finding import Finding
+from cutaway.show.finding import Listing
 from cutaway.show.layout import WIDTH, columns
 from cutaway.text.pieces import Tokens
 from cutaway.text.table import visible
 
 
-def finding(lm: LM, tokens: Tokens, position: int, top: int, probes: Probes | None = None) -> Finding:
+def finding(lm: LM, tokens: Tokens, position: int, top: int, probes: Probes | None = None) -> Listing:
     """At one position of the first text, from 0, or from -1 backwards: the `top` tokens of each block."""
     sites = stream_sites(lm.config)
     values = lm.trace(tokens, sites)
@@ -30,7 +30,7 @@ def finding(lm: LM, tokens: Tokens, position: int, top: int, probes: Probes | No
     while drawn > 1 and max(map(len, _table(rows, drawn).splitlines())) > WIDTH:
         drawn -= 1
     notes = () if drawn == count else (f"{drawn} of {count} tokens fit in a line; --json has all.",)
-    return Finding({"model": lm.name, "position": int(at), "rows": rows}, _table(rows, drawn), notes)
+    return Listing({"model": lm.name, "position": int(at), "rows": rows}, _table(rows, drawn), notes=notes)
 
 
 def _table(rows: list[dict[str, Any]], count: int) -> str:

@@ -6,7 +6,7 @@ It does not know how a sweep is run.
 from collections.abc import Iterator
 
 from cutaway.analysis.patching import Sweep
-from cutaway.show.finding import Finding
+from cutaway.show.finding import Listing
 from cutaway.show.layout import WIDTH
 from cutaway.text.table import visible
 
@@ -14,12 +14,12 @@ SHADES = " ░▒▓█"
 CELLS = WIDTH - 10  # columns beside a row's number
 
 
-def finding(model: str, what: str, sweep: Sweep, pieces: list[str], measure: str) -> Finding:
+def finding(model: str, what: str, sweep: Sweep, pieces: list[str], measure: str) -> Listing:
     """what: which values were patched. pieces: the clean text's, one a token. measure: the metric in words."""
     ends = {"clean": sweep.clean, "corrupt": sweep.corrupt, "direction": sweep.direction, "axes": list(sweep.axes)}
     data = {"model": model, "what": what, **ends, "scores": sweep.scores.tolist()}
     title = f"{measure}: clean {sweep.clean:.3f}, corrupt {sweep.corrupt:.3f}"
-    return Finding(data, "\n".join([title, *_map(sweep), *_strongest(sweep, pieces)]))
+    return Listing(data, "\n".join([title, *_map(sweep), *_strongest(sweep, pieces)]))
 
 
 def _map(sweep: Sweep) -> Iterator[str]:

@@ -6,11 +6,11 @@ It does not know how a token is scored.
 from cutaway.analysis.perplexity import Perplexity
 from cutaway.lm import LM
 from cutaway.quant.explain import mode_of
-from cutaway.show.finding import Finding
+from cutaway.show.finding import Listing
 from cutaway.show.layout import dtype_name
 
 
-def finding(lm: LM, f: Perplexity, bos: bool) -> Finding:
+def finding(lm: LM, f: Perplexity, bos: bool) -> Listing:
     """bos: whether the text began with a BOS."""
     quantize = mode_of(lm.decoder) or "none"
     dtype = dtype_name(lm.decoder.get_parameter("blocks.0.ln1.weight"))
@@ -27,4 +27,4 @@ def finding(lm: LM, f: Perplexity, bos: bool) -> Finding:
         f"  {unscored};\n"
         f"  {'BOS before the text' if bos else 'no BOS'}; {f.scored:,} of {f.tokens:,} tokens scored"
     )
-    return Finding({"model": lm.name, "quantize": quantize, "dtype": dtype, **vars(f), "bos": bos}, text)
+    return Listing({"model": lm.name, "quantize": quantize, "dtype": dtype, **vars(f), "bos": bos}, text)

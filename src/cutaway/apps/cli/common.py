@@ -77,8 +77,13 @@ class Options:
             yield self.load(report)
 
     def print(self, found: Any) -> None:
-        """Its `as_data()` as JSON where --json is given, else itself as text."""
-        print_json(found.as_data()) if self.as_json else print(found)
+        """Its data as JSON where --json is given, else itself as text; a finding's notes on stderr."""
+        if self.as_json:
+            print_json(found.to_dict() if hasattr(found, "to_dict") else found.as_data())
+            return
+        print(found)
+        for line in getattr(found, "notes", ()):
+            note(line)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cutaway.apps.cli.common import Options, note, read_texts, verb
+from cutaway.apps.cli.common import Options, read_texts, verb
 from cutaway.apps.cli.options import NoSpecial, Text
 
 Position = Annotated[int, typer.Option(help="The position to read, from 0, or from -1 backwards.")]
@@ -34,5 +34,3 @@ def lens(
         tuned = None if probes is None else load_probes(probes, lm.config)
         found = finding(lm, lm.tokens(read, not no_special_tokens), position, top, tuned)
     options.print(found)
-    for line in () if options.as_json else found.notes:
-        note(line)
