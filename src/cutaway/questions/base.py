@@ -15,7 +15,6 @@ from cutaway.ground.whole import require_whole, whole
 from cutaway.model.decoder import Decoder
 from cutaway.sample.generation import Generation
 from cutaway.text.pieces import Tokens
-from cutaway.text.table import visible
 from cutaway.text.tokenizer import Tokenizer
 from cutaway.weights.checkpoint import Checkpoint
 
@@ -50,9 +49,11 @@ class Asked:
         return self.tokenizer.pieces([token])[0].visible if self.token_text(token) else f"<id {token}>"
 
     def shown(self, tokens: Tokens) -> tuple[str, ...]:
-        """The text of each token of texts of one length; of several texts only where they agree, else "" ."""
+        """The text of each token of texts of one length; "" where several texts differ."""
         columns = zip(*tokens.ids.tolist(), strict=True)
-        return tuple(self.token_text(column[0]) if len(set(column)) == 1 else "" for column in columns)
+        return tuple(
+            (self.token_text(column[0]) or f"<id {column[0]}>") if len(set(column)) == 1 else "" for column in columns
+        )
 
 
 def position_of(given: Any) -> int:
@@ -74,8 +75,3 @@ def path_of(name: str, given: Any) -> Path:
     if not isinstance(given, str | Path):
         raise BadArgument(f"{name}={given!r}", "the path of a file", "pass it as a str or a Path")
     return Path(given)
-
-
-def visibly(text: str) -> str:
-    """A token's text with its spaces kept and invisible characters shown, in quotes."""
-    return f"'{visible(text.encode()).replace('␣', ' ')}'"

@@ -29,7 +29,7 @@ from cutaway.show.perplexity import PerplexityFinding
 from cutaway.show.verdicts import CheckFinding
 from cutaway.text.padding import fitting, tokens_of_ids
 from cutaway.text.pieces import Tokens
-from cutaway.weights.load import load_decoder
+from cutaway.weights.opening import reopened
 from cutaway.weights.progress import Progress
 from cutaway.weights.save import source_bytes
 
@@ -94,8 +94,8 @@ class Precision(Asked):
 
     def _loaded(self, quantize: str | None, progress: Progress | None) -> Decoder:
         """A decoder of this model's files in another precision, on the same device."""
-        where = self.decoder.embed.token.weight.device
-        return load_decoder(self.checkpoint, dtype=self._dtype, device=where, quantize=quantize, progress=progress)
+        where, dtype = self.decoder.embed.token.weight.device, self._dtype
+        return reopened(self.checkpoint, self.name, quantize=quantize, dtype=dtype, device=where, progress=progress)
 
     def perplexity(
         self,
@@ -188,4 +188,5 @@ class Precision(Asked):
         if against is not None:
             lines += against_transformers(self.decoder, self.checkpoint.path, tokens)
         versions = {name: version(name) for name in ("cutaway", "torch", "transformers")}
-        return CheckFinding(self.name, tuple(lines), versions | {"python": platform.python_version()})
+        versions |= {"python": platform.python_version()}
+        return CheckFinding(model=self.name, lines=tuple(lines), versions=versions)

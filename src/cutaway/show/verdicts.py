@@ -13,7 +13,7 @@ from cutaway.show.pictures import Bars, Picture
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CheckFinding(Certificate, Finding):
+class CheckFinding(Finding, Certificate):
     """A Certificate as a finding."""
 
     def to_dict(self) -> dict[str, Any]:

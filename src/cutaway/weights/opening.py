@@ -61,6 +61,27 @@ def open_model(
     return decoder, checkpoint, name
 
 
+def reopened(
+    checkpoint: Checkpoint,
+    name: str,
+    *,
+    quantize: str | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> Decoder:
+    """The decoder of an opened model's files in another precision. name: as `open_model` gave it.
+
+    Raises BadArgument for a folder that holds 8-bit weights only.
+    """
+    if is_saved(checkpoint.path):
+        if name != default_model.SMOLLM2.name:
+            do = "open the model that it was made from"
+            raise BadArgument(f"{checkpoint.path}, which holds 8-bit weights only", "a model in full precision", do)
+        checkpoint = open_checkpoint(resolve(None, offline=True, progress=progress))  # the folder was made from it
+    return load_decoder(checkpoint, dtype=dtype, device=device, quantize=quantize, progress=progress)
+
+
 def described(
     model: str | Path | None = None, *, offline: bool = False, progress: Progress | None = None
 ) -> tuple[Checkpoint, str]:
