@@ -178,10 +178,10 @@ def test_texts_in_every_form_give_the_same(lm: LM):
 
 
 def test_a_word_is_one_token_or_refused_with_its_pieces(lm: LM):
-    sat = lm.tokenizer.tokenize(" cat", add_special_tokens=False).ids[0].tolist()
-    if len(sat) == 1 and len(lm.tokenizer.tokenize("cat", add_special_tokens=False).ids[0]) > 1:
-        found = lm.attribute(ONE, "cat")
-        assert found.parts.answers == (sat[0],) and "one token only with its space" in found.notes[0]
+    (spaced,) = lm.tokenizer.tokenize(" cat", add_special_tokens=False).ids[0].tolist()
+    found = lm.attribute(ONE, "cat")  # two tokens without its space
+    assert found.parts.answers == (spaced,) and "one token only with its space" in found.notes[0]
+    assert "another token" in lm.attribute(ONE, "the").notes[0] and not lm.attribute(ONE, " the").notes
     with pytest.raises(BadArgument, match=r"answer='zebra', \d tokens: 'z'"):
         lm.attribute(ONE, "zebra")
     with pytest.raises(BadArgument, match="one for each text"):

@@ -66,7 +66,7 @@ def _named(lm: Asked, ids: Sequence[int], several: str) -> str:
 
 def _ids(lm: Asked, name: str, given: Any, count: int) -> tuple[tuple[int, ...], list[str]]:
     """An id for each text, and notes."""
-    if isinstance(given, Tensor) and given.ndim <= 1:
+    if isinstance(given, Tensor) and given.ndim <= 1 and not given.is_meta:
         given = given.tolist()
     if isinstance(given, str) or whole(given) is not None:
         id, notes = _id(lm, name, given)

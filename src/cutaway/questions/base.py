@@ -48,7 +48,7 @@ class Asked:
         """One id as a piece is shown: ␣ for a space, <E2> for a byte of a character; <id 5> without a tokenizer."""
         return self.tokenizer.pieces([token])[0].visible if self.token_text(token) else f"<id {token}>"
 
-    def shown(self, tokens: Tokens) -> tuple[str, ...]:
+    def _shown(self, tokens: Tokens) -> tuple[str, ...]:
         """The text of each token of texts of one length; "" where several texts differ."""
         columns = zip(*tokens.ids.tolist(), strict=True)
         return tuple(
@@ -70,8 +70,15 @@ def top_of(given: Any) -> int:
     return require_whole("top", given, 1, "pass for example top=5")
 
 
+def require_progress(given: Any) -> None:
+    """Raises BadArgument for what cannot be called with (done, total, what)."""
+    if given is not None and not callable(given):
+        do = "pass a function, or nothing"
+        raise BadArgument(f"progress={given!r}"[:200], "a function of done, total and what", do)
+
+
 def path_of(name: str, given: Any) -> Path:
     """A file. Raises BadArgument for anything but a path."""
-    if not isinstance(given, str | Path):
+    if not isinstance(given, str | Path) or not Path(given).name:
         raise BadArgument(f"{name}={given!r}", "the path of a file", "pass it as a str or a Path")
     return Path(given)

@@ -142,7 +142,7 @@ class Reading(Asked):
             with inference_mode(False):
                 values += list(gradient_times_input(self.decoder, batch, own.metric()).cpu())
         real = [row[mask] for row, mask in zip(values, tokens.mask.bool().cpu(), strict=True)]
-        pieces = self.shown(tokens) if not tokens.padded else ("",) * len(real[0])
+        pieces = self._shown(tokens) if not tokens.padded else ("",) * len(real[0])
         return GradientsFinding(average(real), pieces, wanted.measure, model=self.name, notes=wanted.notes)
 
     def why(self, trace: Trace, site: str, *index: SupportsIndex) -> WhyFinding:

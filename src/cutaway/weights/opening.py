@@ -45,6 +45,8 @@ def open_model(
     """The decoder, the checkpoint that it came from, and its name. Arguments and errors: lm.py: load."""
     use_threads(threads)
     where, mode = device_of(device), _asked(quantize)
+    if not isinstance(keep, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in keep):
+        raise BadArgument(f"keep={keep!r}"[:200], "names of layers", 'pass for example keep=["lm_head"]')
     precision = dtype_of(dtype, where)  # wrong arguments are refused before anything is fetched
     notes: list[str] = []
     path = resolve(None if model is None else str(model), offline=offline, progress=progress, note=notes.append)
@@ -256,7 +258,7 @@ def device_of(device: str | torch.device | None) -> torch.device:
     try:
         where = torch.device(device)
         torch.empty(0, dtype=torch.float32, device=where)
-    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:  # it asserts where built without CUDA
         raise BadArgument(f"device={str(device)!r}, which cannot be used here", "cpu, or a GPU that torch sees",
                           "pass device='cpu'") from error  # fmt: skip
     return where
@@ -269,6 +271,6 @@ def dtype_of(dtype: str | torch.dtype | None, device: torch.device) -> torch.dty
         if device.type == "cpu":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise BadArgument(f"dtype={str(dtype)!r}", f"one of {', '.join(DTYPES)}", "pass one of those")
-    return DTYPES[str(dtype)]
+    return DTYPES[dtype]
