@@ -17,6 +17,7 @@ import torch
 
 import cutaway
 from cutaway import Edit
+from cutaway.edit.edit import WHERE
 from cutaway.ground.errors import CutawayError
 from cutaway.lm import LM
 from cutaway.sample.settings import Sampling
@@ -32,6 +33,7 @@ VALID: dict[str, Any] = {
     "against": "o", "toward": "the cat", "away": "the dog", "edits": Edit.zero("blocks.0.mlp_out"), "sites": "logits",
     "site": "blocks.0.resid_post", "positions": -1, "messages": [{"role": "user", "content": "hi"}], "token": 3,
     "asked": {}, "weights": {}, "path": "edits.json", "index": 0, "max_new_tokens": 2, "length": 4, "limit": 8,
+    "value": 1.0, "factor": 2.0, "direction": torch.ones(32), "fn": torch.relu, "ids": [[1, 2]],
 }  # fmt: skip
 
 
@@ -53,14 +55,19 @@ WRONG: list[Any] = [
 
 def methods(lm: LM) -> dict[str, Callable[..., Any]]:
     names = [name for name in dir(type(lm)) if not name.startswith("_") and name not in INTERNAL]
-    return {name: getattr(lm, name) for name in names if callable(getattr(type(lm), name, None))}
+    found = {name: getattr(lm, name) for name in names if callable(getattr(type(lm), name, None))}
+    edits = {
+        f"Edit.{name}": getattr(Edit, name) for name in ("set", "add", "scale", "zero", "mean", "patch", "function")
+    }
+    return found | edits | {"Tokens.from_ids": Tokens.from_ids}
 
 
 def arguments(function: Callable[..., Any], draw: random.Random, lm: LM) -> tuple[list[Any], dict[str, Any]]:
     """Valid ones, of which one or two are wrong. Positional ones in their order, others by name."""
     given: list[Any] = []
     named: dict[str, Any] = {}
-    parameters = list(inspect.signature(function).parameters.values())
+    every = inspect.signature(function).parameters.values()
+    parameters = [each for each in every if each.name != "pieces"]  # what the tokenizer itself passes
     wrong = {each.name for each in draw.sample(parameters, min(len(parameters), draw.choice([1, 1, 2])))}
     for each in parameters:
         value = draw.choice(WRONG) if each.name in wrong else VALID.get(each.name, each.default)
@@ -68,6 +75,8 @@ def arguments(function: Callable[..., Any], draw: random.Random, lm: LM) -> tupl
             value = lm.trace("the cat")
         if each.kind is each.VAR_POSITIONAL:
             given += [value, 0, 0, 0]
+        elif each.kind is each.VAR_KEYWORD and each.name == "where":
+            named |= {draw.choice(WHERE): draw.choice(WRONG)} if each.name in wrong else {}
         elif each.kind is each.VAR_KEYWORD:
             setting = draw.choice([field.name for field in fields(Sampling)])
             named |= {"max_new_tokens": 2} | ({setting: draw.choice(WRONG)} if each.name in wrong else {})
