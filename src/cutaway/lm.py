@@ -29,6 +29,7 @@ from cutaway.model import architecture
 from cutaway.quant import native
 from cutaway.quant.explain import int8_layers
 from cutaway.questions import Texts
+from cutaway.questions.base import path_of
 from cutaway.sample.published import published_settings
 from cutaway.text.padding import fitting, tokens_of_ids
 from cutaway.text.pieces import Tokens
@@ -218,7 +219,7 @@ class LM(Keeping, ByHand, Generating):
 
     def save_edits(self, edits: Edits, path: str | Path) -> None:
         """Write a recipe for models like this one: `edits=` takes its path, and so does --edits."""
-        write_recipe(Path(path), edits_of(edits, self.config), self.config)
+        write_recipe(path_of("path", path), edits_of(edits, self.config), self.config)
 
     @contextmanager
     def edited(self, weights: Mapping[str, Change]) -> Iterator["LM"]:

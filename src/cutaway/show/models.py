@@ -8,7 +8,7 @@ from typing import Any
 
 from cutaway.ground.errors import CutawayError, ModelNotFound
 from cutaway.model.architecture import size
-from cutaway.show.finding import Finding
+from cutaway.show.finding import Listing
 from cutaway.show.layout import columns
 from cutaway.weights import default_model
 from cutaway.weights.checkpoint import open_checkpoint
@@ -20,13 +20,13 @@ from cutaway.weights.opening import config_alone, default_int8
 Row = dict[str, Any]  # name, family, folder, bytes on disk
 
 
-def one(name: str, path: Path) -> Finding:
+def one(name: str, path: Path) -> Listing:
     """A named model, and its folder. Raises the errors of weights/families for one that cannot be run."""
     row = _described(name, path)
-    return Finding({"models": [row]}, f"{_table([row])}\n  {row['folder']}")
+    return Listing({"models": [row]}, f"{_table([row])}\n  {row['folder']}")
 
 
-def finding() -> Finding:
+def finding() -> Listing:
     """All of them: the default model, and what the hub's cache has."""
     default, hub = _default(), _hub_cache()
     where = "\n  ".join(f"{path}  {size(count)}" for path, count in default["folders"].items())
@@ -39,7 +39,7 @@ def finding() -> Finding:
     lines += [f"  and {hub['hub_others']} that it does not run"] if hub["hub_others"] else []
     families = f"families that cutaway runs: {', '.join(supported())}"
     parts = [families, f"the default model\n{_table([default])}\n  {where}", "\n".join(lines)]
-    return Finding({"families": supported(), "default": default, **hub}, "\n\n".join(parts))
+    return Listing({"families": supported(), "default": default, **hub}, "\n\n".join(parts))
 
 
 def _hub_cache() -> dict[str, Any]:

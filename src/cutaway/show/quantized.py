@@ -6,26 +6,27 @@ It does not know how a weight becomes codes, nor what the folder holds.
 from pathlib import Path
 
 from cutaway.ground.errors import BadArgument
-from cutaway.lm import LM
 from cutaway.model.architecture import size
+from cutaway.model.decoder import Decoder
 from cutaway.show.codes import saving, saving_line
-from cutaway.show.finding import Finding
+from cutaway.show.finding import Listing
 from cutaway.weights import files, save
+from cutaway.weights.checkpoint import Checkpoint
 from cutaway.weights.progress import Progress
 
 
-def finding(lm: LM, folder: Path, mode: str) -> Finding:
+def finding(decoder: Decoder, checkpoint: Checkpoint, folder: Path, mode: str) -> Listing:
     """What was written: the bytes of all files, and of the layers in 8 bits (show/codes.py: saving)."""
-    count, int8 = sum(file.stat().st_size for file in folder.iterdir()), saving(lm)
+    count, int8 = sum(file.stat().st_size for file in folder.iterdir()), saving(decoder, checkpoint)
     text = (
         f"{folder}: {size(count)}, {mode}\n"
         f"{len(int8['layers'])} layers in 8 bits: {saving_line(int8)}\n"
         f"open it with --model {folder}"
     )
-    return Finding({"folder": str(folder), "mode": mode, "bytes": count, "int8": int8}, text)
+    return Listing({"folder": str(folder), "mode": mode, "bytes": count, "int8": int8}, text)
 
 
-def checked(folder: Path, progress: Progress | None = None) -> Finding:
+def checked(folder: Path, progress: Progress | None = None) -> Listing:
     """That each file has its recorded hash.
 
     Raises BadArgument for a folder that `quantize` did not write, and as save.check_files where a file differs.
@@ -35,4 +36,4 @@ def checked(folder: Path, progress: Progress | None = None) -> Finding:
         raise BadArgument(found, "a folder that `cutaway quantize` wrote", "name such a folder")
     names, mode = save.check_files(folder, progress=progress), save.read_manifest(folder)["mode"]
     text = f"{folder}: {len(names)} files are what was written ({mode})\n  {', '.join(names)}"
-    return Finding({"folder": str(folder), "mode": mode, "files": names, "sound": True}, text)
+    return Listing({"folder": str(folder), "mode": mode, "files": names, "sound": True}, text)

@@ -7,11 +7,11 @@ import re
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.sites import Site, all_sites
-from cutaway.show.finding import Finding
+from cutaway.show.finding import Listing
 from cutaway.show.layout import WIDTH
 
 
-def finding(config: DecoderConfig) -> Finding:
+def finding(config: DecoderConfig) -> Listing:
     """A line for each site; one for all blocks, unless the first block's formula differs."""
     sites, rows = all_sites(config), []
     for name, site in sites.items():
@@ -28,7 +28,7 @@ def finding(config: DecoderConfig) -> Finding:
         fits = len(start) + 2 + len(text) <= WIDTH
         lines += [f"{start}  {text}"] if fits else [start.rstrip(), f"    {text}"]
     data = [vars(site) | {"name": name} for name, site in sites.items()]
-    return Finding(data, "\n".join(lines))
+    return Listing(data, "\n".join(lines))
 
 
 def formula(site: Site) -> str:

@@ -3,7 +3,7 @@
 It does not know how a value was computed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class Recorded:
 
     values: Trace
     shown: list[str]
-    why: list[Why]
+    why: Sequence[Why]
     effect: Effect | None
     full: bool
     token_text: Callable[[int], str]

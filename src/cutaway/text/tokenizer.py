@@ -14,6 +14,7 @@ from tokenizers import Encoding
 
 from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
 from cutaway.ground.warn import warn
+from cutaway.ground.whole import whole
 from cutaway.text.from_folder import parts_from_folder
 from cutaway.text.from_gguf import parts_from_gguf
 from cutaway.text.parts import Parts
@@ -21,6 +22,7 @@ from cutaway.text.pieces import Piece, Tokens
 from cutaway.text.spelling import spelling_of
 
 Span = tuple[int, int] | None
+MOST_IDS = 1 << 32  # what the tokenizers library counts to
 
 
 class Tokenizer:
@@ -108,7 +110,7 @@ class Tokenizer:
 
     def pieces(self, ids: Iterable[int]) -> tuple[Piece, ...]:
         """Pieces of ids without a text: their spans are None."""
-        return tuple(self._piece(int(i), None) for i in ids)
+        return tuple(self._piece(_checked_id(i), None) for i in ids)
 
     def with_pieces(self, tokens: Tokens) -> Tokens:
         """The same tokens with their pieces, where they came as ids; spans are None."""
@@ -219,7 +221,8 @@ def _check_lengths(lengths: list[int], context: int | None) -> None:
         raise BadText(found, f"at most {context}, the model's context", "shorten the text")
 
 
-def _checked_id(id: int) -> int:
-    if id < 0:
-        raise BadArgument(f"the id {id}", "ids from 0 up", "pass an id of the vocabulary")
-    return id
+def _checked_id(id: Any) -> int:
+    number = whole(id)
+    if number is None or not 0 <= number < MOST_IDS:
+        raise BadArgument(f"the id {id!r}", "ids from 0 up", "pass an id of the vocabulary")
+    return number

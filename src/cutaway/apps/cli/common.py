@@ -77,8 +77,13 @@ class Options:
             yield self.load(report)
 
     def print(self, found: Any) -> None:
-        """Its `as_data()` as JSON where --json is given, else itself as text."""
-        print_json(found.as_data()) if self.as_json else print(found)
+        """Its data as JSON where --json is given, else itself as text, in colours if it has them; notes on stderr."""
+        if self.as_json:
+            print_json(found.to_dict() if hasattr(found, "to_dict") else found.as_data())
+            return
+        print_lines(found.coloured()) if hasattr(found, "coloured") else print(found)
+        for line in getattr(found, "notes", ()):
+            note(line)
 
 
 @dataclass(frozen=True)
@@ -150,15 +155,6 @@ def decoded(data: bytes, source: str) -> str:
     except UnicodeDecodeError as error:
         found = f"{source} that is no UTF-8 (byte {error.start})"
         raise BadText(found, "text in UTF-8", "convert it first, for example with iconv") from error
-
-
-def token_of(lm: "LM", text: str, option: str) -> int:
-    """The id of a text that is one token. Raises BadArgument where it is none or several."""
-    ids = lm.tokenizer.tokenize(text, add_special_tokens=False).ids[0].tolist()
-    if len(ids) != 1:
-        pieces = " ".join(repr(lm.token_text(i)) for i in ids)
-        raise BadArgument(f"{option} {text!r}, {len(ids)} tokens: {pieces}", "one token", "pass the first of them")
-    return ids[0]
 
 
 @contextmanager

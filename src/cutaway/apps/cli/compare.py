@@ -6,16 +6,13 @@ It runs one model after the other; it does not know how their values are compare
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 
-from cutaway.apps.cli.common import MODES, Options, busy, print_json, print_lines, read_texts, verb
+from cutaway.apps.cli.common import MODES, Options, busy, read_texts, verb
 from cutaway.apps.cli.options import Block, NoSpecial, Texts
 from cutaway.ground.errors import BadArgument
-
-if TYPE_CHECKING:
-    from cutaway.ground.config import DecoderConfig
 
 LAYERS = ("attn.qkv", "attn.out", "mlp.up", "mlp.down")
 HEAD = "unembed.head"
@@ -83,25 +80,24 @@ def _compare_sites(
     """Two models, one after the other, site by site."""
     with busy("starting") as report:
         from cutaway.analysis.compare import compared_sites
+        from cutaway.analysis.precisions import layer_name
         from cutaway.ground.select import select
-        from cutaway.show.compare import FullRun, comparison, draw_comparison
 
         config = options.config(report)
-        name = _layer_name(config, block, layer)  # a wrong name raises before weights are read
-        chosen = select(config, [*compared_sites(config), *sites])
+        layer_name(config, block, layer)  # a wrong name raises before weights are read
+        select(config, [*compared_sites(config), *sites])
         unquantized = replace(options, quantize="none").load(report)
-        full = FullRun.of(unquantized, unquantized.tokens(texts, special), name, chosen)
+        full = unquantized.full_run(texts, block=block, layer=layer, sites=sites, add_special_tokens=special)
         del unquantized
         gc.collect()
-        data = comparison(options.load(report, notes=False), full, name)
-    print_json(data) if options.as_json else print_lines(draw_comparison(data))
+        found = options.load(report, notes=False).compare(texts, full=full)
+    options.print(found)
 
 
 def _compare_layers(options: EightBits, texts: list[str], suggest: int, limit: int, special: bool) -> None:
     """One model in full precision, in which each layer by itself is in 8 bits in turn."""
     mode = options.quantize or "int8"
     with busy("starting") as report:
-        from cutaway.show.damage import finding
         from cutaway.weights.files import is_saved
 
         path = options.find(report)
@@ -110,14 +106,4 @@ def _compare_layers(options: EightBits, texts: list[str], suggest: int, limit: i
             raise BadArgument(found, "a model in full precision", "name the model that it was made from")
         lm = replace(options, quantize="none").load(report)
         found = lm.damage(texts, mode, suggest=suggest, limit=limit, add_special_tokens=special, progress=report)
-    options.print(finding(lm, found, mode))
-
-
-def _layer_name(config: "DecoderConfig", block: int, layer: str) -> str:
-    if layer == HEAD:
-        return HEAD
-    if layer not in LAYERS:
-        raise BadArgument(f"--layer {layer}", f"{', '.join(LAYERS)} or {HEAD}", "choose one of these layers")
-    if not 0 <= block < config.n_layers:
-        raise BadArgument(f"--block {block}", f"0 to {config.n_layers - 1}", "choose a block that this model has")
-    return f"blocks.{block}.{layer}"
+    options.print(found)

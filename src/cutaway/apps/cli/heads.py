@@ -31,12 +31,5 @@ def heads(
     """What each head attends to: the previous token, the same token, the one after (induction), the first, itself."""
     read = read_texts(texts) if texts else None
     with options.opened() as lm:
-        from cutaway.analysis.heads import repeated_tokens
-        from cutaway.show.heads import finding
-
-        if read is None:
-            repeated = repeated_tokens(lm.config, length, seed=seed)
-            found = finding(lm, repeated, top, f"{length} random tokens, repeated once")
-        else:
-            found = finding(lm, lm.tokens(read, not no_special_tokens), top)
+        found = lm.heads(read, top=top, length=length, seed=seed, add_special_tokens=not no_special_tokens)
     options.print(found)
