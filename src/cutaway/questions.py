@@ -17,6 +17,7 @@ from cutaway.analysis.effect import Effect, effect
 from cutaway.analysis.transformers_parity import against_transformers
 from cutaway.edit.recipe import Edits, edits_of
 from cutaway.explain.why import Why, why
+from cutaway.ground.display import Displayed
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.whole import require_whole
 from cutaway.model.decoder import Decoder
@@ -33,7 +34,7 @@ CHECKED = ("The sun rises in the east", "I love")  # what `check` runs on, where
 Texts = str | Sequence[str] | Tensor | Tokens
 
 
-class Questions:
+class Questions(Displayed):
     """What LM inherits: it has the model and `tokens`."""
 
     def __init__(self, decoder: Decoder, checkpoint: Checkpoint, name: str) -> None:

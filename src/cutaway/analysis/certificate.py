@@ -19,6 +19,7 @@ from torch import Tensor
 from cutaway.analysis.derived import head_outputs
 from cutaway.edit.edit import Edit
 from cutaway.explain.formula import recompute
+from cutaway.ground.display import Displayed
 from cutaway.ground.sites import all_sites
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
@@ -56,8 +57,8 @@ class Line:
         return asdict(self) | {"passed": self.passed}
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(Displayed):
     """All lines of one check, with what was checked: the model, and the versions of what ran."""
 
     model: str
@@ -73,6 +74,11 @@ class Certificate:
         """The certificate as JSON."""
         lines = [line.as_data() for line in self.lines]
         return {"model": self.model, "passed": self.passed, "lines": lines, "versions": self.versions}
+
+    def __repr__(self) -> str:
+        failed = sum(not line.passed for line in self.lines)
+        verdict = f"{failed} of {len(self.lines)} claims fail" if failed else f"all {len(self.lines)} claims hold"
+        return f"<Certificate of {self.model}: {verdict}; print it for each>"
 
     def __str__(self) -> str:
         """A claim a line, at most 80 columns: whether it holds, its worst error, what would do, and where."""

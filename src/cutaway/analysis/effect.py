@@ -12,17 +12,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.analysis.compare import kl_divergence, most_probable
+from cutaway.ground.display import Displayed, brief
 
 NextTokens = tuple[tuple[int, float], ...]  # (id, probability), best first
 
 
-@dataclass(frozen=True)
-class Effect:
+@dataclass(frozen=True, repr=False)
+class Effect(Displayed):
     """Of each text: KL(before ‖ after) in nats, and the most probable next tokens of both."""
 
     kl: tuple[float, ...]
     before: tuple[NextTokens, ...]
     after: tuple[NextTokens, ...]
+
+    __repr__ = brief
 
     def as_data(self) -> dict[str, Any]:
         """The effect as JSON."""

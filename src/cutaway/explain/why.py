@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.explain.formula import recompute
+from cutaway.ground.display import Displayed
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.layers import Weight, site_weights
 from cutaway.ground.sites import Site, all_sites, clean_name, parents_of
@@ -51,8 +52,8 @@ class Term:
 Terms = tuple[list[Term], list[str]]  # and notes on them in words
 
 
-@dataclass(frozen=True)
-class Why:
+@dataclass(frozen=True, repr=False)
+class Why(Displayed):
     """One number: its site and index, its formula, the terms that made it, and the same value recomputed.
 
     terms: all of them, in their order. notes: in words, what no term holds: scales, biases, the norm's divisor.
@@ -76,6 +77,10 @@ class Why:
         """Everything as JSON."""
         terms = [vars(term) | {"contribution": term.contribution} for term in self.terms]
         return vars(self) | {"index": list(self.index), "difference": self.difference, "terms": terms}
+
+    def __repr__(self) -> str:
+        name, count = _named(self.site, *self.index), f"{len(self.terms):,} term{'s' * (len(self.terms) != 1)}"
+        return f"<Why {name} = {self.value:.6g}: {self.formula}, {count}; print it for the largest>"
 
     def __str__(self) -> str:
         """At most 80 columns; of a long sum its largest terms."""

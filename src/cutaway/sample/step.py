@@ -12,6 +12,7 @@ from typing import Any, SupportsIndex
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cutaway.ground.display import Displayed
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.whole import whole
 from cutaway.sample.choose import interval
@@ -23,8 +24,8 @@ from cutaway.sample.table import Candidate, table
 CUTTING = ("top_k", "top_p", "min_p")  # filters that remove tokens; the others rescale logits
 
 
-@dataclass(frozen=True, eq=False)
-class Step:
+@dataclass(frozen=True, eq=False, repr=False)
+class Step(Displayed):
     """One token of each text of a batch: the logits, the settings, the draw, the choice.
 
     index: 0 for the first new token. logits [B, V] as the model gave them. ids [B] chosen; padding for a text that was
@@ -44,6 +45,14 @@ class Step:
     seen_mask: Int[Tensor, "B S"] | None = None
     show: Callable[[int], str] | None = field(default=None, repr=False)
     text: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{id} {self.text_of(id) or ''!r}" for id in self.ids[:4].tolist())
+        more = f" and {len(self.ids) - 4} more texts" if len(self.ids) > 4 else ""
+        return f"<Step {self.index}: {shown}{more} ({self.settings}); print it for how they were chosen>"
+
+    def __str__(self) -> str:
+        return "\n\n".join(self.table(row=row) for row in range(len(self.ids)))
 
     def stages(self) -> list[tuple[str, Float[Tensor, "B V"]]]:
         """Logits after each active filter, in order, as (name, logits); the first is the model's own in float32."""

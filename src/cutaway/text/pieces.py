@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cutaway.ground.display import Displayed
 from cutaway.ground.errors import BadArgument
 from cutaway.text.table import draw, visible
 
@@ -42,7 +43,7 @@ class Piece:
 
 
 @dataclass(frozen=True, repr=False)
-class Tokens:
+class Tokens(Displayed):
     """A batch of token sequences.
 
     ids [B, T]; mask [B, T], 1 on real tokens and 0 on padding; positions [B, T] count the real tokens of a row

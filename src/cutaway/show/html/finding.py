@@ -13,5 +13,5 @@ from cutaway.show.svg import svg
 def finding(pictures: Sequence[Picture], text: str) -> str:
     """The text alone where there is no picture."""
     if not pictures:
-        return pre(text)
+        return block(pre(text))
     return block(*map(svg, pictures), details("as a table", pre(text)))

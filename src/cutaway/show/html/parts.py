@@ -6,11 +6,19 @@ It does not know what they say. No colour is that of a page: text has the page's
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from cutaway.show.colours import RGB
+from cutaway.show.colours import BELOW, RGB, hexed
 from cutaway.show.marks import FONT
 
-FAINT = "opacity:0.7"
-MONO = f"font-family:{FONT.replace(chr(39), '&#x27;')};font-size:12px;line-height:1.5"
+STYLE = (
+    f".cutaway{{font:12px/1.5 {FONT}}} .cutaway pre{{font:inherit;color:inherit;margin:0;overflow-x:auto}} "
+    ".cutaway .faint{opacity:.7} .cutaway .text{font-size:14px;white-space:pre-wrap;margin:4px 0} "
+    ".cutaway details>:not(summary){margin-left:1.2em} .cutaway summary{cursor:pointer} "
+    ".cutaway bdi{border-radius:2px;white-space:pre-wrap} .cutaway .wide{overflow-x:auto} "
+    ".cutaway table{font:inherit;border-collapse:collapse;margin:2px 0} "
+    ".cutaway td,.cutaway th{padding:1px 8px;border:none;text-align:left;white-space:pre} "
+    ".cutaway .right{text-align:right} .cutaway i{display:inline-block;height:8px} "
+    ".cutaway .chip{display:inline-block;text-align:center;margin:1px;line-height:1.3}"
+)
 
 
 def safe(words: object) -> str:
@@ -19,41 +27,48 @@ def safe(words: object) -> str:
 
 
 def block(*parts: str) -> str:
-    """The parts, in letters of one width."""
-    return f'<div style="{MONO}">{"".join(parts)}</div>'
+    """All that a notebook shows of an object: the parts, with their style. A page without the style is readable too."""
+    return f'<div class="cutaway"><style>{STYLE}</style>{"".join(parts)}</div>'
 
 
 def line(html: str, faint: bool = False) -> str:
-    return f'<div style="{FAINT}">{html}</div>' if faint else f"<div>{html}</div>"
+    return f'<div class="faint">{html}</div>' if faint else f"<div>{html}</div>"
+
+
+def aside(words: str) -> str:
+    """Words that are less than the others."""
+    return f'<span class="faint">{safe(words)}</span>'
 
 
 def pre(text: str) -> str:
     """A text as a terminal shows it."""
-    return f'<pre style="{MONO};margin:0;white-space:pre;overflow-x:auto">{safe(text)}</pre>'
+    return f"<pre>{safe(text)}</pre>"
 
 
 def details(summary: str, body: str, opened: bool = False) -> str:
-    """A part that opens at a click on its summary, in HTML."""
-    start = f'<details{" open" if opened else ""} style="margin:2px 0"><summary style="cursor:pointer">'
-    return f'{start}{summary}</summary><div style="margin-left:1.2em">{body}</div></details>'
+    """A part that opens at a click on its summary."""
+    return f"<details{' open' if opened else ''}><summary>{summary}</summary><div>{body}</div></details>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> str:
     """A table of cells in HTML; the columns numbered in `right` are right-aligned."""
 
     def cells(row: Sequence[str], kind: str) -> str:
-        style = "padding:1px 8px;border:none;text-align:{};white-space:pre"
-        sides = ("right" if number in right else "left" for number in range(len(row)))
-        return "".join(f'<{kind} style="{style.format(s)}">{c}</{kind}>' for s, c in zip(sides, row, strict=True))
+        sides = (' class="right"' if number in right else "" for number in range(len(row)))
+        return "".join(f"<{kind}{side}>{cell}</{kind}>" for side, cell in zip(sides, row, strict=True))
 
     body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    top = f"<thead><tr>{cells(head, 'th')}</tr></thead>" if head else ""
-    style = f"{MONO};border-collapse:collapse;margin:2px 0"
-    return f'<div style="overflow-x:auto"><table style="{style}">{top}<tbody>{body}</tbody></table></div>'
+    top = f"<thead><tr>{cells(head, 'th')}</tr></thead>" if any(head) else ""
+    return f'<div class="wide"><table>{top}<tbody>{body}</tbody></table></div>'
+
+
+def meter(share: float, pixels: int) -> str:
+    """A bar, all of so many pixels for 1."""
+    return f'<i style="width:{share * pixels:.0f}px;background:{hexed(BELOW)}"></i>'
 
 
 def piece(words: str, rgb: RGB, share: float, title: str = "") -> str:
     """A piece of text, as it stands, on a colour that covers so large a share of the page; hovering tells the title."""
-    colour = "rgba({},{},{},{:.2f})".format(*rgb, share)
+    colour = ' style="background:rgba({},{},{},{:.2f})"'.format(*rgb, share) if share else ""
     tip = f' title="{safe(title)}"' if title else ""
-    return f'<bdi{tip} style="background:{colour};border-radius:2px;white-space:pre-wrap">{safe(words)}</bdi>'
+    return f"<bdi{tip}{colour}>{safe(words)}</bdi>"
