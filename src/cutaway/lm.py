@@ -352,5 +352,5 @@ class LM(Questions):
         return min((id for id in self.eos_ids if 0 <= id < self.config.vocab_size), default=0)
 
     def token_text(self, token: int) -> str:
-        """What one id looks like as text; empty where ids are all there is."""
-        return self.tokenizer.pieces([token])[0].text if self._has_tokenizer else ""
+        """One id as text, in ⟨⟩ what is none (text/pieces.py); empty where ids are all there is."""
+        return self.tokenizer.pieces([token])[0].marked if self._has_tokenizer else ""

@@ -20,6 +20,7 @@ from cutaway.sample.filters import REMOVED, stages
 from cutaway.sample.settings import Sampling
 from cutaway.sample.stopping import Reason
 from cutaway.sample.table import Candidate, table
+from cutaway.text.table import visible
 
 CUTTING = ("top_k", "top_p", "min_p")  # filters that remove tokens; the others rescale logits
 
@@ -47,7 +48,7 @@ class Step(Displayed):
     text: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{id} {self.text_of(id) or ''!r}" for id in self.ids[:4].tolist())
+        shown = ", ".join(f"{id} {visible(self.text_of(id) or '')}" for id in self.ids[:4].tolist())
         more = f" and {len(self.ids) - 4} more texts" if len(self.ids) > 4 else ""
         return f"<Step {self.index}: {shown}{more} ({self.settings}); print it for how they were chosen>"
 
@@ -103,10 +104,10 @@ class Step(Displayed):
         return None if self.show is None else self.show(token)
 
     def _choice(self, row: int) -> str:
-        """The choice as a sentence: "u = 0.4137 falls in [0.3951, 0.4822): token 262 ' the'"."""
+        """The choice as a sentence: "u = 0.4137 falls in [0.3951, 0.4822): token 262 ␣the"."""
         token, reason = int(self.ids[row]), self.ended[row]
         text = self.text_of(token)
-        name = f"token {token}" + ("" if text is None else f" {text!r}")
+        name = f"token {token}" + ("" if text is None else f" {visible(text)}")
         over = f"; the text is over: {reason}" if reason else ""
         if self.u is None:
             return f"the highest logit: {name}{over}"

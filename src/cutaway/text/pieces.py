@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cutaway.ground.display import Displayed
 from cutaway.ground.errors import BadArgument
-from cutaway.text.table import draw, visible
+from cutaway.text.table import characters, draw, visible
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,16 @@ class Piece:
     padding: bool = False
 
     @property
+    def marked(self) -> str:
+        """The piece as text, and in ⟨⟩ what is none: a special token, bytes of no character, an id without text."""
+        if not self.bytes:
+            return f"⟨id·{self.id}⟩"
+        return f"⟨{self.text}⟩" if self.special else characters(self.bytes)
+
+    @property
     def visible(self) -> str:
-        """The piece with invisible characters shown: ␣ for a space, ↵ for a newline, <E2> for a single byte."""
-        return visible(self.bytes) if self.bytes else f"<id {self.id}>"
+        """The piece as it is drawn everywhere: ␣like, ↵, ⟨</s>⟩, ⟨F0·9F⟩."""
+        return visible(self.marked)
 
     def as_data(self) -> dict[str, Any]:
         """The piece as JSON: `bytes` in hexadecimal, `span` as two numbers or None."""
@@ -138,8 +145,7 @@ class Tokens(Displayed):
         }
         if self.pieces is None:
             return rows
-        shown = [f"⟨{p.visible}⟩" if p.special else p.visible for p in self.pieces[row]]
-        return {"piece": shown, **rows}
+        return {"piece": [piece.visible for piece in self.pieces[row]], **rows}
 
 
 def positions_of(mask_BT: Tensor) -> Tensor:

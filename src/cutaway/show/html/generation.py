@@ -3,6 +3,7 @@
 It knows logits only through a Step's own numbers; it draws nothing at random.
 """
 
+import math
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 
@@ -42,7 +43,7 @@ def _text(run: Generation, row: int) -> Iterator[str]:
     yield f'<div class="text">{prompt}{written}{rest}</div>'
     ended = f"ended: {run.ended[row]}" if run.ended[row] else "not ended"
     count = f"{len(steps)} new token{'s' * (len(steps) != 1)}"
-    yield line(f"{count}, {ended}; the less probable the model thought a token, the warmer it is", faint=True)
+    yield line(f"{count}, {ended}; the warmer a token, the less probable the model thought it", faint=True)
     drawn = "".join(_step(one, row, top) for one, top in zip(steps, tops, strict=False))
     left_out = line(f"… and {len(steps) - STEPS} more", faint=True) if len(steps) > STEPS else ""
     yield details(safe(f"how each token was chosen: {run.settings}"), drawn + left_out)
@@ -97,8 +98,9 @@ def _draw(one: Step, row: int, top: list[Candidate], u: float) -> str:
 
 
 def _surprise(chosen: Candidate) -> float:
-    return 0.9 * (1 - chosen.prob_model)
+    """Of the page, so much: by the bits of the model's surprise, all at 8 and more."""
+    return 0.9 * min(1.0, -math.log2(max(chosen.prob_model, 1e-9)) / 8)
 
 
 def _named(candidate: Candidate) -> str:
-    return f"id {candidate.id}" if candidate.text is None else visible(candidate.text.encode())
+    return f"id {candidate.id}" if candidate.text is None else visible(candidate.text)

@@ -33,8 +33,9 @@ def trace(values: Trace) -> str:
     drawn = values.nbytes <= MOST
     rows = [_kind(values, kind, names, drawn) for kind, names in kinds.items()]
     head = ("site", "each", "values", "bytes", "size by block", "")
-    pictures = "size: the root of the mean square; picture: text 1, " + (
-        "block × position (attention: the mean pattern, query × key); warmer is larger"
+    pictures = (
+        "size: the root of the mean square; picture: text 1, block × position (attention: its mean, query × key), "
+        "warmer for larger, on a scale of logarithms"
     )
     said = f"{len(values)} site{'s' * (len(values) != 1)}, {size(values.nbytes)}; attention: {values.attention}"
     title = f"<b>{safe(values.model or 'a trace')}</b>  {safe(said)}"
@@ -46,7 +47,9 @@ def trace(values: Trace) -> str:
 def plan(cost: Plan) -> str:
     """Bytes by kind of site, and the table that print shows."""
     kinds = list(cost.kinds.items())[:30]
-    picture = Bars(f"a trace of {size(cost.bytes)}", [kind for kind, _ in kinds], [of / 1e6 for _, of in kinds], "MB")
+    unit, scale = ("MB", 1e6) if cost.bytes > 1e7 else ("kB", 1e3)
+    names, amounts = [kind for kind, _ in kinds], [of / scale for _, of in kinds]
+    picture = Bars(f"a trace of {size(cost.bytes)}", names, amounts, unit)
     return block(svg(picture), details("as a table", pre(str(cost))))
 
 
@@ -96,5 +99,8 @@ def _picture(values: Trace, names: Sequence[str], axes: Sequence[str]) -> str:
     else:
         flat = [values[name][0].detach().float().cpu().flatten(1) for name in names]
         shown, told = torch.stack([of.square().mean(1).sqrt() for of in flat]), "block × position"
-    largest = limits(shown.flatten().tolist(), False)[1]
-    return thumbnail(shown, largest, *PICTURE, f"{told}, at most {number(largest)} in size")
+    finite = shown[shown.isfinite() & (shown != 0)].abs()
+    scale = finite.median() if finite.numel() else 1.0  # a few values are thousands of times the others
+    logarithm = (shown.abs() / scale).log1p().copysign(shown)
+    most = number(limits(shown.flatten().tolist(), False)[1])
+    return thumbnail(logarithm, limits(logarithm.flatten().tolist(), False)[1], *PICTURE, f"{told}, at most {most}")
