@@ -44,6 +44,8 @@ def _tokens(data: dict[str, Any]) -> Iterator[Line]:
             "mask": [str(m) for m in mask],
             "position": ["" if p < 0 else str(p) for p in positions],
         }
+        if number:
+            yield []
         title = f"text {number + 1} of {len(tokens['ids'])}" if len(tokens["ids"]) > 1 else ""
         for line in draw_table(title, rows, WIDTH).strip("\n").split("\n"):
             yield [(line, "bold" if line.startswith("piece") else "")]
