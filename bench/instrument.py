@@ -19,7 +19,8 @@ from models import Models
 import cutaway
 from cutaway import Edit, Tokens
 from cutaway.analysis.compare import kl_divergence
-from cutaway.analysis.patching import logit_difference, sweep
+from cutaway.analysis.metric import logit_difference
+from cutaway.analysis.patching import sweep
 from measure import report
 
 PROMPT = "When Mary and John went to the store, John gave a drink to"

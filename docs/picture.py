@@ -12,8 +12,8 @@ from rich.text import Text
 
 import cutaway
 from cutaway.show.layout import WIDTH
-from cutaway.show.tour.draw import draw
-from cutaway.show.tour.stages import Tour
+from cutaway.tour.draw import draw
+from cutaway.tour.stages import Tour
 
 STAGES = (1, 5, 6, 7, 8)
 # rich's own frame fetches a font from the network when it is shown; this one uses what the reader has.

@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import save_file
 
 from cutaway import Edit
-from cutaway.analysis import ablation, derived, patching
+from cutaway.analysis import ablation, derived, metric, patching
 from cutaway.analysis.attribution import BY, attribute, needed_sites
 from cutaway.analysis.gradients import attribution_patching, gradient_times_input
 from cutaway.analysis.heads import induction_scores, pattern_sites, repeated_tokens, score_heads
 from cutaway.analysis.logit_lens import load_probes, logit_lens, stream_sites
 from cutaway.analysis.steering import direction, steer
-from cutaway.ground.errors import BadArgument, BadCheckpoint
+from cutaway.ground.errors import BadArgument, BadCheckpoint, BadText
 from cutaway.lm import load
 from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
@@ -25,7 +25,7 @@ from tests.tiny import decoder, tiny_lm
 
 FAMILIES = ("opt", "opt-350m-like", "gpt2", "llama-gqa", "opt-projected", "opt-no-final-norm")
 CLEAN, CORRUPT = Tokens.from_ids([[3, 5, 7, 2, 9]]), Tokens.from_ids([[3, 5, 8, 2, 9]])
-METRIC = patching.logit_difference(4, 6)
+METRIC = metric.logit_difference(4, 6)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -204,7 +204,7 @@ def _silence():
 
 def test_texts_that_cannot_be_swept_are_refused(model: Decoder):
     longer = Tokens.from_ids([[3, 5, 7, 2, 9, 1]])
-    with pytest.raises(BadArgument, match="as many tokens"):
+    with pytest.raises(BadText, match="of the same length"):
         patching.sweep(model, CLEAN, longer, METRIC)
     with pytest.raises(BadArgument, match="the measure is the same"):
         patching.sweep(model, CLEAN, CLEAN, METRIC)
@@ -246,7 +246,7 @@ def test_a_direction_is_the_mean_difference_and_acts_at_every_step(tmp_path: Pat
 
 def test_gradients_against_finite_differences(model: Decoder):
     site, epsilon = "blocks.1.resid_pre", 1e-6
-    by_position = gradient_times_input(model, CLEAN, METRIC)
+    by_position = gradient_times_input(model, CLEAN, METRIC)[0]
     trace = run(model, CLEAN)
     for position in range(5):  # d metric / d scale of the embedding at that position, at scale 1
         name = "embed.projected" if model.config.projected else "embed.token"
@@ -276,10 +276,10 @@ def test_on_the_default_model():
         lm.tokens("John and Mary talked. John gave it to"),
         lm.tokens("John and Mary talked. Mary gave it to"),
     )
-    metric = patching.logit_of(int(lm.logits(clean)[0, -1].argmax()))
-    found = patching.sweep(lm.decoder, clean, corrupt, metric)
+    answer = metric.logit_of(int(lm.logits(clean)[0, -1].argmax()))
+    found = patching.sweep(lm.decoder, clean, corrupt, answer)
     source = lm.trace(clean)
     for layer, head in ((0, 0), (14, 3), (29, 8)):
         edit = Edit.patch(f"blocks.{layer}.attn.z", source, head=head)
-        one = float(metric(lm.trace(corrupt, "logits", edits=edit)["logits"][:, -1])[0])
+        one = float(answer(lm.trace(corrupt, "logits", edits=edit)["logits"][:, -1])[0])
         assert float(found.values[layer, head]) == pytest.approx(one, abs=0.5)  # a code may fall on either side

@@ -8,8 +8,9 @@ import torch
 
 import cutaway as package
 from cutaway.analysis.attribution import attribute, needed_sites
-from cutaway.analysis.patching import Sweep, logit_difference, sweep
-from cutaway.show.patching import finding
+from cutaway.analysis.metric import logit_difference
+from cutaway.analysis.patching import Sweep, averaged, sweep
+from cutaway.show.patching import PatchFinding
 from tests.apps.conftest import Run
 
 TEXT = "the cat sat"
@@ -67,10 +68,10 @@ def test_patch_is_the_sweep(cutaway: Run, tiny_folder: Path, what: str):
 def test_patch_draws_what_helps_and_what_hinders():
     scores = torch.tensor([[0.1, 0.13, -0.2, 1.4], [0.5, 0.74, 0.88, -9.0]])
     found = Sweep(1.0 + scores, ("block", "head"), 2.0, 1.0, "denoise")
-    lines = str(finding("tiny", "heads", found, [], "measure")).splitlines()
+    lines = str(PatchFinding("heads", averaged([found]), (), "measure")).splitlines()
     assert lines[4:6] == ["     0     ░░░---███", "     1  ▒▒▒▓▓▓███---"]
     long = Sweep(torch.ones(1, 90), ("block", "position"), 2.0, 1.0, "denoise")
-    wide = str(finding("tiny", "resid", long, ["a"] * 90, "measure"))
+    wide = str(PatchFinding("resid", averaged([long]), ("a",) * 90, "measure"))
     assert "20 more on the right are not drawn" in wide
     assert max(map(len, wide.splitlines())) <= 80
 
@@ -91,13 +92,13 @@ def test_steer_writes_a_recipe_that_generate_takes(cutaway: Run, tiny_folder: Pa
     [
         (["lens", TEXT, "--position", "40"], "position 40 of text 0"),
         (["lens", TEXT, "--probes", "none.pt"], "no file none.pt"),
-        (["attribute", TEXT, "--token", "two words"], "--token 'two words'"),
-        (["attribute", TEXT, "--by", "colour"], "by='colour'"),
-        (["heads", "--length", "99999"], "length=99999"),
+        (["attribute", TEXT, "--token", "two words"], "--answer 'two words'"),
+        (["attribute", TEXT, "--by", "colour"], "--by colour"),
+        (["heads", "--length", "99999"], "--length 99999"),
         (["heads", ""], "an empty text"),
         (["patch", "the cat sat", "the", "--answer", "a"], "tokens; expected two texts of the same length"),
         (["patch", TEXT, TEXT, "--answer", "a"], "the measure is the same"),
-        (["patch", TEXT, TEXT, "--answer", "a", "--what", "all"], "what='all'"),
+        (["patch", TEXT, TEXT, "--answer", "a", "--what", "all"], "--what all"),
         (["steer", TEXT, "--toward", "a", "--toward", "b", "--away", "c"], "2 texts toward and 1 away"),
         (["steer", TEXT, "--toward", "a", "--away", "c", "--site", "blocks.0.attn.z"], "the site blocks.0.attn.z"),
         (["check", TEXT], "1 texts"),

@@ -6,16 +6,40 @@ Sixteen Heads Really Better than One?" (arXiv 1905.10650). Batched as in analysi
 and weights; it does not know text.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cutaway.analysis.patching import AT_ONCE, BatchedPatch, Metric, chunks, last_logits
+from cutaway.analysis.many import Average, alone, average
+from cutaway.analysis.metric import Metric
+from cutaway.analysis.patching import AT_ONCE, BatchedPatch, chunks, last_logits
 from cutaway.ground.errors import BadArgument
 from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
 from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What the metric changes by without each head, [layers, heads], and what it is with all; over the texts."""
+
+    change: Average
+    unablated: Average
+
+
+def ablate(decoder: Decoder, tokens: Tokens, metrics: Sequence[Metric], reference: Trace | None = None) -> Ablation:
+    """`head_importance` of each text, averaged. metrics: one for each text."""
+    texts = alone(tokens)
+    changes = [head_importance(decoder, text, of, reference).cpu() for text, of in zip(texts, metrics, strict=True)]
+    ends = [
+        of(run(decoder, text, "logits", positions=-1)["logits"][:, 0])[0].cpu()
+        for text, of in zip(texts, metrics, strict=True)
+    ]
+    return Ablation(average(changes), average(ends))
 
 
 def head_importance(

@@ -8,6 +8,7 @@ the logit. Source: Elhage et al. 2021, "A Mathematical Framework for Transformer
 "Interpretability in the Wild" (arXiv 2211.00593). This file knows values and weights; it does not know text.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,9 +24,13 @@ from cutaway.analysis.derived import (
     matrix,
     unembedding,
 )
+from cutaway.analysis.many import Average, alone, average, batches, require_same_length
+from cutaway.edit.positions import columns
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
 from cutaway.model.decoder import Decoder
+from cutaway.text.pieces import Tokens
+from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
 
 BY = ("block", "head", "neuron", "token")
@@ -43,9 +48,55 @@ class Attribution:
     logit: float
 
 
+@dataclass(frozen=True)
+class Attributions:
+    """Those of several texts, averaged part by part; of one text its own. answers, against: the ids, one a text."""
+
+    what: tuple[str, ...]
+    values: Average
+    logit: Average
+    answers: tuple[int, ...]
+    against: tuple[int, ...] | None
+
+
+def attributions(
+    decoder: Decoder,
+    tokens: Tokens,
+    answers: Sequence[int] | None = None,
+    against: Sequence[int] | None = None,
+    by: str = "block",
+    position: int = -1,
+) -> Attributions:
+    """`attribute` of each text at one position, averaged. answers: one a text; None for each text's likeliest.
+
+    Raises BadText for texts of different lengths where by is "token", as attribute and edit/positions.py: columns.
+    """
+    sites, found, chosen = needed_sites(decoder.config, by), [], []
+    if by == "token":
+        require_same_length(tokens, "to average each source position")
+    columns(tokens, position)  # refused before a pass
+    for batch in alone(tokens) if by == "token" else batches(tokens):
+        # by="token" needs every position's v and a row of the pattern; the others one position of each site
+        trace = run(decoder, batch, sites, positions=None if by == "token" else position)
+        at = int(columns(batch, position)[0, 0]) if by == "token" else 0
+        for text in range(len(batch.ids)):
+            best = int(trace["logits"][text, at].argmax())
+            answer = best if answers is None else answers[len(chosen)]
+            versus = None if against is None else against[len(chosen)]
+            found.append(attribute(trace, decoder, answer, versus, by, text, at))
+            chosen.append(answer)
+    # the head's rounding is a part of some texts only: nothing of the others' logits is unexplained
+    what = max((each.what for each in found), key=len)
+    values = [each.values.cpu() for each in found]
+    padded = [torch.cat((v, v.new_zeros(len(what) - len(v)))) for v in values]
+    logits = [torch.tensor(each.logit, dtype=torch.float64, device="cpu") for each in found]
+    of_others = None if against is None else tuple(against)
+    return Attributions(what, average(padded), average(logits), tuple(chosen), of_others)
+
+
 def needed_sites(config: DecoderConfig, by: str) -> list[str]:
     """The sites that a trace must hold. Raises BadArgument for an unknown `by`, or a model that derived.py refuses."""
-    if by not in BY:
+    if not isinstance(by, str) or by not in BY:
         raise BadArgument(f"by={by!r}", f"one of {', '.join(BY)}", "pass one of these")
     blocks = range(config.n_layers)
     inner = {"head": ("attn.z",), "neuron": ("mlp.post",), "token": ("attn.pattern", "attn.v"), "block": ()}[by]

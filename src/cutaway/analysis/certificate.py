@@ -19,7 +19,6 @@ from torch import Tensor
 from cutaway.analysis.derived import head_outputs
 from cutaway.edit.edit import Edit
 from cutaway.explain.formula import recompute
-from cutaway.ground.display import Displayed
 from cutaway.ground.sites import all_sites
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
@@ -58,7 +57,7 @@ class Line:
 
 
 @dataclass(frozen=True, repr=False)
-class Certificate(Displayed):
+class Certificate:
     """All lines of one check, with what was checked: the model, and the versions of what ran."""
 
     model: str

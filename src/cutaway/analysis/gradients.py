@@ -13,19 +13,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cutaway.analysis.patching import Metric, require_pair
+from cutaway.analysis.metric import Metric
+from cutaway.analysis.patching import require_pair
 from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
 from cutaway.trace.run import run
 
 
-def gradient_times_input(decoder: Decoder, tokens: Tokens, metric: Metric) -> Float[Tensor, "T"]:
-    """Of one text: the sum over the embedding of gradient x value, at each position."""
+def gradient_times_input(decoder: Decoder, tokens: Tokens, metric: Metric) -> Float[Tensor, "B T"]:
+    """Of each text: the sum over the embedding of gradient x value, at each position; 0 on padding.
+
+    metric: of the logits after each text's last token; a row's number must depend on its own row alone.
+    """
     site = "embed.projected" if decoder.config.projected else "embed.token"
     trace = run(decoder, tokens, [site, "logits"], grad=True)
-    value = metric(trace["logits"][:, -1])[0]
+    rows_B = torch.arange(len(tokens.ids), device=tokens.ids.device)
+    with torch.enable_grad():
+        value = metric(trace["logits"][rows_B, tokens.last]).sum()
     gradient_BTD = torch.autograd.grad(value, trace[site])[0]
-    return (gradient_BTD * trace[site]).detach().sum(-1)[0]
+    return (gradient_BTD * trace[site]).detach().sum(-1) * tokens.mask
 
 
 def attribution_patching(

@@ -14,9 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cutaway.analysis.many import average, batches
 from cutaway.ground.config import DecoderConfig
-from cutaway.ground.errors import BadArgument
+from cutaway.ground.errors import BadArgument, BadText
+from cutaway.model.decoder import Decoder
 from cutaway.text.pieces import Tokens
+from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
 
 Scores = Float[Tensor, "L H"]
@@ -24,9 +27,10 @@ Scores = Float[Tensor, "L H"]
 
 @dataclass(frozen=True)
 class HeadScores:
-    """Scores of every head, [layers, heads], by the names that score_heads explains."""
+    """Scores of every head, [layers, heads], by the names that score_heads explains; spread: over several texts."""
 
     by_name: dict[str, Scores]
+    spread: dict[str, Scores] | None = None
 
     def top(self, name: str, count: int = 5) -> list[tuple[int, int, float]]:
         """The highest: (layer, head, score)."""
@@ -49,6 +53,24 @@ def repeated_tokens(config: DecoderConfig, length: int = 50, texts: int = 4, see
     random = torch.Generator().manual_seed(seed)
     once_BT = torch.randint(0, config.vocab_size, (texts, length), generator=random, device="cpu")
     return Tokens.from_ids(once_BT.repeat(1, 2))
+
+
+def heads(decoder: Decoder, tokens: Tokens) -> HeadScores:
+    """`score_heads` of each text by itself, averaged. Raises BadText for a text of one token, which has no second."""
+    sites, scores = pattern_sites(decoder.config), []
+    if int(tokens.lengths.min()) < 2:
+        raise BadText("a text of 1 token", "at least 2, as scores begin at the second position", "use a longer text")
+    for batch in batches(tokens):
+        trace = run(decoder, batch, sites)
+        for row, (end, length) in enumerate(zip((batch.last + 1).tolist(), batch.lengths.tolist(), strict=True)):
+            own = slice(end - length, end)
+            patterns = {site: trace[site][row : row + 1, :, own, own] for site in sites}
+            text = Trace(patterns, Tokens.from_ids(batch.ids[row, own]), trace.config)
+            scores.append({name: score.cpu() for name, score in score_heads(text).by_name.items()})
+    shared = [name for name in scores[0] if all(name in each for each in scores)]
+    of = {name: average([each[name] for each in scores]) for name in shared}
+    spread = {name: each.spread for name, each in of.items() if each.spread is not None}
+    return HeadScores({name: each.mean for name, each in of.items()}, spread or None)
 
 
 def score_heads(trace: Trace) -> HeadScores:

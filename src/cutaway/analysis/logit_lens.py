@@ -7,18 +7,23 @@ for each block; its probes can be loaded. The last row is the model's own answer
 does not know text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cutaway.analysis.many import Average, average, batches
+from cutaway.analysis.metric import Metric
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadCheckpoint
 from cutaway.ground.sites import block_exit
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import untapped
+from cutaway.text.pieces import Tokens
+from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
 from cutaway.weights.files import open_file
 
@@ -40,11 +45,63 @@ def logit_lens(
     trace does not hold `stream_sites`.
     """
     rows_B = torch.arange(len(at_B), device=at_B.device)
-    with torch.inference_mode():
-        streams = [trace[site][rows_B, at_B] for site in stream_sites(decoder.config)]
-        for i, (weight_DD, bias_D) in enumerate(probes or ()):
-            streams = [*streams[:i], streams[i] + streams[i] @ weight_DD.T + bias_D, *streams[i + 1 :]]
-        return torch.stack([decoder.unembed(stream_BD[:, None], untapped)[:, 0] for stream_BD in streams])
+    streams = [trace[site][rows_B, at_B] for site in stream_sites(decoder.config)]
+    return torch.stack(list(_unembedded(streams, decoder, probes)))
+
+
+@dataclass(frozen=True)
+class Lens:
+    """The likeliest next tokens after each of `sites`, their probabilities averaged over the texts.
+
+    ids, probability, spread: [layers + 1, top], best first; spread is None of one text. difference: where an answer was
+    asked for, its logit, or its logit minus another's, after each site.
+    """
+
+    sites: tuple[str, ...]
+    ids: Int[Tensor, "L K"]
+    probability: Float[Tensor, "L K"]
+    spread: Float[Tensor, "L K"] | None
+    difference: Average | None
+    texts: int
+
+
+def lens(
+    decoder: Decoder,
+    tokens: Tokens,
+    *,
+    position: int = -1,
+    top: int = 3,
+    probes: Probes | None = None,
+    metric: Metric | None = None,
+) -> Lens:
+    """The logit lens at one position of each text, from 0, or from -1 backwards. metric: of the answer's logits."""
+    sites = stream_sites(decoder.config)
+    traces = [run(decoder, batch, sites, positions=position) for batch in batches(tokens)]
+    streams = [torch.cat([trace[site][:, 0] for trace in traces]) for site in sites]
+    best, measured = [], []
+    for logits_BV in _unembedded(streams, decoder, probes):
+        of = average(list(logits_BV.float().softmax(-1)))
+        mean, ids = of.mean.topk(min(top, len(of.mean)))
+        best.append((ids, mean, None if of.spread is None else of.spread[ids]))
+        measured += [] if metric is None else [metric(logits_BV)]
+    ids, means, spreads = zip(*best, strict=True)
+    return Lens(
+        tuple(sites), torch.stack(ids).cpu(), torch.stack(means).cpu(),
+        None if spreads[0] is None else torch.stack(spreads).cpu(),
+        average(list(torch.stack(measured, 1).cpu())) if measured else None, len(tokens.ids),
+    )  # fmt: skip
+
+
+def _unembedded(
+    streams: Sequence[Float[Tensor, "B D"]], decoder: Decoder, probes: Probes | None
+) -> Iterator[Float[Tensor, "B V"]]:
+    """The logits of each stream."""
+    for i, stream_BD in enumerate(streams):
+        if probes is not None and i < len(probes):
+            weight_DD, bias_D = probes[i]
+            stream_BD = stream_BD + stream_BD @ weight_DD.T + bias_D
+        with torch.inference_mode():
+            yield decoder.unembed(stream_BD[:, None], untapped)[:, 0]
 
 
 def load_probes(path: Path, config: DecoderConfig) -> Probes:

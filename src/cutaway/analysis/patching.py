@@ -11,7 +11,7 @@ A sweep is batched: each row of a batch is the same text with another patch. The
 the recorded residual stream.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,8 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cutaway.analysis.many import Average, average
+from cutaway.analysis.metric import Metric
 from cutaway.analysis.resume import from_block
-from cutaway.ground.errors import BadArgument
+from cutaway.ground.errors import BadArgument, BadText
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Tap
 from cutaway.text.pieces import Tokens
@@ -32,8 +34,8 @@ SITES = {
     "resid": "resid_pre", "attn": "attn_out", "mlp": "mlp_out", "heads": "attn.z", "head-positions": "attn.z",
     "patterns": "attn.pattern",
 }  # fmt: skip
-Metric = Callable[[Float[Tensor, "N V"]], Float[Tensor, "N"]]  # logits at the last position → one number for each row
 Target = tuple[int | None, int | None]  # (position, head) of a patch; None: all of them
+DIRECTIONS = ("denoise", "noise")
 AT_ONCE = 32  # rows of a batch
 
 
@@ -57,14 +59,45 @@ class Sweep:
         return (self.values - base) / (source - base)
 
 
-def logit_difference(answer: int, wrong: int) -> Metric:
-    """The answer's logit minus the wrong one's."""
-    return lambda logits_NV: logits_NV[:, answer] - logits_NV[:, wrong]
+@dataclass(frozen=True)
+class Sweeps:
+    """The sweeps of several pairs of texts, averaged. Of one pair its own numbers.
+
+    values: the metric of every patch, [*axes]; clean, corrupt: the metric without a patch. The scores are ratios of
+    these averages, so that a pair whose metric hardly differs does not outweigh the others (as in TransformerLens's
+    "exploratory analysis").
+    """
+
+    values: Average
+    axes: tuple[str, ...]
+    clean: Average
+    corrupt: Average
+    direction: str
+
+    @property
+    def scores(self) -> Float[Tensor, "..."]:
+        """0: the metric of the texts that were run; 1: that of the texts that the values came from."""
+        base, source = self._ends()
+        return (self.values.mean - base) / (source - base)
+
+    @property
+    def spread(self) -> Float[Tensor, "..."] | None:
+        """Of the metric of each patch over the pairs, in the unit of `scores`."""
+        base, source = self._ends()
+        return None if self.values.spread is None else self.values.spread / abs(source - base)
+
+    def _ends(self) -> tuple[float, float]:
+        corrupt, clean = float(self.corrupt.mean), float(self.clean.mean)
+        return (corrupt, clean) if self.direction == "denoise" else (clean, corrupt)
 
 
-def logit_of(answer: int) -> Metric:
-    """The answer's logit."""
-    return lambda logits_NV: logits_NV[:, answer]
+def averaged(sweeps: Sequence[Sweep]) -> Sweeps:
+    """Of pairs that were swept in the same way."""
+    clean, corrupt = (
+        average([torch.tensor(getattr(each, end), dtype=torch.float64, device="cpu") for each in sweeps])
+        for end in ("clean", "corrupt")
+    )
+    return Sweeps(average([each.values for each in sweeps]), sweeps[0].axes, clean, corrupt, sweeps[0].direction)
 
 
 def sweep(
@@ -84,6 +117,8 @@ def sweep(
     Raises BadArgument for texts that are not one each, of equal length, or where the metric is the same on both.
     """
     _check(decoder, clean, corrupt, what, block)
+    if direction not in DIRECTIONS:
+        raise BadArgument(f"direction={direction!r}", " or ".join(DIRECTIONS), "pass one of the two")
     source_tokens, base_tokens = (clean, corrupt) if direction == "denoise" else (corrupt, clean)
     layers = range(decoder.config.n_layers) if block is None else [block]
     sites = [f"blocks.{layer}.{name}" for layer in layers for name in {SITES[what], "resid_pre"}] + ["logits"]
@@ -105,7 +140,7 @@ def sweep(
         "head-positions": ((heads, positions), ("head", "position")),
     }.get(what, ((len(layers), positions), ("block", "position")))
     ends = (source_value, base_value) if direction == "denoise" else (base_value, source_value)
-    return Sweep(torch.cat(rows).reshape(shape), axes, *ends, direction)
+    return Sweep(torch.cat(rows).reshape(shape).cpu(), axes, *ends, direction)
 
 
 def last_logits(decoder: Decoder, tokens: Tokens, base: Trace, layer: int, tap: Tap, rows: int) -> Float[Tensor, "N V"]:
@@ -168,14 +203,17 @@ def chunks(targets: Sequence[Target], count: int) -> Iterator[Sequence[Target]]:
 def require_pair(clean: Tokens, corrupt: Tokens) -> None:
     """Raises BadArgument unless both are one unpadded text, of equal length."""
     one, other = clean.ids.shape, corrupt.ids.shape
-    if one[0] != 1 or one != other or clean.padded or corrupt.padded:
+    if one[0] != 1 or other[0] != 1 or clean.padded or corrupt.padded:
         found = f"texts of {list(one)} and {list(other)} tokens"
-        raise BadArgument(found, "one text each, of as many tokens", "change a word so that both are as long")
+        raise BadArgument(found, "one text each, not padded", "ask of each pair by itself")
+    if one != other:
+        found = f"texts of {one[1]} and {other[1]} tokens"
+        raise BadText(found, "two texts of the same length", "change a word so that both are as long")
 
 
 def _check(decoder: Decoder, clean: Tokens, corrupt: Tokens, what: str, block: int | None) -> None:
     require_pair(clean, corrupt)
-    if what not in SITES:
+    if not isinstance(what, str) or what not in SITES:
         raise BadArgument(f"what={what!r}", f"one of {', '.join(SITES)}", "pass one of these")
     layers = decoder.config.n_layers
     if (what == "head-positions") != (block is not None) or not 0 <= (block or 0) < layers:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.explain.formula import recompute
-from cutaway.ground.display import Displayed
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.layers import Weight, site_weights
 from cutaway.ground.sites import Site, all_sites, clean_name, parents_of
@@ -53,7 +52,7 @@ Terms = tuple[list[Term], list[str]]  # and notes on them in words
 
 
 @dataclass(frozen=True, repr=False)
-class Why(Displayed):
+class Why:
     """One number: its site and index, its formula, the terms that made it, and the same value recomputed.
 
     terms: all of them, in their order. notes: in words, what no term holds: scales, biases, the norm's divisor.
@@ -61,7 +60,7 @@ class Why(Displayed):
 
     site: str
     index: tuple[int, ...]
-    axes: str
+    shape: str
     formula: str
     value: float
     recomputed: float
@@ -76,7 +75,8 @@ class Why(Displayed):
     def as_data(self) -> dict[str, Any]:
         """Everything as JSON."""
         terms = [vars(term) | {"contribution": term.contribution} for term in self.terms]
-        return vars(self) | {"index": list(self.index), "difference": self.difference, "terms": terms}
+        told = {"axes" if name == "shape" else name: value for name, value in vars(self).items()}
+        return told | {"index": list(self.index), "difference": self.difference, "terms": terms}
 
     def __repr__(self) -> str:
         name, count = _named(self.site, *self.index), f"{len(self.terms):,} term{'s' * (len(self.terms) != 1)}"
@@ -84,7 +84,7 @@ class Why(Displayed):
 
     def __str__(self) -> str:
         """At most 80 columns; of a long sum its largest terms."""
-        lines = [f"{_named(self.site, *self.index)} = {self.value:.6g}   ({self.axes})", f"  = {self.formula}"]
+        lines = [f"{_named(self.site, *self.index)} = {self.value:.6g}   ({self.shape})", f"  = {self.formula}"]
         lines.append(f"  recomputed {self.recomputed:.6g}, difference {self.difference:.1e}")
         by_size = sorted(self.terms, key=lambda term: -abs(term.contribution))
         shown, rest = (self.terms, []) if len(self.terms) <= SHOWN else (by_size[:SHOWN], by_size[SHOWN:])
@@ -112,8 +112,8 @@ def why(trace: Trace, decoder: Decoder, name: str, *index: SupportsIndex) -> Why
         raise BadArgument(f"no {', '.join(missing)} in this trace", f"the parents of {name}", "add them to sites=")
     formula = site.formula + (f", x = {site.parents[0]}" if re.search(r"\bx\b", site.formula) else "")
     terms, notes = Decomposition(trace, decoder, name, at).terms()
-    axes, again = f"{site.shape} = {list(value.shape)}", _recomputed(trace, decoder, name, at)
-    return Why(name, at, axes, formula, float(value[at]), again, tuple(terms), tuple(notes))
+    shape, again = f"{site.shape} = {list(value.shape)}", _recomputed(trace, decoder, name, at)
+    return Why(name, at, shape, formula, float(value[at]), again, tuple(terms), tuple(notes))
 
 
 def _checked(name: str, site: Site, value: Tensor, index: Sequence[SupportsIndex]) -> tuple[int, ...]:

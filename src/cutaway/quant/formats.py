@@ -28,7 +28,7 @@ THRESHOLD = 6.0  # LLM.int8(): from here on |x| is an outlier and is multiplied 
 
 def check_mode(mode: str) -> None:
     """Raises BadArgument for a mode that does not exist."""
-    if mode in RENAMED:
+    if isinstance(mode, str) and mode in RENAMED:
         found = f"quantize={mode!r}, the name of an earlier version"
         raise BadArgument(found, f"{RENAMED[mode]!r}", f"pass quantize={RENAMED[mode]!r}")
     if mode not in get_args(Mode):

@@ -6,26 +6,27 @@ Computed as data first, then drawn from the data alone. It does not know which v
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cutaway.lm import LM
 from cutaway.model.architecture import nbytes, size
+from cutaway.model.decoder import Decoder
 from cutaway.quant.explain import HEAD, Explained, int8_layers
 from cutaway.show.layout import Line, dim, unbroken
+from cutaway.weights.checkpoint import Checkpoint
 from cutaway.weights.save import source_bytes
 
 FIRST = 24  # codes that the data carries
 DRAWN, DRAWN_WIDE = 8, 5  # codes that fit in a line of 80 columns, of 8 bits and of 16
 
 
-def saving(lm: LM) -> dict[str, Any]:
+def saving(decoder: Decoder, checkpoint: Checkpoint) -> dict[str, Any]:
     """Which layers are in 8 bits and their bytes, and the model's bytes beside those of the files it was made from.
 
     A tied head has no parameters of its own: its codes are bytes added to those of the embedding's table.
     """
-    layers = int8_layers(lm.decoder)
-    theirs, ours = source_bytes(lm.checkpoint), nbytes(lm.decoder)
+    layers = int8_layers(decoder)
+    theirs, ours = source_bytes(checkpoint), nbytes(decoder)
     return {
         "layers": list(layers), "bytes": sum(layer.nbytes for layer in layers.values()), "bytes_model": ours,
-        "bytes_checkpoint": theirs, "bytes_saved": theirs - ours, "tied": lm.config.tied_head and HEAD in layers,
+        "bytes_checkpoint": theirs, "bytes_saved": theirs - ours, "tied": decoder.config.tied_head and HEAD in layers,
     }  # fmt: skip
 
 

@@ -4,95 +4,101 @@ It does not know how the two models were loaded, nor how a difference is measure
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
 
-from cutaway.analysis.compare import NextTokens, compare_sites, next_tokens, outlier_layers
+from cutaway.analysis.precisions import Precisions
 from cutaway.ground.sites import block_exit
-from cutaway.lm import LM
-from cutaway.model import architecture
 from cutaway.model.architecture import size
-from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
 from cutaway.quant.formats import GROUP, THRESHOLD
 from cutaway.show.codes import draw_codes, grouped, one_output
-from cutaway.show.effect import named, pieces_of
-from cutaway.show.layout import Line, bar, dim, dtype_name, fit, paragraph, rule
-from cutaway.text.pieces import Tokens
-from cutaway.trace.trace import Trace
-from cutaway.weights.save import source_bytes
+from cutaway.show.effect import named
+from cutaway.show.finding import Finding
+from cutaway.show.layout import Line, bar, dim, fit, paragraph, plain, rule
+from cutaway.show.pictures import Heatmap, Picture
 
 OUTLIERS = 12  # layers with outliers that are listed
 BAR = 14
 
 
-@dataclass(frozen=True)
-class FullRun:
-    """What remains of the full-precision model when it is freed: its values, one weight, and its size."""
+@dataclass(frozen=True, eq=False, repr=False)
+class CompareFinding(Finding):
+    """Full precision against 8 bits. data: every number that is drawn, and more; it is what `to_dict` gives."""
 
-    trace: Trace
-    weight: Tensor
-    bytes: int
-    dtype: str
+    data: dict[str, Any]
 
-    @classmethod
-    def of(cls, lm: LM, tokens: Tokens, layer: str, sites: Sequence[str]) -> "FullRun":
-        """layer: the one whose weight is stored, such as "blocks.0.attn.qkv"."""
-        weight: Any = lm.decoder.get_submodule(layer).weight
-        size, dtype = architecture.nbytes(lm.decoder), dtype_name(weight)
-        return cls(lm.trace(tokens, sites), weight.detach(), size, dtype)
+    @property
+    def axes(self) -> Mapping[str, list[str]]:
+        """The compared sites, in the order of the pass."""
+        return {"site": list(self.data["sites"])}
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.data
+
+    def records(self) -> list[dict[str, Any]]:
+        return [{"site": site} | error for site, error in self.data["sites"].items()]
+
+    def coloured(self) -> Iterator[Line]:
+        """The table with its colours."""
+        return draw_comparison(self.data)
+
+    def __str__(self) -> str:
+        return plain(self.coloured())
+
+    def pictures(self) -> list[Picture]:
+        blocks, parts = self.data["blocks"], ("exit", "attn_out", "mlp_out")
+        errors = [[self.data["sites"][row[part]]["relative_error"] for part in parts] for row in blocks]
+        values = torch.tensor(errors, dtype=torch.float32, device="cpu")
+        title = f"relative error of {self.data['mode']} against {self.data['dtype']}"
+        return [Heatmap(title, values, [str(row["block"]) for row in blocks], list(parts), "block", "site",
+                        "|full - int8| / |full|")]  # fmt: skip
 
 
-def comparison(lm: LM, full: FullRun, layer: str) -> dict[str, Any]:
-    """The model in 8 bits, on the same tokens and sites, against the full run: every number that is drawn, and more.
-
-    layer: the one whose codes are shown.
-    """
-    small = lm.trace(full.trace.tokens, list(full.trace))
-    layers = int8_layers(lm.decoder)
+def compare_finding(model: str, both: Precisions, checkpoint_bytes: int, word: Callable[[int], str]) -> CompareFinding:
+    """checkpoint_bytes: of the model's files. word: the text of an id."""
+    config = both.config
     blocks = [
-        {"block": block, "exit": block_exit(lm.config, block)}
+        {"block": block, "exit": block_exit(config, block)}
         | {part: f"blocks.{block}.{part}" for part in ("attn_out", "mlp_out")}
-        for block in range(lm.config.n_layers)
+        for block in range(config.n_layers)
     ]
-    return {
-        "model": lm.name, "dtype": full.dtype, "mode": layers[layer].mode, "tokens": small.tokens.as_data(),
-        "blocks": blocks, "sites": {site: vars(error) for site, error in compare_sites(full.trace, small).items()},
-        "outliers": {
-            "threshold": THRESHOLD, "of": len(layers), "layers": [vars(o) for o in outlier_layers(small, lm.decoder)],
-        },
-        "layer": _inside(lm, full, small, layer),
-        "next": _next_tokens(lm, next_tokens(full.trace, small), small),
-        "bytes": {
-            "full": full.bytes, "int8": architecture.nbytes(lm.decoder), "checkpoint": source_bytes(lm.checkpoint),
-        },
-    }  # fmt: skip
+    full, int8 = both.bytes
+    return CompareFinding({
+        "model": model, "dtype": both.dtype, "mode": both.mode, "tokens": both.tokens.as_data(),
+        "blocks": blocks, "sites": {site: vars(error) for site, error in both.sites.items()},
+        "outliers": {"threshold": THRESHOLD, "of": both.layers, "layers": [vars(o) for o in both.outliers]},
+        "layer": _inside(both, word), "next": _next_tokens(both, word),
+        "bytes": {"full": full, "int8": int8, "checkpoint": checkpoint_bytes},
+    }, model=model)  # fmt: skip
 
 
-def _inside(lm: LM, full: FullRun, small: Trace, name: str) -> dict[str, Any]:
+def _inside(both: Precisions, word: Callable[[int], str]) -> dict[str, Any]:
     """One layer's codes and error at the last token of the first text."""
-    site = layer_input_sites(lm.config)[name]
-    x = layer_input(lm.decoder, name, small[site])
-    at = (0, int(small.tokens.last[0]))
-    here = explain(int8_layers(lm.decoder)[name], x, full.weight)
+    at, here = (0, int(both.tokens.last[0])), both.explained
     error = here.error
     assert error is not None, "the original weight was given"
     return {
-        "name": name, "site": site, "at": pieces_of(small.tokens, 0)[-1], "output": one_output(here, at, 0),
+        "name": both.layer, "site": both.site, "at": _last(both, 0, word), "output": one_output(here, at, 0),
         "outlier_columns": here.outlier_columns.tolist(), "outlier_share": float(here.outlier_share[at]),
         "error": float(error[at]), "bytes": here.bytes, "bytes_saved": here.bytes_saved,
     }  # fmt: skip
 
 
-def _next_tokens(lm: LM, effect: NextTokens, small: Trace) -> dict[str, Any]:
+def _last(both: Precisions, row: int, word: Callable[[int], str]) -> str:
+    """The last token of a text, as it is shown."""
+    return word(int(both.tokens.ids[row, both.tokens.last[row]]))
+
+
+def _next_tokens(both: Precisions, word: Callable[[int], str]) -> dict[str, Any]:
     last = [
-        {"at": pieces_of(small.tokens, row)[-1], "full": named(lm, full), "int8": named(lm, int8)}
-        for row, (full, int8) in enumerate(zip(effect.full, effect.int8, strict=True))
+        {"at": _last(both, row, word), "full": named(full, word), "int8": named(int8, word)}
+        for row, (full, int8) in enumerate(zip(both.next.full, both.next.int8, strict=True))
     ]
-    agreement = {"mean_kl": effect.mean_kl, "top1_agreement": effect.top1_agreement}
-    return {"kl": effect.kl, "agree": effect.agree, "last": last} | agreement
+    agreement = {"mean_kl": both.next.mean_kl, "top1_agreement": both.next.top1_agreement}
+    return {"kl": both.next.kl, "agree": both.next.agree, "last": last} | agreement
 
 
 def draw_comparison(data: dict[str, Any]) -> Iterator[Line]:

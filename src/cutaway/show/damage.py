@@ -4,14 +4,15 @@ It does not know how a figure is measured.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
 
 from cutaway.analysis.damage import Damage, LayerDamage
-from cutaway.lm import LM
 from cutaway.model.architecture import size
-from cutaway.show.finding import Listing
-from cutaway.show.layout import WIDTH, bar, dtype_name, unbroken
+from cutaway.show.finding import Finding
+from cutaway.show.layout import WIDTH, bar, unbroken
+from cutaway.show.pictures import Bars, Picture
 
 TOP = 12  # layers that are drawn
 BAR = 10
@@ -31,20 +32,48 @@ HOW = (
 )
 
 
-def finding(lm: LM, found: Damage, mode: str) -> Listing:
-    """Of a model in full precision and its layers in 8 bits. The TOP layers with the largest shares are drawn."""
-    kept = [layer for layer in found.layers if layer.name in found.keep]
-    data = {
-        "model": lm.name, "dtype": dtype_name(lm.decoder.get_parameter("blocks.0.ln1.weight")), "mode": mode,
-        "positions": found.positions, "total": found.total, "agreement": found.agreement,
-        "layers": [vars(layer) | {"saves": layer.saves} for layer in found.layers],
-        "by_block": _sums(found.layers, _block), "by_kind": _sums(found.layers, _kind),
-        "keep": {
-            "layers": list(found.keep), "predicted": found.predicted, "measured": found.measured,
-            "bytes": sum(layer.bytes for layer in kept), "full_bytes": sum(layer.full_bytes for layer in kept),
-        },
-    }  # fmt: skip
-    return Listing(data, "\n".join([*_title(data), "", *_worst(data), "", *_summed(data), "", *_keep(data)]))
+@dataclass(frozen=True, eq=False, repr=False)
+class DamageFinding(Damage, Finding):
+    """A Damage that can be drawn: of a model in full precision (dtype) and its layers in 8 bits (mode).
+
+    The TOP layers with the largest shares are drawn.
+    """
+
+    dtype: str
+    mode: str
+
+    @property
+    def axes(self) -> Mapping[str, list[str]]:
+        """The layers, in the order of the pass."""
+        return {"layer": [layer.name for layer in self.layers]}
+
+    def to_dict(self) -> dict[str, Any]:
+        kept = [layer for layer in self.layers if layer.name in self.keep]
+        return {
+            "model": self.model, "dtype": self.dtype, "mode": self.mode,
+            "positions": self.positions, "total": self.total, "agreement": self.agreement,
+            "layers": self.records(), "by_block": _sums(self.layers, _block), "by_kind": _sums(self.layers, _kind),
+            "keep": {
+                "layers": list(self.keep), "predicted": self.predicted, "measured": self.measured,
+                "bytes": sum(layer.bytes for layer in kept), "full_bytes": sum(layer.full_bytes for layer in kept),
+            },
+        }  # fmt: skip
+
+    def records(self) -> list[dict[str, Any]]:
+        return [vars(layer) | {"saves": layer.saves} for layer in self.layers]
+
+    def __str__(self) -> str:
+        data = self.to_dict()
+        return "\n".join([*_title(data), "", *_worst(data), "", *_summed(data), "", *_keep(data)])
+
+    def pictures(self) -> list[Picture]:
+        layers = sorted(self.layers, key=lambda layer: -layer.share)[:TOP]
+        blocks = _sums(self.layers, _block)
+        title = f"share of the KL of all layers in 8 bits ({self.mode})"
+        return [
+            Bars(f"{title}: the largest", [each.name for each in layers], [each.share for each in layers], "nats"),
+            Bars(f"{title}, by block", list(blocks), [of["share"] for of in blocks.values()], "nats"),
+        ]
 
 
 def _kind(name: str) -> str:

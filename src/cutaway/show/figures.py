@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cutaway.ground.errors import BadArgument
 from cutaway.show.colours import ABOVE, BELOW, SERIES, hexed, limits, numbers
 from cutaway.show.pictures import Bars, Heatmap, Lines, Picture
-from cutaway.text.table import columns_of, cut
+from cutaway.text.table import columns_of, cut, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,7 +138,7 @@ def _heatmap(picture: Heatmap, ax: "Axes") -> None:
         said = [flat[i * columns : (i + 1) * columns] for i in range(rows)]
     for i, row in enumerate(said):
         for j, word in enumerate(row):
-            ax.text(j, i, _plain(cut(word, 12)), ha="center", va="center", fontsize=5 if columns > 8 else 6)
+            ax.text(j, i, _plain(cut(visible(word), 12)), ha="center", va="center", fontsize=5 if columns > 8 else 6)
     _of(ax).colorbar(image, ax=ax, label=_plain(picture.unit), pad=0.01, fraction=0.05, aspect=30)
 
 

@@ -3,12 +3,11 @@
 It does not know how a token is chosen, nor how the text is streamed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cutaway.analysis.effect import Effect
-from cutaway.lm import LM
 from cutaway.sample.generation import new_ids_of
 from cutaway.sample.step import Step
 from cutaway.show.effect import effect_table
@@ -18,12 +17,13 @@ from cutaway.trace.trace import Trace
 
 @dataclass(frozen=True)
 class Written:
-    """effect: of the edits, if there were any. values: recorded ones that are to be drawn.
+    """token_text: the text of an id. effect: of the edits, if there were any. values: recorded ones, to be drawn.
 
     draw_steps: whether to show how each token was chosen.
     """
 
-    lm: LM
+    model: str
+    token_text: Callable[[int], str]
     prompts: Sequence[str]
     steps: Sequence[Step]
     effect: Effect | None
@@ -38,11 +38,11 @@ class Written:
         ]
         settings = self.steps[0].settings.as_data()  # with the seed that was drawn, so that the run can be repeated
         run = {"settings": settings, "texts": texts, "steps": [step.as_data() for step in self.steps]}
-        return {"model": self.lm.name, **run, "effect": self.effect and self.effect.as_data()}
+        return {"model": self.model, **run, "effect": self.effect and self.effect.as_data()}
 
     def __str__(self) -> str:
         parts = []
         for step in self.steps if self.draw_steps else ():
             parts += [step.table(row=row) for row, over in enumerate(step.was_over.tolist()) if not over]
-        parts += [] if self.effect is None else [effect_table(self.effect, self.lm.token_text)]
+        parts += [] if self.effect is None else [effect_table(self.effect, self.token_text)]
         return "\n\n".join(parts if self.values is None else [*parts, table(self.values)])

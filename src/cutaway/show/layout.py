@@ -70,3 +70,14 @@ def plain(lines: Iterable[Line]) -> str:
 def dtype_name(value: Tensor) -> str:
     """float32 for torch.float32."""
     return str(value.dtype).removeprefix("torch.")
+
+
+def plus_minus(mean: Tensor, spread: Tensor | None = None, at: int | tuple[int, ...] = ()) -> str:
+    """A signed number, with its spread where there is one. at: the index of both."""
+    apart = "" if spread is None else f" ± {float(spread[at]):.3f}"
+    return f"{float(mean[at]):+.3f}{apart}"
+
+
+def percent(probability: Tensor, spread: Tensor | None, at: tuple[int, ...]) -> str:
+    """A probability in percent, with its spread where there is one."""
+    return f"{float(probability):.0%}" + ("" if spread is None else f"±{float(spread[at]) * 100:.0f}")

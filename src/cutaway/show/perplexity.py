@@ -3,28 +3,38 @@
 It does not know how a token is scored.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 from cutaway.analysis.perplexity import Perplexity
-from cutaway.lm import LM
-from cutaway.quant.explain import mode_of
-from cutaway.show.finding import Listing
-from cutaway.show.layout import dtype_name
+from cutaway.show.finding import Finding
 
 
-def finding(lm: LM, f: Perplexity, bos: bool) -> Listing:
-    """bos: whether the text began with a BOS."""
-    quantize = mode_of(lm.decoder) or "none"
-    dtype = dtype_name(lm.decoder.get_parameter("blocks.0.ln1.weight"))
-    how, unscored = "one after another", "first token of each is not scored"
-    if f.stride != f.window:
-        how = f"one every {f.stride:,} tokens"
-        unscored = f"first scores all but its first token, the others their last {f.stride:,} at most"
-    several = f.windows > 1
-    windows = f"{f.windows:,} window{'s' * several} of {min(f.window, f.tokens):,} tokens{' at most' * several}"
-    text = (
-        f"{lm.name}: {'full precision' if quantize == 'none' else quantize}, {dtype}\n"
-        f"perplexity {f.perplexity:.4f}   mean negative log likelihood {f.nll:.5f} nats a token\n"
-        f"protocol: {windows}, {how}; the\n"
-        f"  {unscored};\n"
-        f"  {'BOS before the text' if bos else 'no BOS'}; {f.scored:,} of {f.tokens:,} tokens scored"
-    )
-    return Listing({"model": lm.name, "quantize": quantize, "dtype": dtype, **vars(f), "bos": bos}, text)
+@dataclass(frozen=True, eq=False, repr=False)
+class PerplexityFinding(Perplexity, Finding):
+    """A Perplexity with what it was measured on. bos: whether the text began with a BOS. quantize: "none" or a mode."""
+
+    quantize: str
+    dtype: str
+    bos: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "notes"}
+
+    def records(self) -> list[dict[str, Any]]:
+        return [self.to_dict()]
+
+    def __str__(self) -> str:
+        how, unscored = "one after another", "first token of each is not scored"
+        if self.stride != self.window:
+            how = f"one every {self.stride:,} tokens"
+            unscored = f"first scores all but its first token, the others their last {self.stride:,} at most"
+        several = self.windows > 1
+        windows = f"{self.windows:,} window{'s' * several} of {min(self.window, self.tokens):,} tokens"
+        return (
+            f"{self.model}: {'full precision' if self.quantize == 'none' else self.quantize}, {self.dtype}\n"
+            f"perplexity {self.perplexity:.4f}   mean negative log likelihood {self.nll:.5f} nats a token\n"
+            f"protocol: {windows}{' at most' * several}, {how}; the\n"
+            f"  {unscored};\n"
+            f"  {'BOS before the text' if self.bos else 'no BOS'}; {self.scored:,} of {self.tokens:,} tokens scored"
+        )

@@ -6,17 +6,18 @@ It does not know how a weight becomes codes, nor what the folder holds.
 from pathlib import Path
 
 from cutaway.ground.errors import BadArgument
-from cutaway.lm import LM
 from cutaway.model.architecture import size
+from cutaway.model.decoder import Decoder
 from cutaway.show.codes import saving, saving_line
 from cutaway.show.finding import Listing
 from cutaway.weights import files, save
+from cutaway.weights.checkpoint import Checkpoint
 from cutaway.weights.progress import Progress
 
 
-def finding(lm: LM, folder: Path, mode: str) -> Listing:
+def finding(decoder: Decoder, checkpoint: Checkpoint, folder: Path, mode: str) -> Listing:
     """What was written: the bytes of all files, and of the layers in 8 bits (show/codes.py: saving)."""
-    count, int8 = sum(file.stat().st_size for file in folder.iterdir()), saving(lm)
+    count, int8 = sum(file.stat().st_size for file in folder.iterdir()), saving(decoder, checkpoint)
     text = (
         f"{folder}: {size(count)}, {mode}\n"
         f"{len(int8['layers'])} layers in 8 bits: {saving_line(int8)}\n"

@@ -11,7 +11,7 @@ from cutaway.show.bitmap import bitmap
 from cutaway.show.colours import ABOVE, BELOW, SERIES, limits, number, numbers, tint
 from cutaway.show.marks import ROW, box, drawing, line, text, wide
 from cutaway.show.pictures import Bars, Heatmap, Lines, Picture
-from cutaway.text.table import cut
+from cutaway.text.table import cut, visible
 
 WIDTH = 860  # pixels of a picture's widest plot; a narrower page scales it down
 CELLS = 2000  # cells that are drawn one by one; a larger heatmap is one bitmap
@@ -56,7 +56,7 @@ def _said(picture: Heatmap) -> list[list[str]]:
     """What the cells say: their words, or their numbers where there is room for them; else nothing."""
     rows, columns = picture.values.shape
     if picture.words is not None:
-        return [[cut(word, 16) for word in row] for row in picture.words]
+        return [[cut(visible(word), 16) for word in row] for row in picture.words]
     if columns > 14 or rows > 40:
         return []
     flat = numbers(picture.values.flatten().tolist())
@@ -71,7 +71,7 @@ def _cells(
         for j, value in enumerate(row):
             x, y = left + j * cell_x, top + i * cell_y
             at = f"{picture.row_axis} {picture.rows[i]}, {picture.column_axis} {picture.columns[j]}"
-            word = f"{picture.words[i][j]}, " if picture.words else ""
+            word = f"{visible(picture.words[i][j])}, " if picture.words else ""
             value_in_words = "no value" if math.isnan(value) else f"{number(value)} {picture.unit}"
             rgb, share = tint(value, largest)
             yield box(x, y, cell_x - 1, cell_y - 1, rgb, share, f"{at}: {word}{value_in_words}")

@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cutaway.apps.cli.common import Options, read_texts, token_of, verb
-from cutaway.apps.cli.options import NoSpecial, Text
+from cutaway.apps.cli.common import Options, read_texts, verb
+from cutaway.apps.cli.options import Against, Figure, NoSpecial, Position, Texts, WantedToken
 
-Token = Annotated[str | None, typer.Option(metavar="TEXT", help="The token; the likeliest next one without it.")]
-Versus = Annotated[str | None, typer.Option(metavar="TEXT", help="Subtract this token's logit.")]
 By = Annotated[str, typer.Option(help="block, head, neuron, or token: the position that attention read.")]
 Top = Annotated[int, typer.Option(min=1, help="How many parts to show, the largest first.")]
 
@@ -19,19 +17,19 @@ Top = Annotated[int, typer.Option(min=1, help="How many parts to show, the large
 @verb
 def attribute(
     options: Options,
-    text: Text,
-    token: Token = None,
-    versus: Versus = None,
+    texts: Texts,
+    answer: WantedToken = None,
+    against: Against = None,
     by: By = "block",
+    position: Position = -1,
     top: Top = 20,
+    figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
     """Which part wrote the next token's logit: direct logit attribution. The parts sum to the logit."""
-    read = read_texts([text])
+    read = read_texts(texts)
     with options.opened() as lm:
-        from cutaway.show import attribution
-
-        wanted = None if token is None else token_of(lm, token, "--token")
-        other = None if versus is None else token_of(lm, versus, "--versus")
-        found = attribution.finding(lm, lm.tokens(read, not no_special_tokens), wanted, other, by, top)
-    options.print(found)
+        found = lm.attribute(
+            read, answer, against, by=by, position=position, top=top, add_special_tokens=not no_special_tokens
+        )
+    options.print(found, figure)

@@ -9,6 +9,7 @@ import inspect
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,12 +77,18 @@ class Options:
         with busy("starting") as report:
             yield self.load(report)
 
-    def print(self, found: Any) -> None:
-        """Its data as JSON where --json is given, else itself as text; a finding's notes on stderr."""
+    def print(self, found: Any, figure: Path | None = None) -> None:
+        """Its data as JSON where --json is given, else itself as text, in colours if it has them; notes on stderr.
+
+        figure: the file that its pictures go to first.
+        """
+        if figure is not None:
+            found.save_figure(figure)
+            note(f"drew {figure}.")
         if self.as_json:
             print_json(found.to_dict() if hasattr(found, "to_dict") else found.as_data())
             return
-        print(found)
+        print_lines(found.coloured()) if hasattr(found, "coloured") else print(found)
         for line in getattr(found, "notes", ()):
             note(line)
 
@@ -106,11 +113,36 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     def command(**given: Any) -> None:
         options = kind(**{each.name: given.pop(each.name) for each in fields(kind)})
         require_known(options.quantize, kind.modes)
-        function(options, **given)
+        require_figure(given.get("figure"))
+        try:
+            function(options, **given)
+        except BadArgument as error:
+            names = [each.name for each in (*own, *shared.values())]
+            raise BadArgument(*(as_options(part, names) for part in (error.found, error.expected, error.do))) from error
 
     command.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in (*own, *shared.values())}
     return command
+
+
+def as_options(sentence: str, names: Sequence[str]) -> str:
+    """What a method says of its arguments, as the command line spells them: --max-new-tokens 0, --no-do-sample."""
+
+    def option(found: re.Match[str]) -> str:
+        name = found[1].replace("_", "-")
+        if found[2] in ("True", "False"):
+            return f"--{name}" if found[2] == "True" else f"--no-{name}"
+        return f"--{name} {found[3] or found[2]}"
+
+    return re.sub(rf"\b({'|'.join(names)})=(True\b|False\b|'([\w.-]+)'|)", option, sentence)
+
+
+def require_figure(path: Path | None) -> None:
+    """Raises BadArgument, before any work, for a --figure that could not be drawn."""
+    if path is not None:
+        from cutaway.show.figures import kind_of
+
+        kind_of(path)
 
 
 def require_known(quantize: str | None, modes: Sequence[str]) -> None:
@@ -153,15 +185,6 @@ def decoded(data: bytes, source: str) -> str:
     except UnicodeDecodeError as error:
         found = f"{source} that is no UTF-8 (byte {error.start})"
         raise BadText(found, "text in UTF-8", "convert it first, for example with iconv") from error
-
-
-def token_of(lm: "LM", text: str, option: str) -> int:
-    """The id of a text that is one token. Raises BadArgument where it is none or several."""
-    ids = lm.tokenizer.tokenize(text, add_special_tokens=False).ids[0].tolist()
-    if len(ids) != 1:
-        pieces = " ".join(repr(lm.token_text(i)) for i in ids)
-        raise BadArgument(f"{option} {text!r}, {len(ids)} tokens: {pieces}", "one token", "pass the first of them")
-    return ids[0]
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from cutaway.apps.cli.common import MODES, Options, busy, print_json, print_lines, read_texts, verb
-from cutaway.apps.cli.options import Block, NoSpecial, Texts
+from cutaway.apps.cli.common import MODES, Options, busy, read_texts, verb
+from cutaway.apps.cli.options import Block, Figure, NoSpecial, Texts
 from cutaway.ground.errors import BadArgument
 
 if TYPE_CHECKING:
-    from cutaway.ground.config import DecoderConfig
+    from cutaway.show.finding import Finding
 
 LAYERS = ("attn.qkv", "attn.out", "mlp.up", "mlp.down")
 HEAD = "unembed.head"
@@ -52,6 +52,7 @@ def compare(
     layers: Layers = False,
     suggest: Suggest = None,
     limit: Limit = None,
+    figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
     """Compare full precision with 8 bits: values, next token, bytes.
@@ -64,9 +65,10 @@ def compare(
     of_layers = {"--suggest": suggest is not None, "--limit": limit is not None}
     _require_unused(of_sites if layers else of_layers, layers)
     if layers:
-        _compare_layers(options, read, suggest or 3, limit or 128, not no_special_tokens)
+        found = _compare_layers(options, read, suggest or 3, limit or 128, not no_special_tokens)
     else:
-        _compare_sites(options, read, block, layer, sites or [], not no_special_tokens)
+        found = _compare_sites(options, read, block, layer, sites or [], not no_special_tokens)
+    options.print(found, figure)
 
 
 def _require_unused(given: dict[str, bool], layers: bool) -> None:
@@ -79,29 +81,27 @@ def _require_unused(given: dict[str, bool], layers: bool) -> None:
 
 def _compare_sites(
     options: EightBits, texts: list[str], block: int, layer: str, sites: list[str], special: bool
-) -> None:
+) -> "Finding":
     """Two models, one after the other, site by site."""
     with busy("starting") as report:
         from cutaway.analysis.compare import compared_sites
+        from cutaway.analysis.precisions import layer_name
         from cutaway.ground.select import select
-        from cutaway.show.compare import FullRun, comparison, draw_comparison
 
         config = options.config(report)
-        name = _layer_name(config, block, layer)  # a wrong name raises before weights are read
-        chosen = select(config, [*compared_sites(config), *sites])
+        layer_name(config, block, layer)  # a wrong name raises before weights are read
+        select(config, [*compared_sites(config), *sites])
         unquantized = replace(options, quantize="none").load(report)
-        full = FullRun.of(unquantized, unquantized.tokens(texts, special), name, chosen)
+        full = unquantized.full_run(texts, block=block, layer=layer, sites=sites, add_special_tokens=special)
         del unquantized
         gc.collect()
-        data = comparison(options.load(report, notes=False), full, name)
-    print_json(data) if options.as_json else print_lines(draw_comparison(data))
+        return options.load(report, notes=False).compare(texts, full=full)
 
 
-def _compare_layers(options: EightBits, texts: list[str], suggest: int, limit: int, special: bool) -> None:
+def _compare_layers(options: EightBits, texts: list[str], suggest: int, limit: int, special: bool) -> "Finding":
     """One model in full precision, in which each layer by itself is in 8 bits in turn."""
     mode = options.quantize or "int8"
     with busy("starting") as report:
-        from cutaway.show.damage import finding
         from cutaway.weights.files import is_saved
 
         path = options.find(report)
@@ -109,15 +109,4 @@ def _compare_layers(options: EightBits, texts: list[str], suggest: int, limit: i
             found = f"{path}, which is in 8 bits already"
             raise BadArgument(found, "a model in full precision", "name the model that it was made from")
         lm = replace(options, quantize="none").load(report)
-        found = lm.damage(texts, mode, suggest=suggest, limit=limit, add_special_tokens=special, progress=report)
-    options.print(finding(lm, found, mode))
-
-
-def _layer_name(config: "DecoderConfig", block: int, layer: str) -> str:
-    if layer == HEAD:
-        return HEAD
-    if layer not in LAYERS:
-        raise BadArgument(f"--layer {layer}", f"{', '.join(LAYERS)} or {HEAD}", "choose one of these layers")
-    if not 0 <= block < config.n_layers:
-        raise BadArgument(f"--block {block}", f"0 to {config.n_layers - 1}", "choose a block that this model has")
-    return f"blocks.{block}.{layer}"
+        return lm.damage(texts, mode, suggest=suggest, limit=limit, add_special_tokens=special, progress=report)

@@ -98,7 +98,7 @@ def generate(
 
     changed = _changed(lm, tokens, done[0]) if edits else None
     values = None if recording is None else recording.trace(new_ids_of(done, len(prompts)))
-    found = Written(lm, prompts, done, changed, None if save else values, steps)
+    found = Written(lm.name, lm.token_text, prompts, done, changed, None if save else values, steps)
     if options.as_json:
         print_json(found.as_data())
     elif str(found):

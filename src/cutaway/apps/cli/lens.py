@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from cutaway.apps.cli.common import Options, read_texts, verb
-from cutaway.apps.cli.options import NoSpecial, Text
+from cutaway.apps.cli.options import Against, Answer, Figure, NoSpecial, Position, Texts
 
-Position = Annotated[int, typer.Option(help="The position to read, from 0, or from -1 backwards.")]
 Top = Annotated[int, typer.Option(min=1, help="How many tokens of each block.")]
 ProbesFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A tuned lens: its params.pt or .safetensors.")]
 
@@ -19,18 +18,20 @@ ProbesFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A tuned l
 @verb
 def lens(
     options: Options,
-    text: Text,
+    texts: Texts,
     position: Position = -1,
     top: Top = 3,
+    answer: Answer = None,
+    against: Against = None,
     probes: ProbesFile = None,
+    figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
     """What the model would say next if it stopped after each block: the logit lens, or a tuned one."""
-    read = read_texts([text])
+    read = read_texts(texts)
     with options.opened() as lm:
-        from cutaway.analysis.logit_lens import load_probes
-        from cutaway.show.lens import finding
-
-        tuned = None if probes is None else load_probes(probes, lm.config)
-        found = finding(lm, lm.tokens(read, not no_special_tokens), position, top, tuned)
-    options.print(found)
+        found = lm.lens(
+            read, position=position, top=top, answer=answer, against=against, probes=probes,
+            add_special_tokens=not no_special_tokens,
+        )  # fmt: skip
+    options.print(found, figure)

@@ -15,8 +15,8 @@ from cutaway.apps.cli.exit_codes import guarded
 
 # each a file here, and a function of that name, with _ for -
 VERBS = (
-    "tokens", "model", "trace", "lens", "attribute", "heads", "patch", "steer", "generate", "tour", "compare",
-    "perplexity", "check", "quantize", "check-files", "models",
+    "tokens", "model", "trace", "lens", "attribute", "heads", "gradients", "effect", "patch", "ablate", "steer",
+    "generate", "tour", "compare", "perplexity", "check", "quantize", "check-files", "models",
 )  # fmt: skip
 
 

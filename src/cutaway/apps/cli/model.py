@@ -25,7 +25,7 @@ def model(options: Options) -> None:
         checkpoint, name = described(options.model, offline=options.offline, progress=report)
         decoder = outline(checkpoint, quantize=options.quantize or "auto", dtype=options.dtype, device=options.device)
         lm = LM(decoder, checkpoint, name)
-        found = finding(lm, sizes(checkpoint), _memory())
+        found = finding(name, str(lm), decoder, sizes(checkpoint), _memory())
     for line in lm.notes if options.as_json else ():  # the text has them
         note(line)
     options.print(found)

@@ -29,6 +29,20 @@ Device = Annotated[
 Threads = Annotated[
     int | None, typer.Option(metavar="N", help="Compute with so many; without it, one a core that may be used.")
 ]
+Answer = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", help="A token to follow; one for all texts, or one for each.")
+]
+WantedToken = Annotated[
+    list[str] | None,
+    typer.Option("--answer", "--token", metavar="TEXT", help="The token; the likeliest next one of each text without."),
+]
+Against = Annotated[
+    list[str] | None, typer.Option("--against", "--versus", metavar="TEXT", help="Subtract this token's logit.")
+]
+Position = Annotated[int, typer.Option(help="The position to read, from 0, or from -1 backwards.")]
+Figure = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Draw the result too, as .svg, .pdf or .png (wants matplotlib).")
+]
 NoSpecial = Annotated[bool, typer.Option("--no-special-tokens", help="Add no BOS or EOS to the text.")]
 Block = Annotated[int, typer.Option(help="The block to show, from 0.")]
 EditsFile = Annotated[

@@ -38,12 +38,8 @@ def perplexity(options: Options, file: File, window: Window = None, stride: Stri
         stride = window if stride is None else stride
         _check(window, stride, limit, context)  # raises before weights are read
         lm = options.load(report)
-        from cutaway.analysis import perplexity as analysis
-        from cutaway.show.perplexity import finding
-
-        ids = lm.tokenizer.tokenize(text).ids[0][:limit].to(lm.device)
-        scored = analysis.perplexity(lm.decoder, ids, window=window, stride=stride, progress=report)
-    options.print(finding(lm, scored, int(ids[0]) == lm.tokenizer.bos_id))
+        found = lm.perplexity(text, window=window, stride=stride, limit=limit, progress=report)
+    options.print(found)
 
 
 def _read(file: str) -> str:

@@ -51,7 +51,7 @@ def quantize(options: Written, paths: Paths, keep: Keep = None) -> None:
             source, out, mode=mode, keep=keep or (), offline=options.offline, progress=report, threads=options.threads
         )
         lm = load(folder, quantize=mode, device="cpu")
-        found = finding(lm, folder, mode)
+        found = finding(lm.decoder, lm.checkpoint, folder, mode)
     for line in lm.notes:
         note(line)
     options.print(found)

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from cutaway.apps.cli.common import Options, note, read_texts, verb
-from cutaway.apps.cli.options import Temperature, TopP
+from cutaway.apps.cli.options import Temperature, Texts, TopP
 
-Text = Annotated[str, typer.Argument(help='The text to continue; "-" is standard input.', show_default=False)]
 Toward = Annotated[
     list[str], typer.Option(metavar="TEXT", help="What to write like; may be repeated.", show_default=False)
 ]
@@ -27,7 +26,7 @@ Save = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the edit 
 @verb
 def steer(
     options: Options,
-    text: Text,
+    texts: Texts,
     toward: Toward,
     away: Away,
     site: Site = None,
@@ -40,18 +39,12 @@ def steer(
     save: Save = None,
 ) -> None:
     """Generate with a direction added to the residual stream: toward some texts, away from others."""
-    read = read_texts([text])[0]
+    read = read_texts(texts)
     settings = {"max_new_tokens": max_new_tokens, "do_sample": do_sample, "temperature": temperature, "top_p": top_p}
     with options.opened() as lm:
-        from cutaway.analysis.steering import steer as steered
-        from cutaway.ground.sites import block_exit
-        from cutaway.show.steering import finding
-
-        where = site or block_exit(lm.config, lm.config.n_layers // 2)
-        edit = steered(lm.decoder, lm.tokens(read_texts(toward)), lm.tokens(read_texts(away)), where, strength)
+        directions = {"toward": read_texts(toward), "away": read_texts(away), "site": site, "strength": strength}
+        found = lm.steer(read, **directions, **settings, seed=seed)
         if save is not None:
-            lm.save_edits(edit, save)
+            lm.save_edits(found.edit, save)
             note(f"wrote the edit to {save}; --edits {save} applies it.")
-        title = f"{strength:g} × the direction at {where}"
-        found = finding(lm, read, edit, title, seed=seed, **settings)
     options.print(found)

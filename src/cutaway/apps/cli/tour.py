@@ -12,7 +12,7 @@ from cutaway.apps.cli.options import Block, TopK, TopP
 
 if TYPE_CHECKING:
     from cutaway.sample.step import Step
-    from cutaway.show.tour.stages import Tour
+    from cutaway.tour.stages import Tour
 
 TEXT = "The sun rises in the"
 
@@ -46,7 +46,7 @@ def tour(
     settings |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     with busy("starting") as report:
         from cutaway.sample.settings import Sampling
-        from cutaway.show.tour.stages import Tour
+        from cutaway.tour.stages import Tour
 
         Sampling(**settings)  # a wrong number raises before anything is fetched
         lm = options.load(report)
@@ -64,7 +64,7 @@ def _show(run: "Tour") -> None:
     from rich.text import Text
 
     from cutaway.show.layout import WIDTH
-    from cutaway.show.tour.draw import body, draw, heading
+    from cutaway.tour.draw import body, draw, heading
 
     console = Console(width=WIDTH, highlight=False)
     for stage in run.stages():

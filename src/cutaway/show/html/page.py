@@ -6,15 +6,13 @@ It does not know how one is drawn. By name, because some classes stand above thi
 from collections.abc import Callable
 from typing import Any
 
-from cutaway.show.html.checks import certificate, effect, why
 from cutaway.show.html.generation import generation, step
 from cutaway.show.html.model import model
 from cutaway.show.html.tokens import tokens
 from cutaway.show.html.trace import plan, trace
 
 DRAWINGS: dict[str, Callable[[Any], str]] = {
-    "Certificate": certificate, "Effect": effect, "Generation": generation, "LM": model, "Plan": plan, "Step": step,
-    "Tokens": tokens, "Trace": trace, "Why": why,
+    "Generation": generation, "LM": model, "Plan": plan, "Step": step, "Tokens": tokens, "Trace": trace,
 }  # fmt: skip
 
 

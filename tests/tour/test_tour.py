@@ -14,8 +14,8 @@ from cutaway.model.architecture import nbytes
 from cutaway.quant.formats import Mode, quantize_activation, round_activation
 from cutaway.quant.linear import Int8Linear
 from cutaway.show.layout import plain
-from cutaway.show.tour.draw import draw
-from cutaway.show.tour.stages import Stage, Tour
+from cutaway.tour.draw import draw
+from cutaway.tour.stages import Stage, Tour
 from cutaway.weights.files import files_of
 
 SETTINGS = {"max_new_tokens": 6, "do_sample": True, "temperature": 0.7, "top_p": 0.8, "seed": 0}

@@ -9,9 +9,9 @@ from typing import Any
 from cutaway.model.architecture import Row, tree
 from cutaway.show.codes import draw_codes, saving_line
 from cutaway.show.layout import WIDTH, Line, Part, bar, dim, fit, paragraph, plain, rule
-from cutaway.show.tour.stages import Stage
 from cutaway.text.table import columns_of, cut, visible
 from cutaway.text.table import draw as draw_table
+from cutaway.tour.stages import Stage
 
 WIDEST = 15  # tokens that fit in one attention map
 ARROWS = "↑↗→↘↓↙←↖"

@@ -83,7 +83,8 @@ class Tour:
     def model_stage(self) -> Stage:
         decoder = self.lm.decoder
         says = "The ids pass through these modules from top to bottom; all blocks are built alike."
-        data = {"name": self.lm.name, **made_of(self.lm), "bytes": nbytes(decoder), "int8": saving(self.lm)}
+        data = {"name": self.lm.name, **made_of(decoder), "bytes": nbytes(decoder)}
+        data |= {"int8": saving(decoder, self.lm.checkpoint)}
         return Stage(2, "The model", "model/decoder.py", says, data)
 
     def embedding_stage(self) -> Stage:
@@ -141,7 +142,7 @@ class Tour:
         probs_LV = logits_LBV[:, self.row].float().softmax(-1)
         top = probs_LV.topk(3)
         rows = [
-            {"site": site, "size": self._size(site), "top": named(self.lm, zip(ids, probs, strict=True))}
+            {"site": site, "size": self._size(site), "top": named(zip(ids, probs, strict=True), self.lm.piece)}
             for site, ids, probs in zip(sites, top.indices.tolist(), top.values.tolist(), strict=True)
         ]
         says = (
