@@ -51,9 +51,8 @@ def _sizes(values: Trace, kind: str, names: Sequence[str]) -> Picture:
     """Root mean square of a position's values, one row for each block."""
     rows = torch.stack([_size(values[name][0]) for name in names])
     blocks = [name.split(".")[1] if name.startswith("blocks.") else name for name in names]
-    return Heatmap(
-        f"{kind}: size at each position", rows, blocks, pieces(values), "block", "position", "root mean square"
-    )
+    title = f"{kind}: size at each position"
+    return Heatmap(title, rows, blocks, pieces(values), "block", "position", "root mean square")
 
 
 def _size(value: Tensor) -> Tensor:
@@ -62,6 +61,10 @@ def _size(value: Tensor) -> Tensor:
 
 def pieces(values: Trace) -> list[str]:
     """The words on the axis of positions: pieces, or ids, of the first text."""
-    first, ids = (values.tokens.pieces or (None,))[0], values.tokens.ids[0].tolist()
+    tokens = values.tokens
+    first, ids, real = (tokens.pieces or (None,))[0], tokens.ids[0].tolist(), tokens.mask[0].tolist()
     words = [str(id) for id in ids] if first is None else [piece.visible for piece in first]
-    return words if values.positions is None else [words[i] for i in values.positions]
+    if values.positions is None:
+        return words
+    own = [word for word, is_real in zip(words, real, strict=True) if is_real]  # positions count these
+    return [own[i] for i in values.positions]

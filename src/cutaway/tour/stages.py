@@ -52,7 +52,8 @@ class Tour:
         self.texts, self.last = list(texts), int(self.tokens.last[self.row])
         # the columns of the text's own tokens, without the padding
         self.real = slice(self.last + 1 - int(self.tokens.lengths[self.row]), self.last + 1)
-        self.pieces, self.columns = pieces_of(self.tokens, self.row), (self.tokens.pieces or ())[self.row]
+        assert self.tokens.pieces is not None, "they are of texts"
+        self.pieces, self.columns = pieces_of(self.tokens, self.row), self.tokens.pieces[self.row]
         inner = ("attn.q", "attn.k", "attn.v", "attn.rot_q", "attn_out", "mlp_out", "resid_pre", "attn.pattern")
         self.qkv = f"blocks.{block}.attn.qkv"
         recorded = {f"blocks.{block}.{name}" for name in inner} | {"embed.token", "embed.position"}
