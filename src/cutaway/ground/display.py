@@ -40,8 +40,7 @@ class Displayed:
     def _repr_html_(self) -> str | None:
         return _drawn_by[0](self) if _drawn_by else None
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """IPython's text: what print shows, where it is short; inside a list or a dict, the repr."""
-        inside = cycle or len(getattr(printer, "stack", ())) > 1
-        text = repr(self) if inside else str(self)
-        printer.text(repr(self) if text.count("\n") > LINES else text)
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """The text that stands beside the HTML: what print shows, where it is short."""
+        text = str(self)
+        return {"text/plain": repr(self) if text.count("\n") > LINES else text}

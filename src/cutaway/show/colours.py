@@ -42,4 +42,6 @@ def numbers(values: Iterable[float]) -> list[str]:
     if not 1e-4 < largest < 1e6:
         return ["" if math.isnan(value) else number(value) for value in values]
     decimals = max(0, 2 - math.floor(math.log10(largest)))
-    return ["" if math.isnan(value) else f"{value:,.{decimals}f}" for value in values]
+    return [
+        "" if math.isnan(value) else f"{round(value, decimals) + 0.0:,.{decimals}f}" for value in values
+    ]  # no -0.00

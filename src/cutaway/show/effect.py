@@ -22,6 +22,8 @@ class EffectFinding(Effect, Finding):
 
     words: dict[int, str]
 
+    __repr__ = Finding.__repr__
+
     @property
     def axes(self) -> Mapping[str, list[str]]:
         """The texts, by number."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COLUMN, PAGE = 3.3, 6.9  # inches: of a paper's column, and of its page
 KINDS = (".svg", ".pdf", ".png")
 STYLE: Any = {
-    "font.size": 7, "axes.titlesize": 8, "axes.titlelocation": "left", "axes.titleweight": "bold",
+    "font.size": 7, "axes.titlesize": 7, "axes.titlelocation": "left", "axes.titleweight": "bold",
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "legend.frameon": False,
     "svg.fonttype": "none", "svg.hashsalt": "cutaway", "pdf.fonttype": 42, "savefig.dpi": 200,
@@ -108,7 +108,7 @@ def require() -> None:
 
 def draw(picture: Picture, ax: "Axes") -> None:
     """One picture on axes."""
-    ax.set_title(_plain(fill(picture.title, round(15 * _of(ax).get_figwidth()))))
+    ax.set_title(_plain(fill(picture.title, round(10 * _of(ax).get_figwidth()))))
     match picture:
         case Heatmap():
             _heatmap(picture, ax)

@@ -105,9 +105,11 @@ def _legend(low: float, high: float, unit: str, left: float, top: float) -> Iter
 def _lines(picture: Lines) -> str:
     low, high = _ends([value for series in picture.series.values() for value in series])
     ticks, labels = _ticks(low, high), [cut(name, NAME) for name in picture.x]
-    left, top, tall = max(wide(number(tick)) for tick in ticks) + 12, ROW * (2 + len(picture.series)), 220
     across = min(WIDTH, max(360, 26 * len(picture.x)))
     step = across / max(1, len(picture.x) - 1)
+    turned = max(map(wide, labels)) > step
+    left = max([wide(number(tick)) for tick in ticks] + [wide(labels[0]) * 0.5 - 10] * turned) + 12
+    top, tall = ROW * (2 + len(picture.series)), 220
 
     def at(i: int, value: float) -> tuple[float, float]:
         return left + step * i, top + tall * (1 - (value - low) / (high - low))
@@ -117,7 +119,6 @@ def _lines(picture: Lines) -> str:
         y = at(0, tick)[1]
         marks += [line([(left, y), (left + across, y)], opacity=0.5 if tick == 0 else 0.15)]
         marks += [text(left - 8, y + 4, number(tick), "end")]
-    turned = max(map(wide, labels)) > step
     for i in _some(len(labels), step):
         marks += [text(at(i, 0)[0], top + tall + 16, labels[i], "end" if turned else "middle", turned=turned)]
     for order, (name, series) in enumerate(picture.series.items()):

@@ -14,6 +14,7 @@ STYLE = (
     ".cutaway .faint{opacity:.7} .cutaway .text{font-size:14px;white-space:pre-wrap;margin:4px 0} "
     ".cutaway details>:not(summary){margin-left:1.2em} .cutaway summary{cursor:pointer} "
     ".cutaway bdi{border-radius:2px;white-space:pre-wrap} .cutaway .wide{overflow-x:auto} "
+    ".cutaway .beside{display:flex;flex-wrap:wrap;gap:0 20px;align-items:flex-start} "
     ".cutaway table{font:inherit;border-collapse:collapse;margin:2px 0} "
     ".cutaway td,.cutaway th{padding:1px 8px;border:none;text-align:left;white-space:pre} "
     ".cutaway .right{text-align:right} .cutaway i{display:inline-block;height:8px} "
@@ -43,6 +44,11 @@ def aside(words: str) -> str:
 def pre(text: str) -> str:
     """A text as a terminal shows it."""
     return f"<pre>{safe(text)}</pre>"
+
+
+def side_by_side(*parts: str) -> str:
+    """As many of the parts in a row as the page has room for."""
+    return f'<div class="beside">{"".join(parts)}</div>'
 
 
 def details(summary: str, body: str, opened: bool = False) -> str:
