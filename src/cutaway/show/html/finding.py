@@ -5,7 +5,7 @@ It does not know which finding it is.
 
 from collections.abc import Sequence
 
-from cutaway.show.html.parts import block, details, pre, side_by_side
+from cutaway.show.html.parts import block, details, drawings, pre
 from cutaway.show.pictures import Picture
 from cutaway.show.svg import svg
 
@@ -14,4 +14,4 @@ def finding(pictures: Sequence[Picture], text: str) -> str:
     """The text alone where there is no picture."""
     if not pictures:
         return block(pre(text))
-    return block(side_by_side(*map(svg, pictures)), details("as a table", pre(text)))
+    return block(drawings(*map(svg, pictures)), details("as a table", pre(text)))

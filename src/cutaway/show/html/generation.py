@@ -94,7 +94,8 @@ def _draw(one: Step, row: int, top: list[Candidate], u: float) -> str:
         marks.append(box(start * ACROSS, 22, (end - start) * ACROSS - 1, 16, rgb, share, told))
     marks += [stroke([(u * ACROSS, 17), (u * ACROSS, 42)]), stroke([(0, 38), (ACROSS, 38)], opacity=0.3)]
     marks += [text(0, 52, "0", faint=True), text(ACROSS, 52, "1", "end", faint=True)]
-    return drawing("u = {:.4f} falls in [{:.4f}, {:.4f})".format(u, *one.interval(row)), ACROSS + 4, 56, marks)
+    title = "u = {:.4f} falls in [{:.4f}, {:.4f})".format(u, *one.interval(row))
+    return f'<div class="drawings" hidden="hidden">{drawing(title, ACROSS + 4, 56, marks)}</div>'
 
 
 def _surprise(chosen: Candidate) -> float:

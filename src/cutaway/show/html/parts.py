@@ -14,12 +14,14 @@ STYLE = (
     ".cutaway .faint{opacity:.7} .cutaway .text{font-size:14px;white-space:pre-wrap;margin:4px 0} "
     ".cutaway details>:not(summary){margin-left:1.2em} .cutaway summary{cursor:pointer} "
     ".cutaway bdi{border-radius:2px;white-space:pre-wrap} .cutaway .wide{overflow-x:auto} "
-    ".cutaway .beside{display:flex;flex-wrap:wrap;gap:0 20px;align-items:flex-start} "
-    ".cutaway table{font:inherit;border-collapse:collapse;margin:2px 0} "
-    ".cutaway td,.cutaway th{padding:1px 8px;border:none;text-align:left;white-space:pre} "
-    ".cutaway .right{text-align:right} .cutaway i{display:inline-block;height:8px} "
+    ".cutaway .bare{display:none} .cutaway small{display:block} "
+    ".cutaway .drawings{display:flex;flex-wrap:wrap;gap:0 20px;align-items:flex-start} "
+    ".cutaway table{font:inherit;border-collapse:collapse;table-layout:auto;margin:2px 0} "
+    ".cutaway td,.cutaway th{padding:1px 8px;border:none;text-align:left!important;white-space:pre} "
+    ".cutaway .right{text-align:right!important} .cutaway i{display:inline-block;height:8px} "
     ".cutaway .chip{display:inline-block;text-align:center;margin:1px;line-height:1.3}"
 )
+UNTRUSTED = '<div class="bare">run the cell, or trust this notebook, to see its pictures</div>'
 
 
 def safe(words: object) -> str:
@@ -46,9 +48,13 @@ def pre(text: str) -> str:
     return f"<pre>{safe(text)}</pre>"
 
 
-def side_by_side(*parts: str) -> str:
-    """As many of the parts in a row as the page has room for."""
-    return f'<div class="beside">{"".join(parts)}</div>'
+def drawings(*parts: str) -> str:
+    """As many of the <svg>s in a row as the page has room for.
+
+    JupyterLab takes the styles and the drawings out of a notebook that it does not trust, and leaves the drawings'
+    words: there, where no style shows them, they are hidden, and a sentence stands for them.
+    """
+    return f'{UNTRUSTED}<div class="drawings" hidden="hidden">{"".join(parts)}</div>'
 
 
 def details(summary: str, body: str, opened: bool = False) -> str:

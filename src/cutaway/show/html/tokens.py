@@ -38,7 +38,7 @@ def _chip(column: int, id: int, mask: int, position: int, of: Piece | None) -> s
     if of is not None and of.bytes:
         told += f", bytes {of.bytes.hex(' ')}" + (f", characters {of.span[0]} to {of.span[1]}" if of.span else "")
     shown = piece("" if of is None else of.visible, SERIES[column % 4], 0.25 if mask else 0.0, told)
-    return f'<span class="chip{"" if mask else " faint"}">{shown}<br><small class="faint">{id}</small></span>'
+    return f'<span class="chip{"" if mask else " faint"}">{shown} <small class="faint">{id}</small></span>'
 
 
 def _row(id: int, mask: int, position: int, of: Piece | None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from cutaway.ground.sites import all_sites
 from cutaway.model.architecture import size
 from cutaway.show.bitmap import thumbnail
 from cutaway.show.colours import BELOW, limits, number
-from cutaway.show.html.parts import aside, block, details, line, piece, pre, safe, table
+from cutaway.show.html.parts import aside, block, details, drawings, line, piece, pre, safe, table
 from cutaway.show.marks import line as stroke
 from cutaway.show.pictures import Bars
 from cutaway.show.svg import svg
@@ -50,7 +50,7 @@ def plan(cost: Plan) -> str:
     unit, scale = ("MB", 1e6) if cost.bytes > 1e7 else ("kB", 1e3)
     names, amounts = [kind for kind, _ in kinds], [of / scale for _, of in kinds]
     picture = Bars(f"a trace of {size(cost.bytes)}", names, amounts, unit)
-    return block(svg(picture), details("as a table", pre(str(cost))))
+    return block(drawings(svg(picture)), details("as a table", pre(str(cost))))
 
 
 def _pieces(values: Trace) -> str:
@@ -89,7 +89,7 @@ def _spark(sizes: Sequence[float]) -> str:
     points = [(2 + i * wide / (len(sizes) - 1), 2 + tall * (1 - s / top)) for i, s in enumerate(sizes)]
     told = f"{number(sizes[0])} → {number(sizes[-1])}, at most {number(top)}"
     start = f'<svg role="img" aria-label="{told}" width="{wide + 4}" height="{tall + 4}" style="vertical-align:middle">'
-    return f"{start}<title>{told}</title>{stroke(points, BELOW)}</svg> <small>≤ {number(top)}</small>"
+    return f'<span title="{told}">{start}{stroke(points, BELOW)}</svg> ≤ {number(top)}</span>'
 
 
 def _picture(values: Trace, names: Sequence[str], axes: Sequence[str]) -> str:
