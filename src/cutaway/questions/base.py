@@ -48,12 +48,14 @@ class Asked:
         """One id as a piece is shown: ␣ for a space, <E2> for a byte of a character; <id 5> without a tokenizer."""
         return self.tokenizer.pieces([token])[0].visible if self.token_text(token) else f"<id {token}>"
 
+    def _word(self, token: int) -> str:
+        """The text of one id; <id:5> where it has none."""
+        return self.token_text(token) or f"<id:{token}>"
+
     def _shown(self, tokens: Tokens) -> tuple[str, ...]:
         """The text of each token of texts of one length; "" where several texts differ."""
         columns = zip(*tokens.ids.tolist(), strict=True)
-        return tuple(
-            (self.token_text(column[0]) or f"<id {column[0]}>") if len(set(column)) == 1 else "" for column in columns
-        )
+        return tuple(self._word(column[0]) if len(set(column)) == 1 else "" for column in columns)
 
 
 def position_of(given: Any) -> int:
