@@ -28,6 +28,7 @@ from cutaway.model.tap import Chain, Tap, untapped
 from cutaway.quant import native
 from cutaway.quant.explain import int8_layers
 from cutaway.questions import Questions, Texts
+from cutaway.questions.base import path_of
 from cutaway.sample.generation import Generation, collect, new_ids_of, new_text
 from cutaway.sample.loop import generate
 from cutaway.sample.published import published_settings, sampling_of
@@ -222,7 +223,7 @@ class LM(Questions):
 
     def save_edits(self, edits: Edits, path: str | Path) -> None:
         """Write a recipe for models like this one: `edits=` takes its path, and so does --edits."""
-        write_recipe(Path(path), edits_of(edits, self.config), self.config)
+        write_recipe(path_of("path", path), edits_of(edits, self.config), self.config)
 
     @contextmanager
     def edited(self, weights: Mapping[str, Change]) -> Iterator["LM"]:

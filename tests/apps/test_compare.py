@@ -156,8 +156,8 @@ def test_the_first_model_is_gone_when_the_second_is_loaded(cutaway: Run, loud: P
 def test_what_cannot_be_compared_is_one_sentence(cutaway: Run, tiny_folder: Path, tmp_path: Path):
     run = ["compare", TEXT, "--model", tiny_folder]
     refused(cutaway(*run, "--quantize", "none"), "--quantize none", "int8, llm-int8 or llm-int8-pooled")
-    refused(cutaway(*run, "--block", 2), "--block 2", "0 to 1")
-    refused(cutaway(*run, "--layer", "attn.q"), "--layer attn.q", "attn.qkv, attn.out, mlp.up, mlp.down")
+    refused(cutaway(*run, "--block", 2), "block", "0 to 1")
+    refused(cutaway(*run, "--layer", "attn.q"), "attn.q", "attn.qkv, attn.out, mlp.up, mlp.down")
     refused(cutaway(*run, "--sites", "blocks.0.atn.q"), "no site 'blocks.0.atn.q'")
     refused(cutaway("compare", ""), "an empty text")
     out = quantize(tiny_folder, tmp_path / "out")

@@ -55,7 +55,7 @@ def test_the_plan_is_shown_and_a_budget_held(cutaway: Run, tiny_folder: Path):
     assert "blocks.*.attn.pattern" in shown and max(map(len, shown.splitlines())) <= 80
     assert cutaway("trace", TEXT, "--model", tiny_folder, "--budget", data["bytes"]).code == 0
     refused = cutaway("trace", TEXT, "--model", tiny_folder, "--budget", "1 kB")
-    assert refused.code == 2 and 'such as --sites "' in refused.err and refused.err.count("\n") == 1
+    assert refused.code == 2 and 'such as sites="' in refused.err and refused.err.count("\n") == 1
 
 
 def test_why_takes_a_number_apart(cutaway: Run, tiny_folder: Path):
@@ -79,13 +79,13 @@ def test_positions_until_and_disk(cutaway: Run, tiny_folder: Path, tmp_path: Pat
     [
         (["--sites", "blocks.0.attn.zz"], "no site 'blocks.0.attn.zz'"),
         (["--sites", "blocks.9-7.attn.z"], "the blocks 9 to 7"),
-        (["--budget", "lots"], "--budget lots"),
+        (["--budget", "lots"], "budget='lots'"),
         (["--why", "logits"], "--why 'logits'"),
         (["--why", "logits[0,99,0]"], "logits[0, 99, 0]"),
         (["--positions", "first"], "'first'"),
         (["--positions", "77"], "position 77 of text 0"),
         (["--until", "nowhere"], "no site 'nowhere'"),
-        (["--to", "moon"], "--to moon"),
+        (["--to", "moon"], "to='moon'"),
         (["--edits", "no-such.json"], "no-such.json, which cannot be read"),
         (["--save", "/no/such/folder/t.safetensors"], "cannot be written"),
     ],

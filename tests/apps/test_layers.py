@@ -66,7 +66,7 @@ def test_what_has_no_layers_to_compare_is_one_sentence(cutaway: Run, tiny_folder
     refused(cutaway("compare", "--layers", "--model", tiny_folder), "missing argument", "TEXT")
     refused(cutaway("compare", "a", "--layers", "--model", tiny_folder), "a text of 1 token", "at least 2 tokens")
     refused(cutaway("compare", "", "--layers", "--model", tiny_folder), "an empty text")
-    refused(cutaway(*run, "--suggest", 10), "--suggest 10", "1 to 9")
+    refused(cutaway(*run, "--suggest", 10), "suggest=10", "1 to 9")
     refused(cutaway(*run, "--limit", 1), "--limit", "see cutaway compare --help")
     refused(cutaway(*run, "--quantize", "none"), "--quantize none")
     refused(cutaway(*run, "--block", 1), "--block", "with --layers")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.analysis.derived import (
@@ -71,27 +71,28 @@ def attributions(
 
     Raises BadText for texts of different lengths where by is "token", as attribute and edit/positions.py: columns.
     """
-    sites, found, chosen = needed_sites(decoder.config, by), [], []
+    sites = needed_sites(decoder.config, by)
     if by == "token":
         require_same_length(tokens, "to average each source position")
+        tokens = Tokens.from_ids(torch.cat([text.ids for text in alone(tokens)]))
     columns(tokens, position)  # refused before a pass
-    for batch in alone(tokens) if by == "token" else batches(tokens):
-        # by="token" needs every position's v and a row of the pattern; the others one position of each site
+    found, chosen = [], []
+    for batch in batches(tokens):
+        # by="token" needs every position's v; the others one position of each site
         trace = run(decoder, batch, sites, positions=None if by == "token" else position)
-        at = int(columns(batch, position)[0, 0]) if by == "token" else 0
-        for text in range(len(batch.ids)):
-            best = int(trace["logits"][text, at].argmax())
-            answer = best if answers is None else answers[len(chosen)]
-            versus = None if against is None else against[len(chosen)]
-            found.append(attribute(trace, decoder, answer, versus, by, text, at))
-            chosen.append(answer)
+        at_B = columns(batch, position)[:, 0] if by == "token" else torch.zeros_like(batch.last)
+        rows = slice(len(chosen), len(chosen) + len(batch.ids))
+        best = trace["logits"][torch.arange(len(at_B), device=at_B.device), at_B].argmax(-1).tolist()
+        chosen += best if answers is None else answers[rows]
+        versus = None if against is None else against[rows]
+        found.append(_attributions(trace, decoder, chosen[rows], versus, by, at_B))
     # the head's rounding is a part of some texts only: nothing of the others' logits is unexplained
-    what = max((each.what for each in found), key=len)
-    values = [each.values.cpu() for each in found]
-    padded = [torch.cat((v, v.new_zeros(len(what) - len(v)))) for v in values]
-    logits = [torch.tensor(each.logit, dtype=torch.float64, device="cpu") for each in found]
+    what = max((names for names, _, _ in found), key=len)
+    values = [row for _, values_BN, _ in found for row in values_BN.cpu()]
+    padded = [torch.cat((row, row.new_zeros(len(what) - len(row)))) for row in values]
+    logits = [logit for _, _, logit_B in found for logit in logit_B.double().cpu()]
     of_others = None if against is None else tuple(against)
-    return Attributions(what, average(padded), average(logits), tuple(chosen), of_others)
+    return Attributions(tuple(what), average(padded), average(logits), tuple(chosen), of_others)
 
 
 def needed_sites(config: DecoderConfig, by: str) -> list[str]:
@@ -119,80 +120,95 @@ def attribute(
     "token", each block's attention split by source position. The trace must hold `needed_sites`.
     """
     needed_sites(decoder.config, by)
-    direction_D = unembedding(decoder, [token])[0]
-    direction_D = direction_D if versus is None else direction_D - unembedding(decoder, [versus])[0]
-    where = (text, at)
-    logits_V = trace["logits"][where]
-    logit = float(logits_V[token] if versus is None else logits_V[token] - logits_V[versus])
+    length = trace["logits"].shape[1]
+    values = {site: value[text : text + 1] for site, value in trace.items()}
+    one = Trace(values, trace.tokens, trace.config)
+    at_B = torch.tensor([at % length], device=trace["logits"].device)
+    what, values_BN, logit_B = _attributions(one, decoder, [token], None if versus is None else [versus], by, at_B)
+    return Attribution(tuple(what), values_BN[0], float(logit_B[0]))
+
+
+Where = tuple[Int[Tensor, "B"], Int[Tensor, "B"]]  # the position of each text
+
+
+def _attributions(
+    trace: Trace, decoder: Decoder, tokens: Sequence[int], versus: Sequence[int] | None, by: str, at_B: Int[Tensor, "B"]
+) -> tuple[list[str], Float[Tensor, "B N"], Float[Tensor, "B"]]:
+    """Names of the parts, and of each text their values and the logit."""
+    where = torch.arange(len(at_B), device=at_B.device), at_B
+    direction_BD = unembedding(decoder, tokens)
+    logits_BV = trace["logits"][where]
+    logit_B = logits_BV[where[0], torch.tensor(tokens, device=at_B.device)]
+    if versus is not None:
+        direction_BD = direction_BD - unembedding(decoder, versus)
+        logit_B = logit_B - logits_BV[where[0], torch.tensor(versus, device=at_B.device)]
     names, outputs_LBTD = decomposed(trace)
-    contributions_L = _contribution(outputs_LBTD, trace, decoder, direction_D, where)
     what, values = [], []
-    for name, contribution in zip(names, contributions_L, strict=True):
-        split = _split(name, by, trace, decoder, direction_D, where)
+    for name, output_BTD in zip(names, outputs_LBTD, strict=True):
+        contribution_B = _contribution(output_BTD, trace, decoder, direction_BD, where)
+        split = _split(name, by, trace, decoder, direction_BD, where)
         if split is None:
-            what, values = [*what, name], [*values, contribution[None]]
+            what, values = [*what, name], [*values, contribution_B[None]]
         else:
-            rest = contribution - split[1].sum()  # the layer's bias; in 8 bits its rounding, too
-            what, values = [*what, *split[0], f"{name}: bias"], [*values, split[1], rest[None]]
+            rest_B = contribution_B - split[1].sum(0)  # the layer's bias; in 8 bits its rounding, too
+            what, values = [*what, *split[0], f"{name}: bias"], [*values, split[1], rest_B[None]]
     bias_D = final_bias(decoder)
     if bias_D is not None:
-        what, values = [*what, "ln_final: bias"], [*values, (bias_D @ direction_D)[None]]
-    values_N = torch.cat([value.double() for value in values])
-    rest = logit - float(values_N.sum())
-    if abs(rest) > 1e-4 * max(1.0, abs(logit)):  # an 8-bit head quantizes its input
-        what, values_N = [*what, "rounding of the head"], torch.cat((values_N, values_N.new_tensor([rest])))
-    return Attribution(tuple(what), values_N, logit)
+        what, values = [*what, "ln_final: bias"], [*values, (direction_BD @ bias_D)[None]]
+    values_BN = torch.cat([value.double() for value in values]).T
+    rest_B = logit_B.double() - values_BN.sum(-1)
+    if bool((rest_B.abs() > 1e-4 * logit_B.double().abs().clamp(min=1)).any()):  # an 8-bit head quantizes its input
+        what, values_BN = [*what, "rounding of the head"], torch.cat((values_BN, rest_B[:, None]), 1)
+    return what, values_BN, logit_B
 
 
 def _contribution(
-    output_XBTD: Float[Tensor, "*X B T D"], trace: Trace, decoder: Decoder, direction_D: Tensor, where: tuple[int, int]
-) -> Float[Tensor, "*X"]:
-    """Contributions of components' outputs to the logit at (text, position)."""
-    row, at = where
-    return apply_final_norm(output_XBTD, trace, decoder)[..., row, at, :] @ direction_D.to(output_XBTD)
+    output_XBTD: Float[Tensor, "*X B T D"], trace: Trace, decoder: Decoder, direction_BD: Tensor, where: Where
+) -> Float[Tensor, "*X B"]:
+    """Contributions of components' outputs to the logit of each text."""
+    normed_XBTD = apply_final_norm(output_XBTD, trace, decoder)
+    return (normed_XBTD[..., where[0], where[1], :] * direction_BD.to(output_XBTD)).sum(-1)
 
 
 def _split(
-    name: str, by: str, trace: Trace, decoder: Decoder, direction_D: Tensor, where: tuple[int, int]
-) -> tuple[list[str], Tensor] | None:
+    name: str, by: str, trace: Trace, decoder: Decoder, direction_BD: Tensor, where: Where
+) -> tuple[list[str], Float[Tensor, "X B"]] | None:
     """A component split further, without its bias: names and contributions. None where `by` does not split it."""
     attention = name.endswith("attn_out") and by in ("head", "token")
     if not attention and not (name.endswith("mlp_out") and by == "neuron"):
         return None
     layer = int(name.split(".")[1])
     if by == "neuron":
-        scaled_D = _direction_before_norm(trace, decoder, direction_D, where)
-        post_F = trace[f"blocks.{layer}.mlp.post"][where]
-        neurons = [f"blocks.{layer}.mlp.post[{i}]" for i in range(len(post_F))]
-        return neurons, post_F * (scaled_D @ matrix(decoder, f"blocks.{layer}.W_down").to(post_F))
+        scaled_BD = _direction_before_norm(trace, decoder, direction_BD, where)
+        post_BF = trace[f"blocks.{layer}.mlp.post"][where]
+        neurons = [f"blocks.{layer}.mlp.post[{i}]" for i in range(post_BF.shape[-1])]
+        return neurons, (post_BF * (scaled_BD @ matrix(decoder, f"blocks.{layer}.W_down").to(post_BF))).T
     if by == "head":
         heads_HBTD = head_outputs(trace, decoder, layer).movedim(2, 0)
         heads = [f"blocks.{layer}.attn head {i}" for i in range(len(heads_HBTD))]
-        return heads, _contribution(heads_HBTD, trace, decoder, direction_D, where)
-    return _by_source(layer, trace, decoder, direction_D, where)
+        return heads, _contribution(heads_HBTD, trace, decoder, direction_BD, where)
+    return _by_source(layer, trace, decoder, direction_BD, where)
 
 
 def _by_source(
-    layer: int, trace: Trace, decoder: Decoder, direction_D: Tensor, where: tuple[int, int]
-) -> tuple[list[str], Tensor]:
+    layer: int, trace: Trace, decoder: Decoder, direction_BD: Tensor, where: Where
+) -> tuple[list[str], Float[Tensor, "S B"]]:
     """Attention of a block split by source position: sum over heads of pattern · (v @ W_O)."""
-    row, at = where
-    pattern_HS = trace[f"blocks.{layer}.attn.pattern"][row, :, at]
+    rows_B, at_B = where
+    pattern_BHS = trace[f"blocks.{layer}.attn.pattern"][rows_B, :, at_B]
     sharing = decoder.config.n_heads // decoder.config.n_kv_heads
-    v_SHK = trace[f"blocks.{layer}.attn.v"][row].repeat_interleave(sharing, 1)
-    w_DHK = matrix(decoder, f"blocks.{layer}.W_O").unflatten(1, v_SHK.shape[1:]).to(v_SHK)
-    direction_HK = torch.einsum("d,dhk->hk", _direction_before_norm(trace, decoder, direction_D, where), w_DHK)
-    contributions_S = torch.einsum("hs,shk,hk->s", pattern_HS, v_SHK, direction_HK)
-    visible = at % pattern_HS.shape[1] + 1
-    return [f"blocks.{layer}.attn from {s}" for s in range(visible)], contributions_S[:visible]
+    v_BSHK = trace[f"blocks.{layer}.attn.v"].repeat_interleave(sharing, 2)
+    w_DHK = matrix(decoder, f"blocks.{layer}.W_O").unflatten(1, v_BSHK.shape[2:]).to(v_BSHK)
+    direction_BHK = torch.einsum("bd,dhk->bhk", _direction_before_norm(trace, decoder, direction_BD, where), w_DHK)
+    contributions_SB = torch.einsum("bhs,bshk,bhk->sb", pattern_BHS, v_BSHK, direction_BHK)
+    visible = int(at_B.max()) + 1
+    return [f"blocks.{layer}.attn from {s}" for s in range(visible)], contributions_SB[:visible]
 
 
-def _direction_before_norm(
-    trace: Trace, decoder: Decoder, direction_D: Tensor, where: tuple[int, int]
-) -> Float[Tensor, "D"]:
-    """The unembedding direction in the residual stream, with the final norm at (text, position) folded in."""
+def _direction_before_norm(trace: Trace, decoder: Decoder, direction_BD: Tensor, where: Where) -> Float[Tensor, "B D"]:
+    """The unembedding direction in the residual stream, with the final norm at each text's position folded in."""
     norm = decoder.unembed.ln_final
     if norm is None:
-        return direction_D
-    scaled_D = direction_D * norm.weight / trace["ln_final.scale"][where]
-    return scaled_D - scaled_D.mean() if norm.centered else scaled_D
+        return direction_BD
+    scaled_BD = direction_BD * norm.weight / trace["ln_final.scale"][where]
+    return scaled_BD - scaled_BD.mean(-1, keepdim=True) if norm.centered else scaled_BD

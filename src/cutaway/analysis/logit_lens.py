@@ -80,9 +80,10 @@ def lens(
     streams = [torch.cat([trace[site][:, 0] for trace in traces]) for site in sites]
     best, measured = [], []
     for logits_BV in _unembedded(streams, decoder, probes):
-        of = average(list(logits_BV.float().softmax(-1)))
-        mean, ids = of.mean.topk(min(top, len(of.mean)))
-        best.append((ids, mean, None if of.spread is None else of.spread[ids]))
+        probs_BV = logits_BV.float().softmax(-1)
+        ids = probs_BV.mean(0).topk(min(top, probs_BV.shape[-1])).indices
+        of = average(list(probs_BV[:, ids]))
+        best.append((ids, of.mean, of.spread))
         measured += [] if metric is None else [metric(logits_BV)]
     ids, means, spreads = zip(*best, strict=True)
     return Lens(

@@ -28,7 +28,7 @@ class Average:
 def average(values: Sequence[Tensor]) -> Average:
     """Of one tensor for each text, all of one shape; in float64. A single text's mean is its own values, in bits."""
     if len(values) == 1:
-        return Average(values[0], None, 1)
+        return Average(values[0].clone(), None, 1)  # a view would keep, and pickle, all of its memory
     stacked = torch.stack([value.double() for value in values])
     return Average(stacked.mean(0), stacked.std(0), len(values))
 

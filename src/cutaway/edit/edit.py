@@ -74,6 +74,8 @@ class Edit:
     __repr__ = brief
 
     def __post_init__(self) -> None:
+        if not isinstance(self.site, str):
+            raise BadArgument(f"the site {self.site!r}", "a name or a pattern", 'pass for example "blocks.0.attn.z"')
         if self.op not in OPERATIONS:
             raise BadArgument(f"the operation {self.op!r}", f"one of {', '.join(OPERATIONS)}", "pass one of these")
         for name in WHERE:
@@ -111,6 +113,7 @@ class Edit:
         edit = cls(site, "mean", **where)
         if trace is None:
             return edit
+        _require_trace(trace)
         axes, value = _source(edit, trace)
         if "S" in axes:
             raise BadArgument(
@@ -127,6 +130,7 @@ class Edit:
 
         Without position=, all positions of that trace, whose texts must then be equally long.
         """
+        _require_trace(trace)
         edit, tokens = cls(site, "patch", 0.0, **where), trace.tokens
         axes, value = _source(edit, trace)
         every = _all_positions(tokens) if edit.position is None or ("S" in axes and edit.source is None) else None
@@ -222,6 +226,11 @@ def _value(edit: Edit) -> float | Tensor | None:
         found = f"a value {list(tensor.shape)} of {tensor.dtype}"
         raise BadArgument(found, "real numbers, at least one", "pass a number or a tensor")
     return tensor if tensor.is_floating_point() else tensor.float()
+
+
+def _require_trace(trace: Any) -> None:
+    if not isinstance(trace, Recorded):
+        raise BadArgument(f"a {type(trace).__name__}", "a trace", "pass what lm.trace(...) gave")
 
 
 def _source(edit: Edit, trace: Recorded) -> tuple[list[str], Tensor]:

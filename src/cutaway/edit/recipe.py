@@ -57,7 +57,10 @@ def edits_of(edits: Edits, config: DecoderConfig) -> list[Edit]:
     """One edit, several, or those of a recipe's file."""
     if isinstance(edits, str | Path):
         return read(Path(edits), config)
-    several = [edits] if isinstance(edits, Edit) else list(edits)
+    several = [edits] if isinstance(edits, Edit) else list(edits) if isinstance(edits, list | tuple) else None
+    if several is None:
+        expected, do = "an Edit, several, or a recipe's file", 'pass for example Edit.zero("blocks.0.mlp_out")'
+        raise BadArgument(f"{type(edits).__name__} as edits", expected, do)
     for edit in several:
         if not isinstance(edit, Edit):
             raise BadArgument(f"the edit {edit!r}", "an Edit", 'pass for example Edit.zero("blocks.0.attn.z", head=3)')

@@ -14,6 +14,7 @@ class CutawayError(Exception):
     """
 
     def __init__(self, found: str, expected: str, do: str) -> None:
+        found = " ".join(found.splitlines())  # a tensor prints itself in several lines
         self.found, self.expected, self.do = found, expected, do
         super().__init__(f"found {found}; expected {expected}; {do}.")
 

@@ -23,7 +23,10 @@ def select(config: DecoderConfig, sites: Selection) -> list[str]:
     names = list(all_sites(config))
     if callable(sites):
         return [name for name in names if sites(name)]
-    patterns = [sites] if isinstance(sites, str) else list(sites)
+    patterns = [sites] if isinstance(sites, str) else sites
+    if not isinstance(patterns, Sequence | set | frozenset) or not all(isinstance(each, str) for each in patterns):
+        expected = 'a pattern such as "blocks.*.resid_post", several, or a function of a name'
+        raise BadArgument(f"sites={sites!r}", expected, "see `cutaway trace --sites-list` for all names")
     chosen: set[str] = set()
     for pattern in patterns:
         matched = [name for name in names if _matches(clean_name(pattern), name)]

@@ -7,6 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from cutaway.ground.errors import BadArgument
+
 
 @runtime_checkable
 class Tap(Protocol):
@@ -33,6 +35,13 @@ class Tap(Protocol):
         ...
 
 
+def require_tap(tap: Any) -> None:
+    """Raises BadArgument for an incomplete tap."""
+    if not isinstance(tap, Tap):
+        expected = "one with __call__, wants, changes and buffers"
+        raise BadArgument(f"a tap of type {type(tap).__name__}", expected, "derive it from model/tap.py: Untapped")
+
+
 class Untapped:
     """Every value passes, and none is wanted."""
 
@@ -53,6 +62,8 @@ class Chain:
     """Several taps as one: the value flows through them left to right."""
 
     def __init__(self, *taps: Tap) -> None:
+        for tap in taps:
+            require_tap(tap)
         self.taps = taps
 
     def __call__(self, name: str, value: Tensor) -> Tensor:

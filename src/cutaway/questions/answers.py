@@ -66,7 +66,7 @@ def _named(lm: Asked, ids: Sequence[int], several: str) -> str:
 
 def _ids(lm: Asked, name: str, given: Any, count: int) -> tuple[tuple[int, ...], list[str]]:
     """An id for each text, and notes."""
-    if isinstance(given, Tensor) and given.ndim <= 1:
+    if isinstance(given, Tensor) and given.ndim <= 1 and not given.is_meta:
         given = given.tolist()
     if isinstance(given, str) or whole(given) is not None:
         id, notes = _id(lm, name, given)
@@ -92,9 +92,10 @@ def _id(lm: Asked, name: str, given: Any) -> tuple[int, list[str]]:
         raise BadArgument(f"{name}={given!r}"[:200], "a word or an id", f'pass for example {name}=" Paris"')
     tokenize = lm.tokenizer.tokenize
     ids = tokenize(given, add_special_tokens=False).ids[0].tolist()
-    if len(ids) == 1:
-        return ids[0], []
     spaced = [] if given.startswith(" ") else tokenize(f" {given}", add_special_tokens=False).ids[0].tolist()
+    if len(ids) == 1:
+        other = f"{name}: {given!r} as it is written; {f' {given}'!r}, as after a word, is another token."
+        return ids[0], [other] if len(spaced) == 1 and spaced != ids else []
     if len(spaced) == 1:
         return spaced[0], [f"{name}: {given!r} is one token only with its space, {f' {given}'!r}; that one is meant."]
     pieces = " ".join(repr(lm.token_text(id)) for id in ids)

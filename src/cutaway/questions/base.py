@@ -16,7 +16,6 @@ from cutaway.ground.whole import require_whole, whole
 from cutaway.model.decoder import Decoder
 from cutaway.sample.generation import Generation
 from cutaway.text.pieces import Tokens
-from cutaway.text.table import visible
 from cutaway.text.tokenizer import Tokenizer
 from cutaway.weights.checkpoint import Checkpoint
 
@@ -50,10 +49,14 @@ class Asked(Displayed):
         """One id as a piece is shown (text/pieces.py): ␣like, ⟨</s>⟩, ⟨F0·9F⟩; ⟨id·5⟩ without a tokenizer."""
         return visible(self.token_text(token)) or f"⟨id·{token}⟩"
 
-    def shown(self, tokens: Tokens) -> tuple[str, ...]:
-        """The text of each token of texts of one length; of several texts only where they agree, else "" ."""
+    def _word(self, token: int) -> str:
+        """The text of one id; <id:5> where it has none."""
+        return self.token_text(token) or f"<id:{token}>"
+
+    def _shown(self, tokens: Tokens) -> tuple[str, ...]:
+        """The text of each token of texts of one length; "" where several texts differ."""
         columns = zip(*tokens.ids.tolist(), strict=True)
-        return tuple(self.token_text(column[0]) if len(set(column)) == 1 else "" for column in columns)
+        return tuple(self._word(column[0]) if len(set(column)) == 1 else "" for column in columns)
 
 
 def position_of(given: Any) -> int:
@@ -70,13 +73,15 @@ def top_of(given: Any) -> int:
     return require_whole("top", given, 1, "pass for example top=5")
 
 
+def require_progress(given: Any) -> None:
+    """Raises BadArgument for what cannot be called with (done, total, what)."""
+    if given is not None and not callable(given):
+        do = "pass a function, or nothing"
+        raise BadArgument(f"progress={given!r}"[:200], "a function of done, total and what", do)
+
+
 def path_of(name: str, given: Any) -> Path:
     """A file. Raises BadArgument for anything but a path."""
-    if not isinstance(given, str | Path):
+    if not isinstance(given, str | Path) or not Path(given).name:
         raise BadArgument(f"{name}={given!r}", "the path of a file", "pass it as a str or a Path")
     return Path(given)
-
-
-def visibly(text: str) -> str:
-    """A token's text with its spaces kept and invisible characters shown, in quotes."""
-    return f"'{visible(text.encode()).replace('␣', ' ')}'"

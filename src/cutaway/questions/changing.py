@@ -37,7 +37,7 @@ class Changing(Asked):
             run(self.decoder, tokens, "logits", edits=each, positions=-1)["logits"][:, 0]
             for each in ([], edits_of(edits, self.decoder.config))
         )
-        return effect_finding(self.name, effect(before, after), self.token_text)
+        return effect_finding(self.name, effect(before, after), self._word)
 
     def patch(
         self,
@@ -70,7 +70,7 @@ class Changing(Asked):
         given: Any = {"what": what, "direction": direction, "block": block if block is None else _block(block)}
         sweeps = [sweep(self.decoder, *pair, of, **given) for pair, of in zip(pairs, wanted.metrics(), strict=True)]
         ids = [one.ids for one, _ in pairs]
-        pieces = self.shown(Tokens.from_ids([row[0].tolist() for row in ids])) if by_position else ()
+        pieces = self._shown(Tokens.from_ids([row[0].tolist() for row in ids])) if by_position else ()
         return PatchFinding(what, averaged(sweeps), pieces, wanted.measure, model=self.name, notes=wanted.notes)
 
     def _pairs(self, clean: Texts, corrupt: Texts, special: bool) -> list[tuple[Tokens, Tokens]]:

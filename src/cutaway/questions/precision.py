@@ -22,14 +22,14 @@ from cutaway.ground.whole import require_whole
 from cutaway.model.decoder import Decoder
 from cutaway.quant.explain import int8_layers, mode_of
 from cutaway.quant.formats import check_mode
-from cutaway.questions.base import Asked, Texts
+from cutaway.questions.base import Asked, Texts, require_progress
 from cutaway.show.compare import CompareFinding, compare_finding
 from cutaway.show.damage import DamageFinding
 from cutaway.show.perplexity import PerplexityFinding
 from cutaway.show.verdicts import CheckFinding
 from cutaway.text.padding import fitting, tokens_of_ids
 from cutaway.text.pieces import Tokens
-from cutaway.weights.load import load_decoder
+from cutaway.weights.opening import reopened
 from cutaway.weights.progress import Progress
 from cutaway.weights.save import source_bytes
 
@@ -59,8 +59,9 @@ class Precision(Asked):
         what `full_run` of the model in full precision gave, so that the two need not be in memory together.
         Source: analysis/compare.py. Raises BadArgument for a folder that holds 8-bit weights only.
         """
-        mode = quantize or mode_of(self.decoder) or "int8"
+        mode = mode_of(self.decoder) or "int8" if quantize is None else quantize
         check_mode(mode)
+        require_progress(progress)
         if full is not None and not isinstance(full, FullRun):
             raise BadArgument(f"full={type(full).__name__}", "what lm.full_run(...) gave", "pass that, or nothing")
         if full is None:
@@ -94,8 +95,8 @@ class Precision(Asked):
 
     def _loaded(self, quantize: str | None, progress: Progress | None) -> Decoder:
         """A decoder of this model's files in another precision, on the same device."""
-        where = self.decoder.embed.token.weight.device
-        return load_decoder(self.checkpoint, dtype=self._dtype, device=where, quantize=quantize, progress=progress)
+        where, dtype = self.decoder.embed.token.weight.device, self._dtype
+        return reopened(self.checkpoint, self.name, quantize=quantize, dtype=dtype, device=where, progress=progress)
 
     def perplexity(
         self,
@@ -114,6 +115,7 @@ class Precision(Asked):
         says when two figures are comparable. Raises BadArgument for several texts, BadText for fewer than 2 tokens.
         """
         config = self.decoder.config
+        require_progress(progress)
         if window is None:
             window = min(WINDOW, config.n_positions)
         window = require_whole("window", window, 2, f"pass 2 to {config.n_positions}, the model's context")
@@ -162,6 +164,7 @@ class Precision(Asked):
         tokens. What the figures mean, and when to trust them: analysis/damage.py.
         """
         check_mode(quantize)
+        require_progress(progress)
         require_full_precision(self.decoder)
         limit = require_whole("limit", limit, 2, "pass for example limit=128")
         suggest = require_whole("suggest", suggest, 1, "pass for example suggest=3")
@@ -188,4 +191,5 @@ class Precision(Asked):
         if against is not None:
             lines += against_transformers(self.decoder, self.checkpoint.path, tokens)
         versions = {name: version(name) for name in ("cutaway", "torch", "transformers")}
-        return CheckFinding(self.name, tuple(lines), versions | {"python": platform.python_version()})
+        versions |= {"python": platform.python_version()}
+        return CheckFinding(model=self.name, lines=tuple(lines), versions=versions)

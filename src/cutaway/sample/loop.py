@@ -12,10 +12,10 @@ from typing import no_type_check
 import torch
 from torch import Tensor
 
-from cutaway.ground.errors import BadArgument, NotFinite
+from cutaway.ground.errors import NotFinite
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
-from cutaway.model.tap import Tap, untapped
+from cutaway.model.tap import Tap, require_tap, untapped
 from cutaway.quant.threads import one_thread
 from cutaway.sample.choose import dice, draw, greedy
 from cutaway.sample.filters import stages
@@ -52,11 +52,7 @@ def generate(
     a max_length that the prompt fills, stop strings without decode, or an incomplete tap; while running, NotFinite for
     logits that name no token. Source of the meaning of every argument: transformers 5.23, GenerationMixin.generate.
     """
-    if not isinstance(tap, Tap):
-        found = f"a tap of type {type(tap).__name__}"
-        raise BadArgument(
-            found, "one with __call__, wants, changes and buffers", "derive it from model/tap.py: Untapped"
-        )
+    require_tap(tap)
     n_positions = decoder.config.n_positions
     stopping = StoppingCriteria(tokens, settings, n_positions, eos_ids, decode)
     if use_cache and cache is None:

@@ -44,6 +44,8 @@ def published_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[
 
 def sampling_of(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Sampling:
     """The given settings, and the model's defaults for the rest. Raises BadArgument for an unknown name."""
+    if not isinstance(given, Mapping):
+        raise BadArgument(f"{type(given).__name__} as settings", "a dict of them", 'pass for example {"top_p": 0.9}')
     names = list(Sampling.__dataclass_fields__)
     for name in given:
         if name not in names:

@@ -5,11 +5,12 @@ It does not know how a head is ablated.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from cutaway.analysis.ablation import Ablation
 from cutaway.show.finding import Finding, long_form
-from cutaway.show.layout import columns, plus_minus
+from cutaway.show.layout import WIDTH, columns, plus_minus
 from cutaway.show.pictures import Bars, Heatmap, Picture
 
 BAR = 20
@@ -54,7 +55,7 @@ class AblationFinding(Finding):
             bar = ("█" if value > 0 else "░") * round(BAR * abs(value) / largest)
             rows.append([f"{block}.{head}", plus_minus(change.mean, change.spread, (block, head)), bar])
         head = f"change without one head ({self.by}), the {len(rows)} largest of {change.mean.numel()}, as block.head"
-        return "\n".join([title, head, columns(rows, right=(0, 1))])
+        return "\n".join([*wrap(title, WIDTH), *wrap(head, WIDTH), columns(rows, right=(0, 1))])
 
     def _largest(self) -> list[tuple[int, int]]:
         order = self.ablation.change.mean.abs().flatten().argsort(descending=True)[: self.top].tolist()

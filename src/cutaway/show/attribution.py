@@ -6,12 +6,14 @@ It does not know how a part's share is computed.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import torch
 
 from cutaway.analysis.attribution import Attributions
 from cutaway.show.finding import Finding, long_form
+from cutaway.show.layout import WIDTH
 from cutaway.show.pictures import Bars, Heatmap, Picture
 
 BAR = 24  # columns of the largest part's bar
@@ -61,7 +63,7 @@ class AttributionFinding(Finding):
         logit, texts = self.parts.logit, len(self.words)
         spread = "" if logit.spread is None else f" ± {float(logit.spread):.4g} (mean of {texts} texts)"
         title = f"{self.measure} = {float(logit.mean):.4g}{spread}, the sum of {len(self.parts.what):,} parts"
-        return "\n".join([title, *self._bars()])
+        return "\n".join([*wrap(title, WIDTH), *self._bars()])
 
     def _largest(self) -> list[int]:
         return self.parts.values.mean.abs().argsort(descending=True).tolist()

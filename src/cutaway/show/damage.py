@@ -33,7 +33,7 @@ HOW = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DamageFinding(Damage, Finding):
+class DamageFinding(Finding, Damage):
     """A Damage that can be drawn: of a model in full precision (dtype) and its layers in 8 bits (mode).
 
     The TOP layers with the largest shares are drawn.

@@ -17,7 +17,7 @@ WIDE = 14  # columns of a token's text
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class EffectFinding(Effect, Finding):
+class EffectFinding(Finding, Effect):
     """An Effect with the words of its ids. print it for the tokens of each text before and after."""
 
     words: dict[int, str]

@@ -5,16 +5,18 @@ It does not know how a gradient is computed.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from cutaway.analysis.many import Average
 from cutaway.show.finding import Finding
-from cutaway.show.layout import columns, plus_minus
+from cutaway.show.layout import WIDTH, columns, plus_minus
 from cutaway.show.pictures import Bars, Picture
 from cutaway.text.table import cut, visible
 
 BAR = 24
 WIDE = 20  # columns of a token's text
+VARIES = "(varies)"  # where the texts have different tokens
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,10 +49,10 @@ class GradientsFinding(Finding):
         for i, (piece, value) in enumerate(zip(self.pieces, self.values.mean.tolist(), strict=True)):
             bar = ("█" if value > 0 else "░") * round(BAR * abs(value) / largest)
             number = plus_minus(self.values.mean, self.values.spread, i)
-            rows.append([str(i), cut(visible(piece.encode()), WIDE), number, bar])
+            rows.append([str(i), cut(visible(piece.encode()), WIDE) or VARIES, number, bar])
         of = f", means of {self.values.texts} texts" if self.values.texts > 1 else ""
         title = f"{self.measure}: its change as a token's embedding grows, to first order{of}"
-        return "\n".join([title, columns(rows, right=(0, 2))])
+        return "\n".join([*wrap(title, WIDTH), columns(rows, right=(0, 2))])
 
     def pictures(self) -> list[Picture]:
         spread = None if self.values.spread is None else self.values.spread.tolist()

@@ -5,6 +5,7 @@ It knows the text of ids; it does not know how a stream is read.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import Any
 
 from cutaway.analysis.logit_lens import Lens
@@ -103,7 +104,7 @@ def table(found: LensFinding, count: int) -> str:
         title = [f"{lens.texts} texts: probabilities averaged, ± their standard deviation"]
     if lens.difference is not None:
         of = lens.difference
-        title = [*title, f"answer: {found.measure}"]
+        title = [*title, *wrap(f"answer: {found.measure}", WIDTH)]
         head = [head[0], "answer", *head[1:]]
         rows = [[row[0], plus_minus(of.mean, of.spread, i), *row[1:]] for i, row in enumerate(rows)]
     return "\n".join([*title, columns([head, *rows])])

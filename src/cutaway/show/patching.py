@@ -5,6 +5,7 @@ It does not know how a sweep is run.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from cutaway.analysis.patching import Sweeps
@@ -52,7 +53,7 @@ class PatchFinding(Finding):
         pairs = self.sweep.clean.texts
         of = f" (means of {pairs} pairs)" if pairs > 1 else ""
         title = f"{self.measure}: clean {clean:.3f}, corrupt {corrupt:.3f}{of}"
-        return "\n".join([title, *self._map(), *self._strongest()])
+        return "\n".join([*wrap(title, WIDTH), *self._map(), *self._strongest()])
 
     def _map(self) -> Iterator[str]:
         """A row a block (or head), a cell a head (or position), darker the nearer to 1.

@@ -11,7 +11,7 @@ from cutaway.show.finding import Finding
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PerplexityFinding(Perplexity, Finding):
+class PerplexityFinding(Finding, Perplexity):
     """A Perplexity with what it was measured on. bos: whether the text began with a BOS. quantize: "none" or a mode."""
 
     quantize: str

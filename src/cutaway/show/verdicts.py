@@ -13,7 +13,7 @@ from cutaway.show.pictures import Bars, Picture
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CheckFinding(Certificate, Finding):
+class CheckFinding(Finding, Certificate):
     """A Certificate as a finding."""
 
     def _repr_html_(self) -> str:

@@ -157,7 +157,7 @@ def _integers(ids: Any) -> Tensor:
     do = "pass the ids of a text"
     try:
         ids_BT = ids if isinstance(ids, Tensor) else torch.as_tensor(ids, device="cpu")
-    except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths, or no numbers at all
+    except (ValueError, TypeError, RuntimeError, IndexError) as error:  # unequal rows, or no numbers at all
         raise BadArgument(f"ids that are no tensor ({error})", "integers, rows of equal length", do) from error
     ids_BT = ids_BT[None] if ids_BT.ndim == 1 else ids_BT
     whole = not (ids_BT.is_floating_point() or ids_BT.is_complex() or ids_BT.dtype is torch.bool)
@@ -171,7 +171,10 @@ def _integers(ids: Any) -> Tensor:
 
 
 def _checked_mask(mask: Any, ids_BT: Tensor) -> Tensor:
-    mask_BT = torch.as_tensor(mask, device=ids_BT.device)
+    try:
+        mask_BT = torch.as_tensor(mask, device=ids_BT.device)
+    except (ValueError, TypeError, RuntimeError, IndexError) as error:
+        raise BadArgument(f"a mask that is no tensor ({error})", "one number for each id", "pass 0 and 1") from error
     mask_BT = mask_BT[None] if mask_BT.ndim == 1 else mask_BT
     if mask_BT.shape != ids_BT.shape:
         found = f"a mask of shape {list(mask_BT.shape)} for ids of shape {list(ids_BT.shape)}"

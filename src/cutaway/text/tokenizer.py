@@ -13,6 +13,7 @@ from typing import Any, Literal
 from tokenizers import Encoding
 
 from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
+from cutaway.ground.whole import whole
 from cutaway.text.from_folder import parts_from_folder
 from cutaway.text.from_gguf import parts_from_gguf
 from cutaway.text.parts import Parts
@@ -20,6 +21,7 @@ from cutaway.text.pieces import Piece, Tokens
 from cutaway.text.spelling import spelling_of
 
 Span = tuple[int, int] | None
+MOST_IDS = 1 << 32  # what the tokenizers library counts to
 
 
 class Tokenizer:
@@ -107,7 +109,7 @@ class Tokenizer:
 
     def pieces(self, ids: Iterable[int]) -> tuple[Piece, ...]:
         """Pieces of ids without a text: their spans are None."""
-        return tuple(self._piece(int(i), None) for i in ids)
+        return tuple(self._piece(_checked_id(i), None) for i in ids)
 
     def token(self, id: int) -> str | None:
         """The token as the vocabulary spells it; None where it has no such id."""
@@ -208,7 +210,8 @@ def _check_lengths(lengths: list[int], context: int | None) -> None:
         raise BadText(found, f"at most {context}, the model's context", "shorten the text")
 
 
-def _checked_id(id: int) -> int:
-    if id < 0:
-        raise BadArgument(f"the id {id}", "ids from 0 up", "pass an id of the vocabulary")
-    return id
+def _checked_id(id: Any) -> int:
+    number = whole(id)
+    if number is None or not 0 <= number < MOST_IDS:
+        raise BadArgument(f"the id {id!r}", "ids from 0 up", "pass an id of the vocabulary")
+    return number

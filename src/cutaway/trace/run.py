@@ -45,6 +45,8 @@ def run(
     budget: int | float | str | None = None,
 ) -> Trace:
     """The trace of one pass. Arguments and errors: lm.py: LM.trace."""
+    if not isinstance(grad, bool):
+        raise BadArgument(f"grad={grad!r}", "True or False", "pass grad=True for gradients")
     chosen = chosen_sites(decoder.config, sites, until)
     cost = planned(decoder, tokens, chosen, positions=positions, dtype=dtype, to=to)
     if budget is not None:
@@ -91,6 +93,8 @@ def chosen_sites(config: DecoderConfig, sites: Selection, until: str | None = No
 
 def until_site(config: DecoderConfig, until: str | None) -> str | None:
     """The last site of those that `until` means."""
+    if until is not None and not isinstance(until, str):
+        raise BadArgument(f"until={until!r}", "the name of a site", 'pass for example until="blocks.3.resid_post"')
     return None if until is None else select(config, until)[-1]
 
 

@@ -45,6 +45,8 @@ def open_model(
     """The decoder, the checkpoint that it came from, and its name. Arguments and errors: lm.py: load."""
     use_threads(threads)
     where, mode = device_of(device), _asked(quantize)
+    if not isinstance(keep, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in keep):
+        raise BadArgument(f"keep={keep!r}"[:200], "names of layers", 'pass for example keep=["lm_head"]')
     precision = dtype_of(dtype, where)  # wrong arguments are refused before anything is fetched
     notes: list[str] = []
     path = resolve(None if model is None else str(model), offline=offline, progress=progress, note=notes.append)
@@ -59,6 +61,27 @@ def open_model(
     mode = "int8" if mode == AUTO else mode
     decoder = load_decoder(checkpoint, dtype=precision, device=where, quantize=mode, keep=keep, progress=progress)
     return decoder, checkpoint, name
+
+
+def reopened(
+    checkpoint: Checkpoint,
+    name: str,
+    *,
+    quantize: str | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> Decoder:
+    """The decoder of an opened model's files in another precision. name: as `open_model` gave it.
+
+    Raises BadArgument for a folder that holds 8-bit weights only.
+    """
+    if is_saved(checkpoint.path):
+        if name != default_model.SMOLLM2.name:
+            do = "open the model that it was made from"
+            raise BadArgument(f"{checkpoint.path}, which holds 8-bit weights only", "a model in full precision", do)
+        checkpoint = open_checkpoint(resolve(None, offline=True, progress=progress))  # the folder was made from it
+    return load_decoder(checkpoint, dtype=dtype, device=device, quantize=quantize, progress=progress)
 
 
 def described(
@@ -235,7 +258,7 @@ def device_of(device: str | torch.device | None) -> torch.device:
     try:
         where = torch.device(device)
         torch.empty(0, dtype=torch.float32, device=where)
-    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:  # it asserts where built without CUDA
         raise BadArgument(f"device={str(device)!r}, which cannot be used here", "cpu, or a GPU that torch sees",
                           "pass device='cpu'") from error  # fmt: skip
     return where
@@ -248,6 +271,6 @@ def dtype_of(dtype: str | torch.dtype | None, device: torch.device) -> torch.dty
         if device.type == "cpu":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise BadArgument(f"dtype={str(dtype)!r}", f"one of {', '.join(DTYPES)}", "pass one of those")
-    return DTYPES[str(dtype)]
+    return DTYPES[dtype]

@@ -9,7 +9,6 @@ import inspect
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -114,27 +113,11 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         options = kind(**{each.name: given.pop(each.name) for each in fields(kind)})
         require_known(options.quantize, kind.modes)
         require_figure(given.get("figure"))
-        try:
-            function(options, **given)
-        except BadArgument as error:
-            names = [each.name for each in (*own, *shared.values())]
-            raise BadArgument(*(as_options(part, names) for part in (error.found, error.expected, error.do))) from error
+        function(options, **given)
 
     command.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in (*own, *shared.values())}
     return command
-
-
-def as_options(sentence: str, names: Sequence[str]) -> str:
-    """What a method says of its arguments, as the command line spells them: --max-new-tokens 0, --no-do-sample."""
-
-    def option(found: re.Match[str]) -> str:
-        name = found[1].replace("_", "-")
-        if found[2] in ("True", "False"):
-            return f"--{name}" if found[2] == "True" else f"--no-{name}"
-        return f"--{name} {found[3] or found[2]}"
-
-    return re.sub(rf"\b({'|'.join(names)})=(True\b|False\b|'([\w.-]+)'|)", option, sentence)
 
 
 def require_figure(path: Path | None) -> None:
