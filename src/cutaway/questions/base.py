@@ -16,6 +16,7 @@ from cutaway.ground.whole import require_whole, whole
 from cutaway.model.decoder import Decoder
 from cutaway.sample.generation import Generation
 from cutaway.text.pieces import Tokens
+from cutaway.text.table import visible
 from cutaway.text.tokenizer import Tokenizer
 from cutaway.weights.checkpoint import Checkpoint
 
@@ -50,8 +51,8 @@ class Asked(Displayed):
         return visible(self.token_text(token)) or f"⟨id·{token}⟩"
 
     def _word(self, token: int) -> str:
-        """The text of one id; <id:5> where it has none."""
-        return self.token_text(token) or f"<id:{token}>"
+        """The text of one id; ⟨id·5⟩ where it has none."""
+        return self.token_text(token) or f"⟨id·{token}⟩"
 
     def _shown(self, tokens: Tokens) -> tuple[str, ...]:
         """The text of each token of texts of one length; "" where several texts differ."""
