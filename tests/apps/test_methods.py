@@ -199,8 +199,8 @@ def test_nan_in_an_edit_is_one_sentence(lm: LM):
 def test_a_model_without_tokenizer_is_asked_in_ids(tmp_path: Path):
     build(llama()).save_pretrained(tmp_path)
     lm, ids = package.load(tmp_path, device="cpu"), torch.tensor([[3, 5, 7, 4], [3, 6, 7, 4]])
-    assert "<id:" in str(lm.lens(ids, answer=4)) and "token 4" in lm.lens(ids, answer=4).measure
-    assert "<id:" in str(lm.effect(ids, package.Edit.zero("blocks.0.mlp_out")))
+    assert "⟨id·" in str(lm.lens(ids, answer=4)) and "token 4" in lm.lens(ids, answer=4).measure
+    assert "⟨id·" in str(lm.effect(ids, package.Edit.zero("blocks.0.mlp_out")))
     for found in (lm.attribute(ids), lm.gradients(ids, [4, 5]), lm.patch(ids[:1], ids[1:], 4, 5), lm.ablate(ids, 4),
                   lm.compare(ids), lm.perplexity(ids[0]), lm.steer(ids, toward=ids[:1], away=ids[1:])):  # fmt: skip
         assert str(found) and found.to_dict() and len(found.to_pandas())
