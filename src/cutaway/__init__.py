@@ -6,6 +6,8 @@ Public names only; each is imported when it is first used, so that `import cutaw
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cutaway.ground import display
+
 if TYPE_CHECKING:
     from cutaway.edit.edit import Edit
     from cutaway.lm import LM, load
@@ -28,6 +30,14 @@ _MODULES = {
     "Tokens": "cutaway.text.pieces",
     "Trace": "cutaway.trace.trace",
 }
+
+
+def _html(thing: Any) -> str:
+    """What a notebook shows of it; what draws is imported when the first is drawn."""
+    return import_module("cutaway.show.html.page").html(thing)
+
+
+display.draw_with(_html)
 
 
 def __getattr__(name: str) -> Any:

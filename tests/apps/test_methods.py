@@ -17,6 +17,7 @@ from cutaway.ground.errors import BadArgument, NotFinite
 from cutaway.lm import LM
 from cutaway.show.finding import Finding
 from cutaway.show.pictures import Bars, Heatmap, Lines
+from tests.tiny import build, llama
 
 from .conftest import Run
 
@@ -193,3 +194,13 @@ def test_a_word_is_one_token_or_refused_with_its_pieces(lm: LM):
 def test_nan_in_an_edit_is_one_sentence(lm: LM):
     with pytest.raises(NotFinite, match="NaN or infinite with the edits"):
         lm.effect(ONE, package.Edit.scale("blocks.0.mlp_out", float("nan")))
+
+
+def test_a_model_without_tokenizer_is_asked_in_ids(tmp_path: Path):
+    build(llama()).save_pretrained(tmp_path)
+    lm, ids = package.load(tmp_path, device="cpu"), torch.tensor([[3, 5, 7, 4], [3, 6, 7, 4]])
+    assert "⟨id·" in str(lm.lens(ids, answer=4)) and "token 4" in lm.lens(ids, answer=4).measure
+    assert "⟨id·" in str(lm.effect(ids, package.Edit.zero("blocks.0.mlp_out")))
+    for found in (lm.attribute(ids), lm.gradients(ids, [4, 5]), lm.patch(ids[:1], ids[1:], 4, 5), lm.ablate(ids, 4),
+                  lm.compare(ids), lm.perplexity(ids[0]), lm.steer(ids, toward=ids[:1], away=ids[1:])):  # fmt: skip
+        assert str(found) and found.to_dict() and len(found.to_pandas())

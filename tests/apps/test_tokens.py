@@ -56,7 +56,7 @@ def test_bos_ids_padding_and_mask_of_a_small_vocabulary(cutaway: Run, small_fold
     assert data["ids"] == [[2, 3, 11, 12], [2, 3, 1, 1]]
     assert data["mask"] == [[1, 1, 1, 1], [1, 1, 0, 0]]
     assert data["positions"] == [[0, 1, 2, 3], [0, 1, -1, -1]]
-    assert [piece["visible"] for piece in data["pieces"][0]] == ["</s>", "a", "␣cat", "␣sat"]
+    assert [piece["visible"] for piece in data["pieces"][0]] == ["⟨</s>⟩", "a", "␣cat", "␣sat"]
 
 
 def test_padding_on_the_left(cutaway: Run, small_folder: Path):

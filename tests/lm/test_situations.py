@@ -334,7 +334,7 @@ def test_a_tokenizer_that_does_not_fit_its_model_is_said(tmp_path: Path):
     assert opened(tmp_path).notes == [
         f"the tokenizer has {len(fast)} tokens and the embedding {len(fast) - 2} rows: "
         f"ids from {len(fast) - 2} on cannot be read",
-        "the tokenizer's end, <|im_end|> (id 1), is none of the model's: it ends no text",
+        "the tokenizer's end, ⟨<|im_end|>⟩ (id 1), is none of the model's: it ends no text",
     ]
 
 

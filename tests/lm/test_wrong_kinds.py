@@ -26,7 +26,7 @@ from tests.tiny import tiny_lm
 
 ROOT = Path(__file__).parents[2]
 CALLS = 500
-INTERNAL = {"decoder", "checkpoint"}  # attributes that are no methods
+INTERNAL = {"decoder", "checkpoint", "opened"}  # attributes that are no methods, and what `load` calls
 # A valid value of each parameter, by name; a new parameter without a default needs one.
 VALID: dict[str, Any] = {
     "texts": "the cat", "text": "the cat sat", "clean": "the cat sat", "corrupt": "the dog sat", "answer": "a",

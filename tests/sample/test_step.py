@@ -90,7 +90,7 @@ def test_table_says_the_draw() -> None:
     assert f"u = {step.u.item():.4f} falls in [{start:.4f}, {end:.4f}): token {step.ids[0]}" in text
     assert "the text is over: length" in text and "top_p" in text
     greedy = one_step(Sampling())
-    assert r"the highest logit: token 1 '\n'" in greedy.table()
+    assert "the highest logit: token 1 ↵" in greedy.table()
 
 
 def test_rows_and_counts_are_checked() -> None:

@@ -94,8 +94,8 @@ def test_wide_characters_count_two_columns_and_combining_ones_none() -> None:
 
 def test_nothing_in_a_piece_is_hidden() -> None:
     assert visible(b" a\n\t\r") == "␣a↵⇥␍"
-    assert visible("🙂".encode()[:2]) == "<F0><9F>"
-    assert visible("a\u200b\x1b\u00a0".encode()) == "a<U+200B><U+001B><U+00A0>"
+    assert visible("🙂".encode()[:2]) == "⟨F0·9F⟩"
+    assert visible("a\u200b\x1b\u00a0".encode()) == "a⟨U+200B⟩⟨U+001B⟩⟨U+00A0⟩"
 
 
 @given(st.binary(max_size=12))
@@ -115,7 +115,7 @@ def test_tokens_as_data_are_json() -> None:
                 {
                     "id": 9,
                     "text": "\ufffd",
-                    "visible": "<E2>",
+                    "visible": "⟨E2⟩",
                     "bytes": "e2",
                     "span": [0, 1],
                     "special": False,

@@ -117,7 +117,7 @@ def test_ids_alone_give_pieces_without_spans(opt: Tokenizer) -> None:
 
 def test_an_id_that_only_the_model_has_stands_for_nothing(opt: Tokenizer) -> None:
     assert opt.token_bytes(50271) == b""
-    assert opt.pieces([50271])[0].visible == "<id 50271>"
+    assert opt.pieces([50271])[0].visible == "⟨id·50271⟩"
     assert opt.decode([1000, 50271, 1001]) == "I like"
     with pytest.raises(BadArgument, match="id -1"):
         opt.token_bytes(-1)

@@ -56,7 +56,7 @@ class Line:
         return asdict(self) | {"passed": self.passed}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """All lines of one check, with what was checked: the model, and the versions of what ran."""
 
@@ -73,6 +73,11 @@ class Certificate:
         """The certificate as JSON."""
         lines = [line.as_data() for line in self.lines]
         return {"model": self.model, "passed": self.passed, "lines": lines, "versions": self.versions}
+
+    def __repr__(self) -> str:
+        failed = sum(not line.passed for line in self.lines)
+        verdict = f"{failed} of {len(self.lines)} claims fail" if failed else f"all {len(self.lines)} claims hold"
+        return f"<Certificate of {self.model}: {verdict}; print it for each>"
 
     def __str__(self) -> str:
         """A claim a line, at most 80 columns: whether it holds, its worst error, what would do, and where."""

@@ -13,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.analysis.compare import kl_divergence, most_probable
+from cutaway.ground.display import brief
 from cutaway.ground.errors import NotFinite
 
 NextTokens = tuple[tuple[int, float], ...]  # (id, probability), best first
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Effect:
     """Of each text: KL(before ‖ after) in nats, and the most probable next tokens of both."""
 
@@ -26,6 +27,8 @@ class Effect:
     before: tuple[NextTokens, ...]
     after: tuple[NextTokens, ...]
     change: tuple[NextTokens, ...]  # (id, probability after - before) of the tokens of either, the largest rise first
+
+    __repr__ = brief
 
     def as_data(self) -> dict[str, Any]:
         """The effect as JSON."""

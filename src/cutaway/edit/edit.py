@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cutaway.edit.positions import Wanted, by_position, pick, several
 from cutaway.ground.config import DecoderConfig
+from cutaway.ground.display import brief
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.select import select
 from cutaway.ground.sites import all_sites, clean_name
@@ -39,7 +40,7 @@ class Recorded(Protocol):
 
 
 @no_type_check  # it checks its values itself, in sentences: the tests' beartype would come before them
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Edit:
     """One change: `op` at the values of `site`, everywhere or where the other fields say.
 
@@ -70,6 +71,8 @@ class Edit:
     source: Wanted = None
     step: Wanted = None
     text: Wanted = None
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         if not isinstance(self.site, str):

@@ -51,7 +51,7 @@ class Term:
 Terms = tuple[list[Term], list[str]]  # and notes on them in words
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Why:
     """One number: its site and index, its formula, the terms that made it, and the same value recomputed.
 
@@ -77,6 +77,10 @@ class Why:
         terms = [vars(term) | {"contribution": term.contribution} for term in self.terms]
         told = {"axes" if name == "shape" else name: value for name, value in vars(self).items()}
         return told | {"index": list(self.index), "difference": self.difference, "terms": terms}
+
+    def __repr__(self) -> str:
+        name, count = _named(self.site, *self.index), f"{len(self.terms):,} term{'s' * (len(self.terms) != 1)}"
+        return f"<Why {name} = {self.value:.6g}: {self.formula}, {count}; print it for the largest>"
 
     def __str__(self) -> str:
         """At most 80 columns; of a long sum its largest terms."""

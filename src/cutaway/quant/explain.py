@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
 from cutaway.ground.config import DecoderConfig
+from cutaway.ground.display import brief
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.layers import all_weights
 from cutaway.model.decoder import Decoder
@@ -29,7 +30,7 @@ from cutaway.quant.linear import Int8Linear
 HEAD = "unembed.head"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Output:
     """One number of a layer's result, decomposed.
 
@@ -47,12 +48,14 @@ class Output:
     outlier: float
     bias: float
 
+    __repr__ = brief
+
     @property
     def value(self) -> float:
         return self.inlier + self.outlier + self.bias
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explained:
     """A layer in 8 bits and one call's input: x [..., K] → [..., N]. Large tensors are computed when they are read.
 
@@ -69,6 +72,8 @@ class Explained:
     activation_scale: Float[Tensor, "..."]  # of a token, or with G: of its groups
     outlier: Bool[Tensor, "... K"]  # multiplied in float; none in "int8"
     original: Float[Tensor, "N K"] | None = None
+
+    __repr__ = brief
 
     @property
     def outlier_columns(self) -> Int[Tensor, "C"]:

@@ -10,18 +10,20 @@ from typing import Any
 
 from torch import Tensor
 
+from cutaway.ground.display import Displayed
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.whole import require_whole, whole
 from cutaway.model.decoder import Decoder
 from cutaway.sample.generation import Generation
 from cutaway.text.pieces import Tokens
+from cutaway.text.table import visible
 from cutaway.text.tokenizer import Tokenizer
 from cutaway.weights.checkpoint import Checkpoint
 
 Texts = str | Sequence[str] | Tensor | Tokens  # ids [T] or [B, T] are a Tensor
 
 
-class Asked:
+class Asked(Displayed):
     """The model that is asked: what LM has, as far as a question needs it."""
 
     def __init__(self, decoder: Decoder, checkpoint: Checkpoint, name: str) -> None:
@@ -45,15 +47,17 @@ class Asked:
         raise NotImplementedError
 
     def piece(self, token: int) -> str:
-        """One id as a piece is shown: ␣ for a space, <E2> for a byte of a character; <id 5> without a tokenizer."""
-        return self.tokenizer.pieces([token])[0].visible if self.token_text(token) else f"<id {token}>"
+        """One id as a piece is shown (text/pieces.py): ␣like, ⟨</s>⟩, ⟨F0·9F⟩; ⟨id·5⟩ without a tokenizer."""
+        return visible(self.token_text(token)) or f"⟨id·{token}⟩"
+
+    def _word(self, token: int) -> str:
+        """The text of one id; ⟨id·5⟩ where it has none."""
+        return self.token_text(token) or f"⟨id·{token}⟩"
 
     def _shown(self, tokens: Tokens) -> tuple[str, ...]:
         """The text of each token of texts of one length; "" where several texts differ."""
         columns = zip(*tokens.ids.tolist(), strict=True)
-        return tuple(
-            (self.token_text(column[0]) or f"<id {column[0]}>") if len(set(column)) == 1 else "" for column in columns
-        )
+        return tuple(self._word(column[0]) if len(set(column)) == 1 else "" for column in columns)
 
 
 def position_of(given: Any) -> int:

@@ -37,7 +37,7 @@ class Changing(Asked):
             run(self.decoder, tokens, "logits", edits=each, positions=-1)["logits"][:, 0]
             for each in ([], edits_of(edits, self.decoder.config))
         )
-        return effect_finding(self.name, effect(before, after), self.token_text)
+        return effect_finding(self.name, effect(before, after), self._word)
 
     def patch(
         self,

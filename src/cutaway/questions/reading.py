@@ -60,7 +60,7 @@ class Reading(Asked):
         read = tokens.positions.gather(1, columns(tokens, at))[:, 0].tolist()
         found = lens(self.decoder, tokens, position=at, top=top, probes=tuned, metric=wanted and wanted.metric())
         said: dict[str, Any] = {} if wanted is None else {"measure": wanted.measure, "notes": wanted.notes}
-        return lens_finding(self.name, found, self.token_text, positions=tuple(read), **said)
+        return lens_finding(self.name, found, self._word, positions=tuple(read), **said)
 
     def attribute(
         self,
@@ -88,7 +88,7 @@ class Reading(Asked):
             versus = answers_of(self, count, against, other="answer")
             others, notes = versus.ids, tuple(note.replace("answer:", "against:", 1) for note in versus.notes)
         found = attributions(self.decoder, tokens, wanted and wanted.ids, others, by, at)
-        words = tuple(self.token_text(id) for id in found.answers)
+        words = tuple(self._word(id) for id in found.answers)
         said = measure(self, found.answers, found.against)
         return AttributionFinding(found, by, top, words, said, model=self.name, notes=notes)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cutaway.ground.display import Displayed
 from cutaway.ground.packed import Kept
 from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
@@ -16,7 +17,7 @@ from cutaway.text.stream import StreamDecoder
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Generation(Kept):
+class Generation(Kept, Displayed):
     """The result of `generate`.
 
     prompt [B, T]. steps: one for each token of the longest text. new_ids: of each text, with its eos or stop string,

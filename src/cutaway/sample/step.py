@@ -12,6 +12,7 @@ from typing import Any, SupportsIndex
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cutaway.ground.display import Displayed
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.packed import Kept
 from cutaway.ground.whole import whole
@@ -20,13 +21,14 @@ from cutaway.sample.filters import REMOVED, stages
 from cutaway.sample.settings import Sampling
 from cutaway.sample.stopping import Reason
 from cutaway.sample.table import Candidate, table
+from cutaway.text.table import visible
 
 TEXTS = 100  # of the tokens that a pickled step names, the likeliest of each text
 CUTTING = ("top_k", "top_p", "min_p")  # filters that remove tokens; the others rescale logits
 
 
-@dataclass(frozen=True, eq=False)
-class Step(Kept):
+@dataclass(frozen=True, eq=False, repr=False)
+class Step(Kept, Displayed):
     """One token of each text of a batch: the logits, the settings, the draw, the choice.
 
     index: 0 for the first new token. logits [B, V] as the model gave them; NaN for a text that was finished before and
@@ -51,6 +53,14 @@ class Step(Kept):
     def __getstate__(self) -> dict[str, Any]:
         """Without the tokenizer: the texts of the likeliest tokens and of the chosen ones stay."""
         return super().__getstate__() | {"show": self._known_texts()}
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{id} {visible(self.text_of(id) or '')}" for id in self.ids[:4].tolist())
+        more = f" and {len(self.ids) - 4} more texts" if len(self.ids) > 4 else ""
+        return f"<Step {self.index}: {shown}{more} ({self.settings}); print it for how they were chosen>"
+
+    def __str__(self) -> str:
+        return "\n\n".join(self.table(row=row) for row in range(len(self.ids)))
 
     def stages(self) -> list[tuple[str, Float[Tensor, "B V"]]]:
         """Logits after each active filter, in order, as (name, logits); the first is the model's own in float32."""
@@ -107,10 +117,10 @@ class Step(Kept):
         return KnownTexts({token: self.show(token) for token in {*likeliest, *self.ids.tolist()}})
 
     def _choice(self, row: int) -> str:
-        """The choice as a sentence: "u = 0.4137 falls in [0.3951, 0.4822): token 262 ' the'"."""
+        """The choice as a sentence: "u = 0.4137 falls in [0.3951, 0.4822): token 262 ␣the"."""
         token, reason = int(self.ids[row]), self.ended[row]
         text = self.text_of(token)
-        name = f"token {token}" + ("" if text is None else f" {text!r}")
+        name = f"token {token}" + ("" if text is None else f" {visible(text)}")
         over = f"; the text is over: {reason}" if reason else ""
         if self.u is None:
             return f"the highest logit: {name}{over}"

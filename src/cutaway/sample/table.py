@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from textwrap import wrap
 
-from cutaway.text.table import fit
+from cutaway.text.table import fit, visible
 
 WIDTH = 80
 HEAD = f"  {'id':>7}  {'text':<18} {'logit':>8} {'model':>8} {'scaled':>8} {'final':>8}  removed"
@@ -46,6 +46,6 @@ def _rows(candidates: list[Candidate]) -> Iterator[str]:
 
 
 def _line(c: Candidate) -> str:
-    text = fit("" if c.text is None else repr(c.text), 18)
+    text = fit("" if c.text is None else visible(c.text), 18)
     numbers = f"{c.logit:>8.3f} {c.prob_model:>8.4f} {c.prob_scaled:>8.4f} {c.prob:>8.4f}"
     return f"{'>' if c.chosen else ' '} {c.id:>7}  {text} {numbers}  {c.removed_by or ''}".rstrip()

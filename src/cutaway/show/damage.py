@@ -42,6 +42,8 @@ class DamageFinding(Finding, Damage):
     dtype: str
     mode: str
 
+    __repr__ = Finding.__repr__
+
     @property
     def axes(self) -> Mapping[str, list[str]]:
         """The layers, in the order of the pass."""

@@ -22,6 +22,8 @@ class EffectFinding(Finding, Effect):
 
     words: dict[int, str]
 
+    __repr__ = Finding.__repr__
+
     @property
     def axes(self) -> Mapping[str, list[str]]:
         """The texts, by number."""
@@ -45,8 +47,9 @@ class EffectFinding(Finding, Effect):
         return effect_table(self, self.words.__getitem__)
 
     def pictures(self) -> list[Picture]:
+        word = {id: visible(text) for id, text in self.words.items()}
         bars: list[Picture] = [
-            Bars(f"text {row + 1}: probability with the edits - without", [self.words[id] for id, _ in changes],
+            Bars(f"text {row + 1}: probability with the edits - without", [word[id] for id, _ in changes],
                  [change for _, change in changes], "probability")
             for row, changes in enumerate(self.change)
         ]  # fmt: skip

@@ -10,13 +10,14 @@ from itertools import product
 from typing import Any
 
 from cutaway.ground.errors import BadArgument
+from cutaway.show.faces import Faces
 from cutaway.show.pictures import Picture
 
 REPR = 600  # characters at most
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Finding:
+class Finding(Faces):
     """What a question to a model gives. `print` it for the table that the command line prints, 80 columns at most.
 
     model: the name of the one that was asked. notes: what was assumed, or what the table leaves out, a sentence each.

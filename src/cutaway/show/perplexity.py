@@ -18,6 +18,8 @@ class PerplexityFinding(Finding, Perplexity):
     dtype: str
     bos: bool
 
+    __repr__ = Finding.__repr__
+
     def to_dict(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "notes"}
 

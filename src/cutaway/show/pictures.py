@@ -20,7 +20,7 @@ class Heatmap:
     column_axis: str
     unit: str  # of the values: "nats", "share of the answer"
     diverging: bool = False  # two colours around 0, of a scale that is as long on both sides
-    words: list[list[str]] | None = None  # what a cell says, where it is not its number
+    words: list[list[str]] | None = None  # the token of a cell, which says it in place of its number
 
 
 @dataclass(frozen=True)

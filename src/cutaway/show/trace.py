@@ -14,13 +14,16 @@ from cutaway.analysis.effect import Effect
 from cutaway.explain.why import Why
 from cutaway.ground.sites import all_sites
 from cutaway.show.effect import effect_table
+from cutaway.show.faces import Faces
 from cutaway.show.layout import WIDTH, columns, dtype_name
+from cutaway.show.pictures import Picture
 from cutaway.show.sites import formula
+from cutaway.show.trace_maps import maps
 from cutaway.trace.trace import Trace
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Recorded(Faces):
     """shown: the sites whose values are printed too. effect: of edits, if there were any. full: draw the table of all.
 
     token_text: the text of an id.
@@ -41,6 +44,9 @@ class Recorded:
             "sites": sites, "why": [each.as_data() for each in self.why],
             "effect": self.effect and self.effect.as_data(),
         }  # fmt: skip
+
+    def pictures(self) -> list[Picture]:
+        return maps(self.values, self.shown or list(self.values))
 
     def __str__(self) -> str:
         parts = [] if self.effect is None else [effect_table(self.effect, self.token_text)]

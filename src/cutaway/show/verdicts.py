@@ -16,6 +16,11 @@ from cutaway.show.pictures import Bars, Picture
 class CheckFinding(Finding, Certificate):
     """A Certificate as a finding."""
 
+    def _repr_html_(self) -> str:
+        from cutaway.show.html.certificate import certificate
+
+        return certificate(self)
+
     def to_dict(self) -> dict[str, Any]:
         return self.as_data()
 

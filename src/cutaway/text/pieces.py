@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cutaway.ground.display import Displayed
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.packed import Kept
-from cutaway.text.table import draw, visible
+from cutaway.text.table import characters, draw, visible
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,16 @@ class Piece:
     padding: bool = False
 
     @property
+    def marked(self) -> str:
+        """The piece as text, and in ⟨⟩ what is none: a special token, bytes of no character, an id without text."""
+        if not self.bytes:
+            return f"⟨id·{self.id}⟩"
+        return f"⟨{self.text}⟩" if self.special else characters(self.bytes)
+
+    @property
     def visible(self) -> str:
-        """The piece with invisible characters shown: ␣ for a space, ↵ for a newline, <E2> for a single byte."""
-        return visible(self.bytes) if self.bytes else f"<id {self.id}>"
+        """The piece as it is drawn everywhere: ␣like, ↵, ⟨</s>⟩, ⟨F0·9F⟩."""
+        return visible(self.marked)
 
     def as_data(self) -> dict[str, Any]:
         """The piece as JSON: `bytes` in hexadecimal, `span` as two numbers or None."""
@@ -43,7 +51,7 @@ class Piece:
 
 
 @dataclass(frozen=True, repr=False)
-class Tokens(Kept):
+class Tokens(Kept, Displayed):
     """A batch of token sequences.
 
     ids [B, T]; mask [B, T], 1 on real tokens and 0 on padding; positions [B, T] count the real tokens of a row
@@ -138,8 +146,7 @@ class Tokens(Kept):
         }
         if self.pieces is None:
             return rows
-        shown = [f"⟨{p.visible}⟩" if p.special else p.visible for p in self.pieces[row]]
-        return {"piece": shown, **rows}
+        return {"piece": [piece.visible for piece in self.pieces[row]], **rows}
 
 
 def positions_of(mask_BT: Tensor) -> Tensor:

@@ -14,9 +14,14 @@ HIDDEN = {"Cc", "Cf", "Cn", "Co", "Zs", "Zl", "Zp"}  # categories with no shape 
 NARROWEST = 24
 
 
-def visible(data: bytes) -> str:
-    """Bytes as readable text: ␣ ↵ ⇥ ␍, <E2> for a byte that is no character, <U+200B> for an invisible character."""
-    return "".join(_sign(character) for character in data.decode("utf-8", "cutaway.hex"))
+def visible(text: str | bytes) -> str:
+    """Text on one line, its invisible characters shown: ␣ ↵ ⇥ ␍, and ⟨U+200B⟩ for any other; of bytes as below."""
+    return "".join(map(_sign, text if isinstance(text, str) else characters(text)))
+
+
+def characters(data: bytes) -> str:
+    """The text of bytes, and ⟨F0·9F⟩ for those that are no character."""
+    return data.decode("utf-8", "cutaway.hex")
 
 
 def columns_of(text: str) -> int:
@@ -88,12 +93,12 @@ def _sign(character: str) -> str:
     if character in SIGNS:
         return SIGNS[character]
     hidden = unicodedata.category(character) in HIDDEN
-    return f"<U+{ord(character):04X}>" if hidden else character
+    return f"⟨U+{ord(character):04X}⟩" if hidden else character
 
 
 def _as_hex(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)  # only ever called from bytes.decode, see `visible`
-    return "".join(f"<{byte:02X}>" for byte in error.object[error.start : error.end]), error.end
+    assert isinstance(error, UnicodeDecodeError)  # only ever called from bytes.decode, see `characters`
+    return f"⟨{'·'.join(f'{byte:02X}' for byte in error.object[error.start : error.end])}⟩", error.end
 
 
 codecs.register_error("cutaway.hex", _as_hex)

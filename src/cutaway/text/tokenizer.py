@@ -121,8 +121,8 @@ class Tokenizer:
         return replace(tokens, pieces=pieces)
 
     def text(self, id: int) -> str:
-        """What one id looks like to a reader."""
-        return self._piece(int(id), None).text
+        """What one id looks like to a reader, in ⟨⟩ what is no text (text/pieces.py)."""
+        return self._piece(int(id), None).marked
 
     def token(self, id: int) -> str | None:
         """The token as the vocabulary spells it; None where it has no such id."""

@@ -9,7 +9,7 @@ from typing import Any
 from cutaway.model.architecture import Row, tree
 from cutaway.show.codes import draw_codes, saving_line
 from cutaway.show.layout import WIDTH, Line, Part, bar, dim, fit, paragraph, plain, rule
-from cutaway.text.table import columns_of, cut
+from cutaway.text.table import columns_of, cut, visible
 from cutaway.text.table import draw as draw_table
 from cutaway.tour.stages import Stage
 
@@ -44,6 +44,8 @@ def _tokens(data: dict[str, Any]) -> Iterator[Line]:
             "mask": [str(m) for m in mask],
             "position": ["" if p < 0 else str(p) for p in positions],
         }
+        if number:
+            yield []
         title = f"text {number + 1} of {len(tokens['ids'])}" if len(tokens["ids"]) > 1 else ""
         for line in draw_table(title, rows, WIDTH).strip("\n").split("\n"):
             yield [(line, "bold" if line.startswith("piece") else "")]
@@ -69,7 +71,12 @@ def _vectors(data: dict[str, Any]) -> Iterator[Line]:
     for row in shown:
         numbers = " ".join(f"{x:>7.3f}" for x in row["first"][:4])
         strip = _strip(row["first"], largest)
-        yield [(fit(row["piece"], 14), "bold"), f"{numbers}  ", *strip, f"{row['size']:>8.2f}"]
+        yield [
+            (fit(row["piece"], 14), "dim" if row["padding"] else "bold"),
+            f"{numbers}  ",
+            *strip,
+            f"{row['size']:>8.2f}",
+        ]
     if len(data["rows"]) > WIDEST:
         yield dim(f"… and {len(data['rows']) - WIDEST} more")
     yield dim(f"blue is below zero, red above; ±{largest:.3g} is the strongest")
@@ -84,6 +91,9 @@ def _positions(data: dict[str, Any]) -> Iterator[Line]:
     yield dim(f"{'of ' + str(data['of']) + ' pairs':<20}{pairs}")
     yield dim(f"{'tokens for 360°':<20}{periods}")
     for row in data["rows"][:WIDEST]:
+        if row["position"] is None:
+            yield [(fit(row["piece"], 14), "dim"), ("padding: no position, and no other token attends to it", "dim")]
+            continue
         angles = "".join(f"{d:>9.1f}° {ARROWS[round(d / 45) % 8]}" for d in row["degrees"])
         yield [(fit(row["piece"], 14), "bold"), f"at {row['position']:<3}{angles}"]
     if len(data["rows"]) > WIDEST:
@@ -135,12 +145,12 @@ def _stream(data: dict[str, Any]) -> Iterator[Line]:
         filled = bar(row["size"] / largest, 16)
         first = row["top"][0]
         others = [f"{fit(top['text'], 10).rstrip()} {top['prob'] * 100:.0f} %" for top in row["top"][1:]]
-        rest = ", ".join(others)
+        rest = "  ".join(others)  # a token may be a comma, and none holds a space
         style = "bold green" if first["id"] == data["rows"][-1]["top"][0]["id"] else ""
         start = [f"{name:<12}{row['size']:>8.1f}  ", (filled, "cyan"), "  ", (fit(first["text"], 14), style)]
         start = [*start, f"{first['prob'] * 100:>4.0f} %  "]
         fits = columns_of(plain([start]) + rest) <= WIDTH  # no share is cut in two
-        yield [*start, (rest if fits else f"{others[0]}, …", "dim")]
+        yield [*start, (rest if fits else f"{others[0]}  …", "dim")]
 
 
 def _logits(data: dict[str, Any]) -> Iterator[Line]:
@@ -153,7 +163,7 @@ def _logits(data: dict[str, Any]) -> Iterator[Line]:
         logit = "-inf" if top["logit"] is None else f"{top['logit']:.3f}"
         model, scaled = f"{top['prob_model'] * 100:.2f} %", f"{top['prob_scaled'] * 100:.2f} %"
         mark = "> " if top["chosen"] else "  "
-        line = f"{mark}{fit(_quoted(top['text']), 16)}{logit:>8}{model:>10}{scaled:>10}  "
+        line = f"{mark}{fit(_shown(top['text']), 16)}{logit:>8}{model:>10}{scaled:>10}  "
         yield [(f"{line}{final:>8}  ", style), (bar(top["prob"], 18), "cyan")]
 
 
@@ -165,8 +175,8 @@ def _draws(data: dict[str, Any]) -> Iterator[Line]:
         u = "" if text["u"] is None else f"{text['u']:.4f}"
         falls = "[{:.4f}, {:.4f})".format(*text["interval"]) if u else "the highest"
         chosen = next(top for top in text["top"] if top["chosen"])
-        others = ", ".join(_quoted(top["text"]) for top in text["top"] if not top["chosen"] and top["prob"])
-        line = [f"{step['index']:>4}  {u:>6}  {falls:<18}", (fit(_quoted(text["text"]), 16), "bold green")]
+        others = "  ".join(_shown(top["text"]) for top in text["top"] if not top["chosen"] and top["prob"])
+        line = [f"{step['index']:>4}  {u:>6}  {falls:<18}", (fit(_shown(text["text"]), 16), "bold green")]
         line = [*line, f"{chosen['prob'] * 100:>6.1f} %   "]
         yield [*line, (cut(others, WIDTH - columns_of(plain([line]))), "dim")]
     if len(shown) > 8:
@@ -176,8 +186,8 @@ def _draws(data: dict[str, Any]) -> Iterator[Line]:
 _BODIES = dict(enumerate((_tokens, _model, _vectors, _positions, _attention, _stream, _logits, _draws), 1))
 
 
-def _quoted(text: str | None) -> str:
-    return "" if text is None else repr(text)
+def _shown(text: str | None) -> str:
+    return "" if text is None else visible(text)
 
 
 def _strip(values: Iterable[float], largest: float) -> Iterator[Part]:

@@ -52,7 +52,8 @@ class Tour:
         self.texts, self.last = list(texts), int(self.tokens.last[self.row])
         # the columns of the text's own tokens, without the padding
         self.real = slice(self.last + 1 - int(self.tokens.lengths[self.row]), self.last + 1)
-        self.pieces = pieces_of(self.tokens, self.row)
+        assert self.tokens.pieces is not None, "they are of texts"
+        self.pieces, self.columns = pieces_of(self.tokens, self.row), self.tokens.pieces[self.row]
         inner = ("attn.q", "attn.k", "attn.v", "attn.rot_q", "attn_out", "mlp_out", "resid_pre", "attn.pattern")
         self.qkv = f"blocks.{block}.attn.qkv"
         recorded = {f"blocks.{block}.{name}" for name in inner} | {"embed.token", "embed.position"}
@@ -93,15 +94,16 @@ class Tour:
         return Stage(3, "The embedding", "model/decoder.py: Embed", says, self._vectors("embed.token"))
 
     def positions_stage(self) -> Stage:
+        padded = " Padding has no position." if len(self.columns) > len(self.pieces) else ""
         if self.lm.config.rope is None:
             says = "Each position has a learned vector of its own, which is added to the piece's."
-            data = {"kind": "learned"} | self._vectors("embed.position")
-            return Stage(4, "The positions", "model/decoder.py: Embed", says, data)
+            data = {"kind": "learned"} | self._vectors("embed.position", padding=True)
+            return Stage(4, "The positions", "model/decoder.py: Embed", says + padded, data)
         says = (
             "Rotary positions: each pair of numbers in q and k is rotated by an angle that grows with the position, "
             "some pairs fast, some slowly."
         )
-        return Stage(4, "The positions", "model/positions.py", says, {"kind": "rotary"} | self._angles())
+        return Stage(4, "The positions", "model/positions.py", says + padded, {"kind": "rotary"} | self._angles())
 
     def attention_stage(self) -> Stage:
         site = f"blocks.{self.block}."
@@ -183,11 +185,18 @@ class Tour:
         """The norm of the last token's vector."""
         return float(self._value(site)[self.last].norm())
 
-    def _vectors(self, site: str) -> dict[str, Any]:
-        vectors = self._value(site)[self.real]
+    def _vectors(self, site: str, padding: bool = False) -> dict[str, Any]:
+        """The vectors of the text's tokens, or of the padding beside them too."""
+        real = range(*self.real.indices(len(self.columns)))
         rows = [
-            {"piece": piece, "first": _floats(vector), "size": float(vector.float().norm())}
-            for piece, vector in zip(self.pieces, vectors, strict=True)
+            {
+                "piece": piece.visible,
+                "padding": piece.padding,
+                "first": _floats(vector),
+                "size": float(vector.float().norm()),
+            }
+            for column, (piece, vector) in enumerate(zip(self.columns, self._value(site), strict=True))
+            if padding or column in real
         ]
         return {"site": site, "shape": list(self.trace[site].shape), "rows": rows}
 
@@ -196,12 +205,13 @@ class Tour:
         rotary = self.lm.decoder.rotary
         assert rotary is not None, "only rotary models get here"
         cos, sin = rotary(self.tokens.positions, self.trace["embed.token"].dtype)
-        degrees_TK = sin.atan2(cos).rad2deg()[self.row, self.real, 0] % 360
+        degrees_TK = sin.atan2(cos).rad2deg()[self.row, :, 0] % 360
         count = degrees_TK.shape[-1]
         pairs = sorted({0, count // 8, count // 4, count // 2, count - 1})
+        at = self.tokens.positions[self.row].tolist()
         rows = [
-            {"piece": piece, "position": position, "degrees": row[pairs].tolist()}
-            for position, (piece, row) in enumerate(zip(self.pieces, degrees_TK, strict=True))
+            {"piece": piece.visible, "position": None if piece.padding else position, "degrees": row[pairs].tolist()}
+            for piece, position, row in zip(self.columns, at, degrees_TK, strict=True)
         ]
         period = [float(2 * 3.141592653589793 / rotary.frequency[pair]) for pair in pairs]
         return {"pairs": pairs, "of": count, "tokens_per_turn": period, "rows": rows}

@@ -39,6 +39,9 @@ class Recording:
         explicit = any(name.endswith(ATTENTION) for name in [*self.tap.sites, *edited])
         self.attention = "explicit" if explicit else "fused"
 
+    def __repr__(self) -> str:
+        return f"<Recording for a generation by {self.model or 'a model'}, at most {self.plan!r}>"
+
     def trace(self, new_ids: Sequence[Sequence[int]]) -> Trace:
         """The trace of prompts and new tokens. Column t of a value is the text's own position t."""
         tokens, config = read_tokens(self.prompt, new_ids), self.decoder.config

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from cutaway.ground.config import DecoderConfig
+from cutaway.ground.display import Displayed
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.shapes import sizes
 from cutaway.ground.sites import all_sites
@@ -32,8 +33,8 @@ class Row:
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Displayed):
     """The cost of a trace. where: "device" (beside the weights), "host" or "disk", where its values will lie."""
 
     rows: tuple[Row, ...]
@@ -71,6 +72,9 @@ class Plan:
             row.site: {"shape": list(row.shape), "dtype": _name(row.dtype), "bytes": row.bytes} for row in self.rows
         }
         return {"bytes": self.bytes, "where": self.where, "sites": sites}
+
+    def __repr__(self) -> str:
+        return f"<Plan: {len(self.rows)} sites, {size(self.bytes)} on the {self.where}; print it for each kind>"
 
     def __str__(self) -> str:
         """A line for each kind of site, the largest first, and the sum; at most 80 columns."""

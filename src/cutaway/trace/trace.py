@@ -12,18 +12,20 @@ import torch
 from torch import Tensor
 
 from cutaway.ground.config import DecoderConfig
+from cutaway.ground.display import Displayed
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.packed import Kept
 from cutaway.ground.select import full_name, select
 from cutaway.ground.sites import all_sites
 from cutaway.ground.whole import whole
+from cutaway.model.architecture import size
 from cutaway.text.pieces import Tokens
 from cutaway.trace import trace_file
 from cutaway.trace.plan import Plan
 
 
-@dataclass(frozen=True)
-class Trace(Kept, Mapping[str, Tensor]):
+@dataclass(frozen=True, repr=False)
+class Trace(Kept, Displayed, Mapping[str, Tensor]):
     """Values by site, in the order of the forward pass: trace["attn.pattern", 0] is a tensor [B, H, T, S].
 
     attention: "explicit" where the softmax was computed by name, "fused" where one op held neither scores nor pattern.
@@ -125,6 +127,12 @@ class Trace(Kept, Mapping[str, Tensor]):
     def nbytes(self) -> int:
         """Bytes of all values."""
         return sum(value.nbytes for value in self.values())
+
+    def __repr__(self) -> str:
+        texts, positions = self.tokens.ids.shape
+        of = f"{len(self)} site{'s' * (len(self) != 1)}, {size(self.nbytes)}, {texts} × {positions} tokens"
+        names = f", {next(iter(self))} first" if len(self) else ""
+        return f"<Trace of {self.model or 'a model'}: {of}{names}; print it for all>"
 
     def __str__(self) -> str:
         rows = [("site", "shape", "dtype", "bytes", "mean", "largest"), *map(self._row, self)]

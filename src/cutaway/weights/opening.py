@@ -83,11 +83,8 @@ def reopened(
 ) -> Decoder:
     """The decoder of an opened model's files in another precision. name: as `open_model` gave it.
 
-    Raises BadArgument for a folder that holds 8-bit weights only, and for a model from memory.
+    Raises BadArgument for a folder that holds 8-bit weights only.
     """
-    if checkpoint.in_memory:
-        do = "save_pretrained it, and load the folder"
-        raise BadArgument("a model that came from memory", "files to open in another precision", do)
     if is_saved(checkpoint.path):
         if name != default_model.SMOLLM2.name:
             do = "open the model that it was made from"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cutaway.apps.cli.common import Options, read_texts, verb
-from cutaway.apps.cli.options import Against, NoSpecial, Position, Texts, WantedToken
+from cutaway.apps.cli.options import Against, Figure, NoSpecial, Position, Texts, WantedToken
 
 By = Annotated[str, typer.Option(help="block, head, neuron, or token: the position that attention read.")]
 Top = Annotated[int, typer.Option(min=1, help="How many parts to show, the largest first.")]
@@ -23,6 +23,7 @@ def attribute(
     by: By = "block",
     position: Position = -1,
     top: Top = 20,
+    figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
     """Which part wrote the next token's logit: direct logit attribution. The parts sum to the logit."""
@@ -31,4 +32,4 @@ def attribute(
         found = lm.attribute(
             read, answer, against, by=by, position=position, top=top, add_special_tokens=not no_special_tokens
         )
-    options.print(found)
+    options.print(found, figure)

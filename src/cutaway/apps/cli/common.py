@@ -76,8 +76,14 @@ class Options:
         with busy("starting") as report:
             yield self.load(report)
 
-    def print(self, found: Any) -> None:
-        """Its data as JSON where --json is given, else itself as text, in colours if it has them; notes on stderr."""
+    def print(self, found: Any, figure: Path | None = None) -> None:
+        """Its data as JSON where --json is given, else itself as text, in colours if it has them; notes on stderr.
+
+        figure: the file that its pictures go to first.
+        """
+        if figure is not None:
+            found.save_figure(figure)
+            note(f"drew {figure}.")
         if self.as_json:
             print_json(found.to_dict() if hasattr(found, "to_dict") else found.as_data())
             return
@@ -108,11 +114,20 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     def command(**given: Any) -> None:
         options = kind(**{each.name: given.pop(each.name) for each in fields(kind)})
         require_known(options.quantize, kind.modes)
+        require_figure(given.get("figure"))
         function(options, **given)
 
     command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in (*own, *shared)}
     return command
+
+
+def require_figure(path: Path | None) -> None:
+    """Raises BadArgument, before any work, for a --figure that could not be drawn."""
+    if path is not None:
+        from cutaway.show.figures import kind_of
+
+        kind_of(path)
 
 
 def require_known(quantize: str | None, modes: Sequence[str]) -> None:

@@ -6,13 +6,16 @@ It runs one model after the other; it does not know how their values are compare
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from cutaway.apps.cli.common import MODES, Options, busy, read_texts, verb
-from cutaway.apps.cli.options import Block, NoSpecial, Texts
+from cutaway.apps.cli.options import Block, Figure, NoSpecial, Texts
 from cutaway.ground.errors import BadArgument
+
+if TYPE_CHECKING:
+    from cutaway.show.finding import Finding
 
 LAYERS = ("attn.qkv", "attn.out", "mlp.up", "mlp.down")
 HEAD = "unembed.head"
@@ -49,6 +52,7 @@ def compare(
     layers: Layers = False,
     suggest: Suggest = None,
     limit: Limit = None,
+    figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
     """Compare full precision with 8 bits: values, next token, bytes.
@@ -61,9 +65,10 @@ def compare(
     of_layers = {"--suggest": suggest is not None, "--limit": limit is not None}
     _require_unused(of_sites if layers else of_layers, layers)
     if layers:
-        _compare_layers(options, read, suggest or 3, limit or 128, not no_special_tokens)
+        found = _compare_layers(options, read, suggest or 3, limit or 128, not no_special_tokens)
     else:
-        _compare_sites(options, read, block, layer, sites or [], not no_special_tokens)
+        found = _compare_sites(options, read, block, layer, sites or [], not no_special_tokens)
+    options.print(found, figure)
 
 
 def _require_unused(given: dict[str, bool], layers: bool) -> None:
@@ -76,7 +81,7 @@ def _require_unused(given: dict[str, bool], layers: bool) -> None:
 
 def _compare_sites(
     options: EightBits, texts: list[str], block: int, layer: str, sites: list[str], special: bool
-) -> None:
+) -> "Finding":
     """Two models, one after the other, site by site."""
     with busy("starting") as report:
         from cutaway.analysis.compare import compared_sites
@@ -90,11 +95,10 @@ def _compare_sites(
         full = unquantized.full_run(texts, block=block, layer=layer, sites=sites, add_special_tokens=special)
         del unquantized
         gc.collect()
-        found = options.load(report, notes=False).compare(texts, full=full)
-    options.print(found)
+        return options.load(report, notes=False).compare(texts, full=full)
 
 
-def _compare_layers(options: EightBits, texts: list[str], suggest: int, limit: int, special: bool) -> None:
+def _compare_layers(options: EightBits, texts: list[str], suggest: int, limit: int, special: bool) -> "Finding":
     """One model in full precision, in which each layer by itself is in 8 bits in turn."""
     mode = options.quantize or "int8"
     with busy("starting") as report:
@@ -105,5 +109,4 @@ def _compare_layers(options: EightBits, texts: list[str], suggest: int, limit: i
             found = f"{path}, which is in 8 bits already"
             raise BadArgument(found, "a model in full precision", "name the model that it was made from")
         lm = replace(options, quantize="none").load(report)
-        found = lm.damage(texts, mode, suggest=suggest, limit=limit, add_special_tokens=special, progress=report)
-    options.print(found)
+        return lm.damage(texts, mode, suggest=suggest, limit=limit, add_special_tokens=special, progress=report)

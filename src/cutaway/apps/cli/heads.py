@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cutaway.apps.cli.common import Options, read_texts, verb
-from cutaway.apps.cli.options import NoSpecial
+from cutaway.apps.cli.options import Figure, NoSpecial
 
 Texts = Annotated[
     list[str] | None,
@@ -26,10 +26,11 @@ def heads(
     top: Top = 5,
     length: Length = 50,
     seed: Seed = 0,
+    figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
     """What each head attends to: the previous token, the same token, the one after (induction), the first, itself."""
     read = read_texts(texts) if texts else None
     with options.opened() as lm:
         found = lm.heads(read, top=top, length=length, seed=seed, add_special_tokens=not no_special_tokens)
-    options.print(found)
+    options.print(found, figure)

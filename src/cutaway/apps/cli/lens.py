@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cutaway.apps.cli.common import Options, read_texts, verb
-from cutaway.apps.cli.options import Against, Answer, NoSpecial, Position, Texts
+from cutaway.apps.cli.options import Against, Answer, Figure, NoSpecial, Position, Texts
 
 Top = Annotated[int, typer.Option(min=1, help="How many tokens of each block.")]
 ProbesFile = Annotated[Path | None, typer.Option(metavar="FILE", help="A tuned lens: its params.pt or .safetensors.")]
@@ -24,6 +24,7 @@ def lens(
     answer: Answer = None,
     against: Against = None,
     probes: ProbesFile = None,
+    figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
     """What the model would say next if it stopped after each block: the logit lens, or a tuned one."""
@@ -33,4 +34,4 @@ def lens(
             read, position=position, top=top, answer=answer, against=against, probes=probes,
             add_special_tokens=not no_special_tokens,
         )  # fmt: skip
-    options.print(found)
+    options.print(found, figure)

@@ -40,6 +40,9 @@ Against = Annotated[
     list[str] | None, typer.Option("--against", "--versus", metavar="TEXT", help="Subtract this token's logit.")
 ]
 Position = Annotated[int, typer.Option(help="The position to read, from 0, or from -1 backwards.")]
+Figure = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Draw the result too, as .svg, .pdf or .png (wants matplotlib).")
+]
 NoSpecial = Annotated[bool, typer.Option("--no-special-tokens", help="Add no BOS or EOS to the text.")]
 Block = Annotated[int, typer.Option(help="The block to show, from 0.")]
 EditsFile = Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cutaway.apps.cli.common import Options, read_texts, verb
-from cutaway.apps.cli.options import NoSpecial
+from cutaway.apps.cli.options import Figure, NoSpecial
 from cutaway.ground.errors import BadText
 
 Pairs = Annotated[
@@ -39,6 +39,7 @@ def patch(
     what: What = "heads",
     block: Block = None,
     direction: Direction = "denoise",
+    figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
     """Which values carry the answer: activation patching, one value at a time. 1 is the full answer, 0 none of it."""
@@ -51,4 +52,4 @@ def patch(
             read[::2], read[1::2], answer, against, what=what, block=block, direction=direction,
             add_special_tokens=not no_special_tokens,
         )  # fmt: skip
-    options.print(found)
+    options.print(found, figure)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cutaway.apps.cli.common import Options, busy, note, read_texts, verb
-from cutaway.apps.cli.options import TEXTS, EditsFile, NoSpecial, Save
+from cutaway.apps.cli.options import TEXTS, EditsFile, Figure, NoSpecial, Save
 from cutaway.ground.errors import BadArgument, BadText
 
 Sites = Annotated[
@@ -51,12 +51,16 @@ def trace(
     to: To = None,
     save: Save = None,
     sites_list: SitesList = False,
+    figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
     """Record the values of one pass, by site.
 
     With --show or --why and no --sites, only what they need is recorded.
     """
+    if figure is not None and (plan or sites_list):
+        both = f"--figure with {'--plan' if plan else '--sites-list'}"
+        raise BadArgument(both, "one of the two", "leave one out: only values are drawn")
     if sites_list:
         with busy("reading the config") as report:
             from cutaway.show.sites import finding
@@ -89,7 +93,8 @@ def trace(
         values.save(save)
         note(f"wrote {len(values)} values to {save}.")
     shown, found = select(lm.config, show) if show else [], [lm.why(values, name, *index) for name, index in elements]
-    options.print(Recorded(values, shown, found, effect, bool(sites) or not (show or why), lm.token_text))
+    full = bool(sites) or not (show or why)
+    options.print(Recorded(values, shown, found, effect, full, lm.token_text), figure)
 
 
 def element(written: str) -> tuple[str, tuple[int, ...]]:
