@@ -219,7 +219,7 @@ def test_a_site_that_the_model_does_not_have(cutaway: Run, tiny_folder: Path):
         (["generate", "hi", "--num-beams", "4"], ["there is no beam search here; leave it out"]),
         (["generate", "hi", "--n", "3"], ["pass the text several times, with --sample"]),
         (["generate", "hi", "--temperature", "0"], ["--temperature 0.7, or --greedy for the highest logit"]),
-        (["lens", "the", "cat"], ["an argument too many: cat", "cutaway lens [OPTIONS] TEXT", "in quotes"]),
+        (["models", "x"], ["an argument too many: x", "cutaway models [OPTIONS]", "in quotes"]),
         (["generate", "-5 degrees"], ["no such option: -5", "put -- before a text that begins with a dash"]),
         (["generate"], ["missing argument", "TEXT", "see cutaway generate --help"]),
         (["generate", "hi", "--top-k", "many"], ["--top-k", "a valid integer", "see cutaway generate --help"]),
