@@ -162,28 +162,26 @@ def _untapped():
 
 
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
-@pytest.mark.parametrize("what", patching.SITES)
-def test_a_sweep_equals_one_at_a_time_patching(model: Decoder, what: str, direction: str):
-    block = 1 if what == "head-positions" else None
+@pytest.mark.parametrize("by, site", [(by, site) for by, sites in patching.SITES.items() for site in sites])
+def test_a_sweep_equals_one_at_a_time_patching(model: Decoder, by: tuple[str, ...], site: str, direction: str):
+    block = None if "block" in by else 1
     found = patching.sweep(
-        model, CLEAN, CORRUPT, METRIC, what, direction=direction, block=block, at_once=3  # type: ignore[arg-type]
+        model, CLEAN, CORRUPT, METRIC, by, site=site, direction=direction, block=block, at_once=3  # type: ignore[arg-type]
     )  # fmt: skip
+    assert found.axes == by
     given, ran = (CLEAN, CORRUPT) if direction == "denoise" else (CORRUPT, CLEAN)
     source = run(model, given)
     for index in torch.ones(found.values.shape).nonzero().tolist():
         layer = block if block is not None else index[0]
-        where = {
-            "heads": {"head": index[1]}, "patterns": {"head": index[1]},
-            "head-positions": {"head": index[0], "position": index[1]},
-        }.get(what, {"position": index[1]})  # fmt: skip
-        edit = Edit.patch(f"blocks.{layer}.{patching.SITES[what]}", source, **where)
+        where = {axis: at for axis, at in zip(by, index, strict=True) if axis != "block"}
+        edit = Edit.patch(f"blocks.{layer}.{site}", source, **where)
         with pytest.warns(UserWarning) if _changes_nothing(model, edit, ran) else _silence():
             logits = run(model, ran, "logits", edits=[edit])["logits"][:, -1]
         assert float(found.values[tuple(index)]) == pytest.approx(float(METRIC(logits)[0]), abs=1e-9), index
     of = {"clean": CLEAN, "corrupt": CORRUPT}
     for name, tokens in of.items():
         assert getattr(found, name) == pytest.approx(float(METRIC(run(model, tokens, "logits")["logits"][:, -1])[0]))
-    if what == "resid":  # the stream at the first block and the differing position carries the whole text
+    if site == "resid_pre":  # the stream at the first block and the differing position carries the whole text
         assert float(found.scores[0, 2]) == pytest.approx(1.0)
 
 
@@ -208,10 +206,12 @@ def test_texts_that_cannot_be_swept_are_refused(model: Decoder):
         patching.sweep(model, CLEAN, longer, METRIC)
     with pytest.raises(BadArgument, match="the measure is the same"):
         patching.sweep(model, CLEAN, CLEAN, METRIC)
-    with pytest.raises(BadArgument, match="what='love'"):
-        patching.sweep(model, CLEAN, CORRUPT, METRIC, "love")  # type: ignore[arg-type]
+    with pytest.raises(BadArgument, match=r"by=.*love"):
+        patching.sweep(model, CLEAN, CORRUPT, METRIC, ("love",))
+    with pytest.raises(BadArgument, match=r"site='mlp.post' by block and head; expected one of attn.z, attn.pattern"):
+        patching.sweep(model, CLEAN, CORRUPT, METRIC, site="mlp.post")
     with pytest.raises(BadArgument, match="block="):
-        patching.sweep(model, CLEAN, CORRUPT, METRIC, "head-positions")
+        patching.sweep(model, CLEAN, CORRUPT, METRIC, ("head", "position"))
 
 
 def test_ablation_equals_one_head_at_a_time(model: Decoder):

@@ -11,7 +11,7 @@ VERBS = {
     "lens": ["the cat sat"],
     "attribute": ["the cat sat", "--by", "head"],
     "heads": ["the cat sat"],
-    "patch": ["the cat sat", "the dog sat", "--answer", "t", "--what", "resid"],
+    "patch": ["the cat sat", "the dog sat", "--answer", "t", "--by", "block,position"],
     "trace": ["the cat sat", "--sites", "blocks.0.attn.pattern", "--sites", "blocks.*.resid_post"],
     "compare": ["the cat sat"],
 }

@@ -40,8 +40,8 @@ QUESTIONS: dict[str, tuple[list[str], Ask]] = {
     "heads of texts": (["heads", *TWO, "--top", "2"], lambda lm: lm.heads(TWO, top=2)),
     "gradients": (["gradients", ONE], lambda lm: lm.gradients(ONE)),
     "patch": (
-        ["patch", ONE, "the dog sat", "--answer", "a", "--against", "o", "--what", "resid"],
-        lambda lm: lm.patch(ONE, "the dog sat", "a", "o", what="resid"),
+        ["patch", ONE, "the dog sat", "--answer", "a", "--against", "o", "--by", "block,position"],
+        lambda lm: lm.patch(ONE, "the dog sat", "a", "o", by=("block", "position")),
     ),
     "patch pairs": (
         ["patch", ONE, "the dog sat", "the cat ran", "the mat ran", "--answer", "a", "--direction", "noise"],

@@ -52,16 +52,18 @@ def test_heads_on_random_tokens_and_on_a_text(cutaway: Run, tiny_folder: Path):
     assert "induction" not in data["scores"] and len(data["scores"]["previous"]) == 2
 
 
-@pytest.mark.parametrize("what", ["heads", "resid", "patterns"])
-def test_patch_is_the_sweep(cutaway: Run, tiny_folder: Path, what: str):
-    words = ("patch", "the cat sat", "the cat ran", "--answer", "a", "--wrong", "o", "--what", what)
+@pytest.mark.parametrize(
+    "by, site", [("block,head", "attn.z"), ("block,position", "resid_pre"), ("block,head", "attn.pattern")]
+)
+def test_patch_is_the_sweep(cutaway: Run, tiny_folder: Path, by: str, site: str):
+    words = ("patch", "the cat sat", "the cat ran", "--answer", "a", "--wrong", "o", "--by", by, "--site", site)
     lm = package.load(tiny_folder, device="cpu")
     pair = [lm.tokens(text) for text in words[1:3]]
     if pair[0].ids.shape != pair[1].ids.shape:
         pytest.skip("the trained tokenizer cuts them unequally")
     data = numbers(cutaway, *words, "--model", tiny_folder)
     a, o = (lm.tokenizer.tokenize(each, add_special_tokens=False).ids[0, 0].item() for each in "ao")
-    found = sweep(lm.decoder, *pair, logit_difference(int(a), int(o)), what)  # type: ignore[arg-type]
+    found = sweep(lm.decoder, *pair, logit_difference(int(a), int(o)), tuple(by.split(",")), site=site)
     torch.testing.assert_close(torch.tensor(data["scores"]), found.scores)
 
 
@@ -98,7 +100,7 @@ def test_steer_writes_a_recipe_that_generate_takes(cutaway: Run, tiny_folder: Pa
         (["heads", ""], "an empty text"),
         (["patch", "the cat sat", "the", "--answer", "a"], "tokens; expected two texts of the same length"),
         (["patch", TEXT, TEXT, "--answer", "a"], "the measure is the same"),
-        (["patch", TEXT, TEXT, "--answer", "a", "--what", "all"], "--what all"),
+        (["patch", TEXT, TEXT, "--answer", "a", "--by", "all"], "--by"),
         (["steer", TEXT, "--toward", "a", "--toward", "b", "--away", "c"], "2 texts toward and 1 away"),
         (["steer", TEXT, "--toward", "a", "--away", "c", "--site", "blocks.0.attn.z"], "the site blocks.0.attn.z"),
         (["check", TEXT], "1 texts"),

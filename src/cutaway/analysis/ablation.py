@@ -59,7 +59,7 @@ def head_importance(
     for layer in range(decoder.config.n_layers):
         targets = [(None, head) for head in range(decoder.config.n_heads)]
         for some in chunks(targets, at_once):
-            tap = BatchedPatch(layer, "heads", some, means)
+            tap = BatchedPatch(layer, "attn.z", some, means)
             rows.append(metric(last_logits(decoder, tokens, base, layer, tap, len(some))))
     return (torch.cat(rows) - unablated).reshape(decoder.config.n_layers, decoder.config.n_heads)
 

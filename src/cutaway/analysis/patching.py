@@ -23,17 +23,19 @@ from cutaway.analysis.many import Average, average
 from cutaway.analysis.metric import Metric
 from cutaway.analysis.resume import from_block
 from cutaway.ground.errors import BadArgument, BadText
+from cutaway.ground.sites import all_sites
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Tap
 from cutaway.text.pieces import Tokens
 from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
 
-What = Literal["resid", "attn", "mlp", "heads", "head-positions", "patterns"]
-SITES = {
-    "resid": "resid_pre", "attn": "attn_out", "mlp": "mlp_out", "heads": "attn.z", "head-positions": "attn.z",
-    "patterns": "attn.pattern",
-}  # fmt: skip
+# The axes of a sweep, and the sites of a block that it may patch: the first where none is given.
+SITES: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("block", "head"): ("attn.z", "attn.pattern"),
+    ("block", "position"): ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "attn.z", "mlp.post"),
+    ("head", "position"): ("attn.z",),
+}
 Target = tuple[int | None, int | None]  # (position, head) of a patch; None: all of them
 DIRECTIONS = ("denoise", "noise")
 AT_ONCE = 32  # rows of a batch
@@ -105,42 +107,44 @@ def sweep(
     clean: Tokens,
     corrupt: Tokens,
     metric: Metric,
-    what: What = "heads",
+    by: tuple[str, ...] = ("block", "head"),
     *,
+    site: str | None = None,
     direction: Literal["denoise", "noise"] = "denoise",
     block: int | None = None,
     at_once: int = AT_ONCE,
 ) -> Sweep:
-    """Each patch by itself. what: "resid", "attn", "mlp": block x position; "heads", "patterns": block x head, all
-    positions; "head-positions": head x position of one block, which must be given.
+    """Each patch by itself, on two axes: ("block", "head"), all positions at once; ("block", "position"); or ("head",
+    "position") of one `block`, which must be given. site: what is patched in a block, one of SITES[by].
 
     Raises BadArgument for texts that are not one each, of equal length, or where the metric is the same on both.
     """
-    _check(decoder, clean, corrupt, what, block)
+    site = _checked_site(decoder, clean, corrupt, by, site, block)
     if direction not in DIRECTIONS:
         raise BadArgument(f"direction={direction!r}", " or ".join(DIRECTIONS), "pass one of the two")
     source_tokens, base_tokens = (clean, corrupt) if direction == "denoise" else (corrupt, clean)
     layers = range(decoder.config.n_layers) if block is None else [block]
-    sites = [f"blocks.{layer}.{name}" for layer in layers for name in {SITES[what], "resid_pre"}] + ["logits"]
+    sites = [f"blocks.{layer}.{name}" for layer in layers for name in {site, "resid_pre"}] + ["logits"]
     source, base = run(decoder, source_tokens, sites), run(decoder, base_tokens, sites)
     source_value, base_value = (float(metric(trace["logits"][:, -1])[0]) for trace in (source, base))
     if source_value == base_value:
         found = f"texts for which the measure is the same, {base_value:.4g}"
         raise BadArgument(found, "two texts that it tells apart", "choose another answer, or other texts")
-    targets = _targets(decoder, base, what)
+    heads, positions = range(decoder.config.n_heads), range(base_tokens.ids.shape[1])
+    axes = {"block": layers, "head": heads, "position": positions}
+    targets: list[Target] = [
+        (position, head)
+        for head in (heads if "head" in by else [None])
+        for position in (positions if "position" in by else [None])
+    ]
     rows = [
-        metric(last_logits(decoder, base_tokens, base, layer, BatchedPatch(layer, what, some, source), len(some)))
+        metric(last_logits(decoder, base_tokens, base, layer, BatchedPatch(layer, site, some, source), len(some)))
         for layer in layers
         for some in chunks(targets, at_once)
     ]
-    heads, positions = decoder.config.n_heads, base_tokens.ids.shape[1]
-    shape, axes = {
-        "heads": ((len(layers), heads), ("block", "head")),
-        "patterns": ((len(layers), heads), ("block", "head")),
-        "head-positions": ((heads, positions), ("head", "position")),
-    }.get(what, ((len(layers), positions), ("block", "position")))
+    shape = [len(axes[axis]) for axis in by]
     ends = (source_value, base_value) if direction == "denoise" else (base_value, source_value)
-    return Sweep(torch.cat(rows).reshape(shape).cpu(), axes, *ends, direction)
+    return Sweep(torch.cat(rows).reshape(shape).cpu(), by, *ends, direction)
 
 
 def last_logits(decoder: Decoder, tokens: Tokens, base: Trace, layer: int, tap: Tap, rows: int) -> Float[Tensor, "N V"]:
@@ -156,10 +160,10 @@ def last_logits(decoder: Decoder, tokens: Tokens, base: Trace, layer: int, tap: 
 class BatchedPatch:
     """A tap that patches one target in each row of a batch, with the source's value or (None) with zero."""
 
-    def __init__(self, layer: int, what: str, targets: Sequence[Target], source: Trace | None) -> None:
-        self.site, self.targets = f"blocks.{layer}.{SITES[what]}", targets
+    def __init__(self, layer: int, site: str, targets: Sequence[Target], source: Trace | None) -> None:
+        self.site, self.targets = f"blocks.{layer}.{site}", targets
         self.value = None if source is None else source[self.site]
-        self.head_dim = 1 if what == "patterns" else 2
+        self.head_dim = 1 if site == "attn.pattern" else 2
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         if name != self.site:
@@ -186,16 +190,6 @@ class BatchedPatch:
         """None: it changes them."""
 
 
-def _targets(decoder: Decoder, base: Trace, what: str) -> list[Target]:
-    """The targets of one block that the sweep patches."""
-    heads, positions = range(decoder.config.n_heads), range(base.tokens.ids.shape[1])
-    if what in ("heads", "patterns"):
-        return [(None, head) for head in heads]
-    if what == "head-positions":
-        return [(position, head) for head in heads for position in positions]
-    return [(position, None) for position in positions]
-
-
 def chunks(targets: Sequence[Target], count: int) -> Iterator[Sequence[Target]]:
     return (targets[start : start + count] for start in range(0, len(targets), count))
 
@@ -211,11 +205,19 @@ def require_pair(clean: Tokens, corrupt: Tokens) -> None:
         raise BadText(found, "two texts of the same length", "change a word so that both are as long")
 
 
-def _check(decoder: Decoder, clean: Tokens, corrupt: Tokens, what: str, block: int | None) -> None:
+def _checked_site(
+    decoder: Decoder, clean: Tokens, corrupt: Tokens, by: tuple[str, ...], site: str | None, block: int | None
+) -> str:
+    """The site that is patched."""
     require_pair(clean, corrupt)
-    if not isinstance(what, str) or what not in SITES:
-        raise BadArgument(f"what={what!r}", f"one of {', '.join(SITES)}", "pass one of these")
+    if by not in SITES:
+        names = ", ".join(f"({', '.join(axes)})" for axes in SITES)
+        raise BadArgument(f"by={by!r}", f"one of {names}", 'pass for example by=("block", "position")')
+    there = [name for name in SITES[by] if f"blocks.0.{name}" in all_sites(decoder.config)]
+    if site is not None and (not isinstance(site, str) or site not in there):
+        raise BadArgument(f"site={site!r} by {' and '.join(by)}", f"one of {', '.join(there)}", "pass one of these")
     layers = decoder.config.n_layers
-    if (what == "head-positions") != (block is not None) or not 0 <= (block or 0) < layers:
-        found = f"what={what!r} with block={block}"
-        raise BadArgument(found, f"a block of 0 to {layers - 1} with head-positions, and only there", "pass block=")
+    if ("block" not in by) != (block is not None) or not 0 <= (block or 0) < layers:
+        found = f"by {' and '.join(by)} with block={block}"
+        raise BadArgument(found, f"a block of 0 to {layers - 1} by head and position, and only there", "pass block=")
+    return site or there[0]

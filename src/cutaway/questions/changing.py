@@ -3,12 +3,13 @@
 Methods of LM. It does not know how a question is answered, nor how a finding is drawn.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from cutaway.analysis.ablation import ablate
 from cutaway.analysis.effect import effect
 from cutaway.analysis.many import alone
-from cutaway.analysis.patching import averaged, sweep
+from cutaway.analysis.patching import SITES, averaged, sweep
 from cutaway.analysis.steering import steer
 from cutaway.edit.recipe import Edits, edits_of
 from cutaway.ground.errors import BadArgument, BadText
@@ -46,7 +47,8 @@ class Changing(Asked):
         answer: Answer,
         against: Answer | None = None,
         *,
-        what: str = "heads",
+        by: Sequence[str] = ("block", "head"),
+        site: str | None = None,
         block: int | None = None,
         direction: str = "denoise",
         add_special_tokens: bool = True,
@@ -54,24 +56,29 @@ class Changing(Asked):
         """Which values carry the answer: each value of one text patched into the pass over the other, by itself.
 
         clean, corrupt: as many texts of both, each pair of as many tokens. answer: the token after the clean text;
-        against: the one after the corrupt text, whose logit is subtracted. what: "heads" or "patterns" [block, head],
-        all positions at once; "resid", "attn" or "mlp" [block, position]; "head-positions" [head, position] of one
-        `block`. direction: "denoise", clean values into the corrupt pass, or "noise", the other way. Scores: 0 is the
-        measure of the text that was run, 1 that of the other. Source: analysis/patching.py. Raises BadText for texts of
-        different lengths, BadArgument where the measure is the same on both.
+        against: the one after the corrupt text, whose logit is subtracted. by: the axes of the result: ("block",
+        "head"), all positions at once; ("block", "position"); or ("head", "position") of one `block`. site: what is
+        patched in a block: attn.z, or attn.pattern, by head; by position resid_pre, or resid_mid, resid_post, attn_out,
+        mlp_out, attn.z, mlp.post. direction: "denoise", clean values into the corrupt pass, or "noise", the other way.
+        Scores: 0 is the measure of the text that was run, 1 that of the other. Source: analysis/patching.py. Raises
+        BadText for texts of different lengths, BadArgument where the measure is the same on both.
         """
         pairs = self._pairs(clean, corrupt, add_special_tokens)
         wanted = answers_of(self, len(pairs), answer, against)
         lengths = sorted({one.ids.shape[1] for one, _ in pairs})
-        by_position = what not in ("heads", "patterns")
+        axes: Any = tuple(by) if isinstance(by, list | tuple) else (by,)
+        by_position = "position" in axes
         if by_position and len(lengths) > 1:
-            found = f"pairs of {lengths[0]} to {lengths[-1]} tokens with what={what!r}"
-            raise BadText(found, "pairs of one length, to average each position", 'pass what="heads", or other texts')
-        given: Any = {"what": what, "direction": direction, "block": block if block is None else _block(block)}
+            found = f"pairs of {lengths[0]} to {lengths[-1]} tokens by position"
+            do = 'pass by=("block", "head"), or other texts'
+            raise BadText(found, "pairs of one length, to average each position", do)
+        at = block if block is None else _block(block)
+        given: Any = {"by": axes, "site": site, "direction": direction, "block": at}
         sweeps = [sweep(self.decoder, *pair, of, **given) for pair, of in zip(pairs, wanted.metrics(), strict=True)]
         ids = [one.ids for one, _ in pairs]
         pieces = self._shown(Tokens.from_ids([row[0].tolist() for row in ids])) if by_position else ()
-        return PatchFinding(what, averaged(sweeps), pieces, wanted.measure, model=self.name, notes=wanted.notes)
+        site = site or SITES[axes][0]
+        return PatchFinding(site, averaged(sweeps), pieces, wanted.measure, model=self.name, notes=wanted.notes)
 
     def _pairs(self, clean: Texts, corrupt: Texts, special: bool) -> list[tuple[Tokens, Tokens]]:
         """Each clean text with its corrupt one. Raises BadArgument or BadText where they are no pairs."""

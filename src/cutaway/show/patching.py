@@ -22,10 +22,10 @@ CELLS = WIDTH - 10  # columns beside a row's number
 class PatchFinding(Finding):
     """`sweep.scores` on `sweep.axes`, such as ("block", "head"), of the pairs of texts together.
 
-    what: which values were patched. pieces: of the clean text, one a token; measure: the metric in words.
+    site: which values of a block were patched. pieces: of the clean text, one a token; measure: the metric in words.
     """
 
-    what: str
+    site: str
     sweep: Sweeps
     pieces: tuple[str, ...]
     measure: str
@@ -41,7 +41,7 @@ class PatchFinding(Finding):
     def to_dict(self) -> dict[str, Any]:
         sweep, spread = self.sweep, self.sweep.spread
         ends = {"clean": float(sweep.clean.mean), "corrupt": float(sweep.corrupt.mean), "direction": sweep.direction}
-        data = {"model": self.model, "pairs": sweep.clean.texts, "what": self.what, **ends, "axes": list(sweep.axes)}
+        data = {"model": self.model, "pairs": sweep.clean.texts, "site": self.site, **ends, "axes": list(sweep.axes)}
         data["scores"] = sweep.scores.tolist()
         return data if spread is None else data | {"spread": spread.tolist()}
 
@@ -83,7 +83,7 @@ class PatchFinding(Finding):
 
     def pictures(self) -> list[Picture]:
         down, across = self.axes.values()
-        title = f"{self.what} patched ({self.sweep.direction}): share of the {self.measure}"
+        title = f"{self.site} patched ({self.sweep.direction}): share of the {self.measure}"
         values, (row_axis, column_axis) = self.sweep.scores.float(), self.sweep.axes
         return [Heatmap(title, values, down, across, row_axis, column_axis, "share of the answer", diverging=True)]
 

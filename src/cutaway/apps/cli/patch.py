@@ -25,8 +25,12 @@ Against = Annotated[
     list[str] | None,
     typer.Option("--against", "--wrong", metavar="TEXT", help="The token that answers the corrupt one."),
 ]
-What = Annotated[str, typer.Option(help="heads, resid, attn, mlp, patterns, or head-positions (with --block).")]
-Block = Annotated[int | None, typer.Option(help="The block of head-positions.")]
+By = Annotated[str, typer.Option(metavar="AXES", help="block,head, block,position, or head,position of one --block.")]
+Site = Annotated[
+    str | None,
+    typer.Option(help="What is patched: attn.z or attn.pattern by head; resid_pre, attn_out, mlp_out … by position."),
+]
+Block = Annotated[int | None, typer.Option(help="The block whose heads and positions are patched.")]
 Direction = Annotated[str, typer.Option(help="denoise: clean values into the corrupt text; noise: the other way.")]
 
 
@@ -36,7 +40,8 @@ def patch(
     texts: Pairs,
     answer: Answer,
     against: Against = None,
-    what: What = "heads",
+    by: By = "block,head",
+    site: Site = None,
     block: Block = None,
     direction: Direction = "denoise",
     figure: Figure = None,
@@ -49,7 +54,7 @@ def patch(
         raise BadText(f"{len(read)} texts", expected, "give each clean text its corrupt one")
     with options.opened() as lm:
         found = lm.patch(
-            read[::2], read[1::2], answer, against, what=what, block=block, direction=direction,
-            add_special_tokens=not no_special_tokens,
+            read[::2], read[1::2], answer, against, by=tuple(by.split(",")), site=site, block=block,
+            direction=direction,             add_special_tokens=not no_special_tokens,
         )  # fmt: skip
     options.print(found, figure)
