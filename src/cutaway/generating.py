@@ -56,7 +56,7 @@ class Generating(Questions):
         Raises BadText for an empty text or one that fills the context, BadArgument for a setting that no run could use
         and an edit that is never reached, NotFinite for logits that name no token.
         """
-        tokens, wishes = self.spelled(self.tokens(texts, add_special_tokens)), self.settings(settings)
+        tokens, wishes = self._spelled(self.tokens(texts, add_special_tokens)), self.settings(settings)
         done_by, watched = edits_of(edits, self.decoder.config), None
         if sites is not None:
             watched = self.recording(tokens, sites, edits=done_by, budget=budget, **settings)
@@ -135,9 +135,9 @@ class Generating(Questions):
         config = self.decoder.config
         edited = [site for edit in edits_of(edits, config) for site in sites_of(edit, config)]
         return Recording(self.decoder, tokens, cost, new=most, edited=edited, model=self.name,
-                         spelled=self.spelled)  # fmt: skip
+                         spelled=self._spelled)  # fmt: skip
 
-    def spelled(self, tokens: Tokens) -> Tokens:
+    def _spelled(self, tokens: Tokens) -> Tokens:
         """The tokens with their pieces, where the model has a tokenizer."""
         return self.tokenizer.with_pieces(tokens) if self.has_tokenizer else tokens
 

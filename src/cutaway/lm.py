@@ -188,7 +188,7 @@ class LM(Keeping, ByHand, Generating):
         """
         wanted = indexes("positions", positions, signed=True, distinct=False)
         kept_as = None if dtype is None else dtype_of(dtype, self.device)
-        tokens = self.spelled(self.tokens(texts, add_special_tokens))
+        tokens = self._spelled(self.tokens(texts, add_special_tokens))
         trace = run(
             self.decoder, tokens, sites, edits=edits_of(edits, self.config),
             positions=wanted, dtype=kept_as, to=to, until=until, grad=grad, budget=budget,

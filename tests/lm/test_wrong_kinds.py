@@ -34,6 +34,8 @@ VALID: dict[str, Any] = {
     "site": "blocks.0.resid_post", "positions": -1, "messages": [{"role": "user", "content": "hi"}], "token": 3,
     "asked": {}, "weights": {}, "path": "edits.json", "index": 0, "max_new_tokens": 2, "length": 4, "limit": 8,
     "value": 1.0, "factor": 2.0, "direction": torch.ones(32), "fn": torch.relu, "ids": [[1, 2]],
+    "name": "blocks.0.attn", "x": torch.ones(1, 2, 32), "resid": torch.ones(1, 2, 32), "layer": 0,
+    "by": ("block", "head"), "tokens": Tokens.from_ids([1, 2]),
 }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def test_ids_have_their_pieces(lm: LM):
     bare = Tokens.from_ids(tokens.ids, tokens.mask)
     expected = [[(p.id, p.text, p.padding) for p in row] for row in tokens.pieces or ()]
     out = lm.generate(bare, max_new_tokens=3, sites="logits")
-    assert out.trace.tokens.pieces[0][-2].text == lm.token_text(out.new_ids[0][0])
+    assert out.trace.tokens.pieces[0][-2].marked == lm.token_text(out.new_ids[0][0])
     for found in (lm.trace(bare, "logits").tokens, out.prompt):
         assert [[(p.id, p.text, p.padding) for p in row] for row in found.pieces or ()] == expected
 

@@ -48,7 +48,7 @@ def test_ends_that_only_their_spelling_tells_are_taken_and_shown(tmp_path: Path)
     assert checkpoint.eos_ids == {0, 1, 2}  # <|im_end|> is a word of the text here
     lm = cutaway.load(path, quantize=None)
     assert lm.notes == [] and lm.tokenizer.special_ids >= {0, 1, 2}
-    assert "a text ends at <|end_of_text|> (id 0), <|eot_id|> (id 1), <|eom_id|> (id 2)" in str(lm)
+    assert "a text ends at ⟨<|end_of_text|>⟩ (id 0), ⟨<|eot_id|>⟩ (id 1), ⟨<|" in str(lm)
 
 
 def test_one_end_is_one_id(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def _checked_site(
 ) -> str:
     """The site that is patched."""
     require_pair(clean, corrupt)
-    if by not in SITES:
+    if by not in list(SITES):  # compared, not hashed: it may be anything
         names = ", ".join(f"({', '.join(axes)})" for axes in SITES)
         raise BadArgument(f"by={by!r}", f"one of {names}", 'pass for example by=("block", "position")')
     there = [name for name in SITES[by] if f"blocks.0.{name}" in all_sites(decoder.config)]

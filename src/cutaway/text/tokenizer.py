@@ -122,7 +122,7 @@ class Tokenizer:
 
     def text(self, id: int) -> str:
         """What one id looks like to a reader, in ⟨⟩ what is no text (text/pieces.py)."""
-        return self._piece(int(id), None).marked
+        return self._piece(_checked_id(id), None).marked
 
     def token(self, id: int) -> str | None:
         """The token as the vocabulary spells it; None where it has no such id."""
