@@ -156,16 +156,11 @@ INLINE void store_as(Dtype dtype, void* p, int64_t at, vf v, int64_t count) {
     store_half((uint16_t*)p + at, v, count);
 }
 
-constexpr int64_t OUT_AHEAD = 8;  // tokens whose line of results is fetched before it is written
-
 // Scales, outliers, bias, activation and residual of one group for all tokens of a block. up: the other half, where
 // gated.
 TARGET static void finish(const Call& call, const Tokens& tokens, const Part& part, const Part* up) {
-    int64_t number = call.dtype == FLOAT32 ? sizeof(float) : sizeof(uint16_t);
     for (int64_t t = 0; t < tokens.count; ++t) {
         const Token& token = tokens.rows[t];
-        if (t + OUT_AHEAD < tokens.count)  // the results of two tokens lie far apart: no prefetcher sees what comes
-            __builtin_prefetch((char*)call.out + ((tokens.first + t + OUT_AHEAD) * call.columns + part.row) * number, 1);
         for (int lane = 0; lane < part.rows; lane += LANES) {
             int64_t at = (tokens.first + t) * call.columns + part.row + lane, count = part.rows - lane;
             vf y = value(*call.layer, token, part, t, lane);
