@@ -54,12 +54,16 @@ def entrants(models: Models, targets: Mapping[str, float]) -> dict[str, list[Ent
             Entrant("transformers + bitsandbytes int8", "bitsandbytes_int8", lambda: peer("bitsandbytes"), models.opt),
             Entrant("CTranslate2 int8", "ctranslate2_int8", lambda: peer("ctranslate2"), models.opt_ctranslate2),
             Entrant("OpenVINO int8", "openvino_int8", lambda: peer("openvino"), models.opt_openvino),
+            Entrant("OpenVINO int8, AVX2", "openvino_int8", lambda: peer("openvino"), models.opt_openvino, "avx2"),
         ],
         SMALL: [
             Entrant("cutaway int8", "cutaway_int8", ours, models.small_int8),
             Entrant("cutaway int8, AVX2", "cutaway_int8", ours, models.small_int8, "avx2"),
             Entrant("cutaway llm-int8", "cutaway_int8", ours, lambda: models.small_int8("llm-int8")),
             Entrant("llama.cpp Q8_0", "llama_cpp_q8_0", lambda: peer("llama_cpp"), models.small_q8_0),
+            Entrant(
+                "llama.cpp Q8_0, AVX2", "llama_cpp_q8_0", lambda: peer("llama_cpp_avx2"), models.small_q8_0, "avx2"
+            ),
             Entrant("transformers bfloat16", "transformers_bf16", ours, models.small),
         ],
     }
@@ -73,8 +77,11 @@ def rows(
     model: str, results: Sequence[Result], bandwidth: Sequence[float], goal: Goal, targets: Mapping[str, float]
 ) -> list[list[str]]:
     """One row an engine: speed, share of the bandwidth, how much faster cutaway is, whether that is enough, and how
-    many of the new ids are cutaway's (different roundings may part on a near tie)."""
-    return [_row(model, result, results[0], bandwidth, goal, targets) for result in results]
+    many of the new ids are cutaway's (different roundings may part on a near tie). An engine that is held to an
+    instruction set is compared with cutaway on the same."""
+    by_isa = {result.entrant.isa: result for result in reversed(results) if result.entrant.worker == "cutaway_int8"}
+    ours = by_isa | {"": results[0]}
+    return [_row(model, result, ours[result.entrant.isa], bandwidth, goal, targets) for result in results]
 
 
 HEADER = ["model", "engine", "settings", "tokens/s", "read a token", "of the bandwidth", "cutaway is", "asked", "holds",

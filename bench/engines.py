@@ -19,14 +19,18 @@ from typing import Any
 from peers import Missing
 
 WORKERS = Path(__file__).parent / "workers"
+# What holds oneDNN, and so OpenVINO's matrix products, to an instruction set; OpenVINO's other kernels from a later
+# version on, too.
+CAPS = {"avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2"}}
 
 
 @dataclass(frozen=True)
 class Entrant:
     """One engine on one model.
 
-    python: whose venv runs the worker, or raises Missing. model: makes the model's path, once. isa: an instruction set
-    that cutaway is to run, where the machine has more.
+    python: whose venv runs the worker, or raises Missing. model: makes the model's path, once. isa: the instruction set
+    that it is to run, where the machine has more: cutaway is told, others have the environment of CAPS, if not a venv
+    of their own.
     """
 
     name: str
@@ -55,13 +59,15 @@ class Result:
 class Engine:
     """A worker's process. It runs only while it is asked: idle threads of some engines spin."""
 
-    def __init__(self, python: Path, worker: str, model: Path | str, threads: int, task: str) -> None:
+    def __init__(self, python: Path, worker: str, model: Path | str, threads: int, task: str, isa: str = "") -> None:
+        task = f"{task} {isa}".strip() if worker == "cutaway_int8" else task
         command = [str(python), str(WORKERS / f"{worker}.py"), str(model), str(threads), task]
         self.worker = worker
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, bufsize=1,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)}, process_group=0,  # no session: they share processors
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)} | CAPS.get(isa, {}),
+            process_group=0,  # no session: they share processors
         )  # fmt: skip
         try:
             self.facts = self._line()
@@ -110,9 +116,7 @@ def race(
             try:
                 print(f"starting {result.entrant.name}", flush=True)
                 entrant = result.entrant
-                engines[place] = Engine(
-                    entrant.python(), entrant.worker, entrant.model(), threads, f"{task} {entrant.isa}".strip()
-                )
+                engines[place] = Engine(entrant.python(), entrant.worker, entrant.model(), threads, task, entrant.isa)
                 stack.callback(engines[place].close)
                 result.facts = engines[place].facts
             except Missing as missing:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from measure import report
@@ -56,10 +56,17 @@ PEERS = {
     "llama_cpp": Peer(
         ("llama-cpp-python", "numpy"),
         ("llama-cpp-python",),
-        ("--no-binary", "llama-cpp-python"),
+        ("--no-binary", "llama-cpp-python", "--no-cache-dir"),  # pip keeps builds whatever CMAKE_ARGS were
         (("CMAKE_ARGS", "-DGGML_NATIVE=ON"), ("CMAKE_BUILD_PARALLEL_LEVEL", "2")),
     ),
 }
+PEERS["llama_cpp_avx2"] = replace(
+    PEERS["llama_cpp"],
+    build=(
+        ("CMAKE_ARGS", "-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON"),
+        ("CMAKE_BUILD_PARALLEL_LEVEL", "2"),
+    ),
+)
 
 
 def python_of(name: str, venvs: Path = DEFAULT) -> Path:
