@@ -5,10 +5,13 @@ import re
 import statistics
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from cutaway.apps.cli.main import VERBS
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "cutaway"
@@ -128,6 +131,33 @@ def test_the_vocabulary_is_the_one_that_the_code_has():
 
     written = (ROOT / "docs" / "vocabulary.md").read_text(encoding="utf-8")
     assert written == vocabulary(), "run: python -m tests.rules.vocabulary > docs/vocabulary.md"
+
+
+def test_the_settings_are_those_that_the_code_has():
+    from tests.rules.settings import page
+
+    written = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert written == page(), "run: python -m tests.rules.settings > docs/settings.md"
+
+
+def test_the_readme_is_short_and_says_the_floors():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 260
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ][0]
+    assert f"`{' → '.join(contract['layers'])}`" in " ".join(text.split())
+    listed = set(re.findall(r"[├└]─ (.*?)  ", text)) - {""}
+    names = {name for each in listed for name in each.split(", ")}
+    there = {f"{path.name}/" if path.is_dir() else path.name for path in SOURCE.iterdir() if path.suffix in ("", ".py")}
+    assert names == there - {"__init__.py", "__pycache__/"}
+    assert [verb for verb in VERBS if not re.search(rf"`cutaway {verb}[ `]", text)] == []
+
+
+def test_every_file_that_a_page_links_to_is_there():
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 def test_the_vocabulary_has_every_family_with_its_own_nonlinearity():
