@@ -3,7 +3,7 @@ PYTHON ?= $(shell for v in 11 12 13 14; do command -v python3.$$v && break; done
 BIN := .venv/bin
 TEST_WORKERS ?= 2
 
-.PHONY: setup demo test check bench versions
+.PHONY: setup demo test check docs bench versions
 
 setup: .venv/ready
 
@@ -26,6 +26,14 @@ check: setup
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+.venv/docs-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	touch $@
+
+docs: .venv/docs-ready
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir docs --doctree-dir build/doctrees . build/site
+	cp build/site/README.html build/site/index.html
 
 bench: setup
 	for claim in start load quality instrument decode prefill attention beside_others trace transformer_lens; do $(BIN)/python bench/$$claim.py || exit 1; done

@@ -18,6 +18,7 @@ include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**.md"
 exclude_patterns = ["build", ".venv", ".versions", "src", "tests", "bench/results/peers.md"]
 html_theme, html_title = "furo", "cutaway"
 html_copy_source = False
+smartquotes = False
 default_role = "code"  # docstrings mark code with one backtick
 myst_heading_anchors = 2
 autodoc_typehints = "none"  # signatures have them as they are written
@@ -25,8 +26,11 @@ autodoc_member_order = "bysource"
 suppress_warnings = ["myst.header"]  # pages of errors begin at ##
 CONTENTS = {
     "Start": ["docs/from-transformers", "docs/from-transformer-lens", "docs/many-prompts"],
-    "Reference": ["docs/api", "docs/settings", "docs/vocabulary", "docs/files", "docs/running", "docs/errors/*"],
-    "Behind it": ["CONTRIBUTING", "CHANGELOG", "docs/decisions/*", "bench/results/*"],
+    "Reference": ["docs/api", "docs/settings", "docs/vocabulary", "docs/files", "docs/running"],
+    "Errors": ["docs/errors/*"],
+    "Behind it": ["CONTRIBUTING", "CHANGELOG"],
+    "Decisions": ["docs/decisions/*"],
+    "Measured": ["bench/results/*"],
 }
 SPECIAL = re.compile(r"([*|_\\])")
 
@@ -57,7 +61,7 @@ def of_site(app: Any, page: str, source: list[str]) -> None:
 
 
 def as_written(_app: Any, _what: str, _name: str, _of: Any, _options: Any, lines: list[str]) -> None:
-    """A docstring as plain text: `name: what it is` at a line's start begins an item, what is indented goes on with it."""
+    """A docstring as plain text: `name: what it is` at a line's start begins an item, and the lines after it go on."""
     done: list[str] = []
     for line in lines:
         parts = re.split(r"(`[^`]+`)", line)

@@ -140,6 +140,13 @@ def test_the_settings_are_those_that_the_code_has():
     assert written == page(), "run: python -m tests.rules.settings > docs/settings.md"
 
 
+def test_the_site_has_every_public_name():
+    import cutaway
+
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert all(re.search(rf"^\.\. auto\w+:: {name}$", page, re.MULTILINE) for name in cutaway.__all__)
+
+
 def test_the_readme_is_short_and_says_the_floors():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 260
