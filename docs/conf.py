@@ -33,6 +33,7 @@ CONTENTS = {
     "Measured": ["bench/results/*"],
 }
 SPECIAL = re.compile(r"([*|_\\])")
+ITEM = re.compile(r"(?:[a-z\\_]+(?:, )?)+: |[a-z\\_]+ = ")
 
 
 def contents() -> str:
@@ -63,16 +64,20 @@ def of_site(app: Any, page: str, source: list[str]) -> None:
 def as_written(_app: Any, _what: str, _name: str, _of: Any, _options: Any, lines: list[str]) -> None:
     """A docstring as plain text: `name: what it is` at a line's start begins an item, and the lines after it go on."""
     done: list[str] = []
+    margin: int | None = None  # of the item that goes on
     for line in lines:
         parts = re.split(r"(`[^`]+`)", line)
         text = "".join(part if part.startswith("`") else SPECIAL.sub(r"\\\1", part) for part in parts).strip()
-        item = re.match(r"(?:[a-z\\_]+(?:, )?)+: |[a-z\\_]+ = ", text)
-        if item and (not done or not done[-1] or line.startswith("  ") or done[-1].startswith(("- ", "  "))):
+        indent = len(line) - len(line.lstrip())
+        item = ITEM.match(text)
+        if item and (indent <= margin if margin is not None else not done or not done[-1]):
             done += ["", f"- **{item[0].strip()}** {text[item.end() :]}"]
-        elif text and done and done[-1].startswith(("- ", "  ")):
+            margin = indent
+        elif text and margin is not None:
             done.append(f"  {text}")
         else:
             done.append(text)
+            margin = None
     lines[:] = done
 
 
