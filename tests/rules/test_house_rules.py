@@ -145,6 +145,11 @@ def test_the_site_has_every_public_name():
 
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     assert all(re.search(rf"^\.\. auto\w+:: {name}$", page, re.MULTILINE) for name in cutaway.__all__)
+    analyses = (ROOT / "docs" / "analyses.md").read_text(encoding="utf-8")
+    questions = [
+        path.stem for path in (SOURCE / "analysis").glob("*.py") if "?" in path.read_text("utf-8").split("\n")[0]
+    ]
+    assert [each for each in questions if f"automodule:: cutaway.analysis.{each}\n" not in analyses] == []
 
 
 def test_the_readme_is_short_and_says_the_floors():
