@@ -55,7 +55,7 @@ class Finding(Faces):
     def __repr__(self) -> str:
         axes = " × ".join(f"{name} {len(labels)}" for name, labels in self.axes.items())
         start = f"<{type(self).__name__}{f' of {self.model}' if self.model else ''}{f': {axes}' if axes else ''}"
-        end = "; print it for its table; .to_dict(), .to_pandas(), .pictures()>"
+        end = "; print it for its table; .to_dict(), .to_pandas(), .plot()>"
         return start[: REPR - len(end)] + end
 
 
