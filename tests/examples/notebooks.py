@@ -25,8 +25,8 @@ def executed(path: Path) -> NotebookNode:
     """The notebook with fresh outputs. Raises CellExecutionError at the first error."""
     notebook = read(path)
     here = {"metadata": {"path": EXAMPLES}}
-    client = NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", record_timing=False, resources=here)
-    client.execute()
+    how = {"timeout": SECONDS, "kernel_name": "python3", "record_timing": False, "coalesce_streams": True}
+    NotebookClient(notebook, resources=here, **how).execute()
     return notebook
 
 
