@@ -18,14 +18,14 @@ VOCABULARY = SHARED / "opt-tokenizer"  # 50,265 tokens, too large to stand here
 pytestmark = pytest.mark.skipif(not VOCABULARY.is_dir(), reason="needs OPT's vocabulary in ../shared/opt-tokenizer")
 
 
-def names_and_shapes() -> dict[str, tuple[int, ...]]:
-    """The tensors of facebook/opt-1.3b's pytorch_model.bin."""
+def names_and_shapes(layers: int = 24) -> dict[str, tuple[int, ...]]:
+    """The tensors of facebook/opt-1.3b's pytorch_model.bin, or of its first layers."""
     width, wide = 2048, 8192
     decoder: dict[str, tuple[int, ...]] = {
         "embed_tokens.weight": (50272, width), "embed_positions.weight": (2050, width),
         "final_layer_norm.weight": (width,), "final_layer_norm.bias": (width,),
     }  # fmt: skip
-    for i in range(24):
+    for i in range(layers):
         linears = {f"self_attn.{n}_proj": (width, width) for n in ("k", "v", "q", "out")}
         linears |= {"fc1": (wide, width), "fc2": (width, wide)}
         for name, shape in linears.items():
@@ -35,20 +35,26 @@ def names_and_shapes() -> dict[str, tuple[int, ...]]:
     return {f"model.decoder.{name}": shape for name, shape in decoder.items()}
 
 
-def as_on_the_hub(folder: Path) -> Path:
-    """The folder of facebook/opt-1.3b with random weights: one pytorch_model.bin in float16, and no tokenizer.json."""
+def as_on_the_hub(folder: Path, layers: int = 24) -> Path:
+    """The folder of facebook/opt-1.3b with random weights: one pytorch_model.bin in float16, and no tokenizer.json.
+
+    layers: fewer for a smaller model, otherwise alike.
+    """
     random = torch.randn(1 << 22, generator=torch.Generator().manual_seed(0)).mul_(0.02).half()
     state: dict[str, torch.Tensor] = {}
-    for i, (name, shape) in enumerate(names_and_shapes().items()):
+    for i, (name, shape) in enumerate(names_and_shapes(layers).items()):
         count = torch.Size(shape).numel()
         values = random.roll(7919 * i).repeat(-(-count // len(random)))[:count].view(shape).clone()
         state[name] = values + 1 if name.endswith("norm.weight") else values
+    state["model.decoder.embed_positions.weight"][1] = 0.0  # as published: the row of padding
     state["lm_head.weight"] = state["model.decoder.embed_tokens.weight"]  # tied: the same bytes under two names
     folder.mkdir()
     torch.save(state, folder / "pytorch_model.bin")
     for name, target in (("opt/opt-1.3b.json", "config.json"), ("generation/opt-1.3b.json", "generation_config.json"),
                          ("tokenizer/opt-1.3b.json", "tokenizer_config.json")):  # fmt: skip
         shutil.copyfile(PUBLISHED / name, folder / target)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers}))
     special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "</s>") | {"pad_token": "<pad>"}
     (folder / "special_tokens_map.json").write_text(json.dumps(special))
     for name in ("vocab.json", "merges.txt"):

@@ -87,6 +87,10 @@ def plot(pictures: Sequence[Picture], ax: Any = None) -> Any:
 
     ax: an Axes for each picture. Raises BadArgument where their number differs or matplotlib is not installed.
     """
+    require()
+    from matplotlib import pyplot
+
+    pyplot.draw_if_interactive()  # loads the backend: a notebook's turns "interactive" on, which _style would undo
     with _style():
         given = ax if isinstance(ax, list | tuple) else getattr(ax, "flat", [ax])
         axes = _new_axes(_some(pictures)) if ax is None else list(given)
