@@ -24,6 +24,7 @@ def test_help_lists_the_verbs_in_the_order_of_the_data_flow(cutaway: Run):
     commands = done.out[done.out.index("Commands:") :].splitlines()[1:]
     assert done.code == 0 and [line.split()[0] for line in commands] == list(VERBS)
     assert done == cutaway() and widest(done.out) <= 80
+    assert "..." not in done.out.partition("Commands:")[2]  # every summary is whole in 80 columns
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "tour"])

@@ -27,7 +27,7 @@ def ablate(
     top: Top = 20,
     no_special_tokens: NoSpecial = False,
 ) -> None:
-    """What the next token's logit changes by without each head: zero or mean ablation."""
+    """What a logit loses without each head. Zero or mean ablation."""
     read, others = read_texts(texts), read_texts(reference) if reference else None
     with options.opened() as lm:
         found = lm.ablate(read, answer, against, reference=others, top=top, add_special_tokens=not no_special_tokens)

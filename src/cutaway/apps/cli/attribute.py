@@ -26,7 +26,7 @@ def attribute(
     figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
-    """Which part wrote the next token's logit: direct logit attribution. The parts sum to the logit."""
+    """Which part wrote a logit: direct logit attribution. The parts sum to the next token's logit."""
     read = read_texts(texts)
     with options.opened() as lm:
         found = lm.attribute(

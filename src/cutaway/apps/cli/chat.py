@@ -38,7 +38,7 @@ def chat(
     options: SettingsOptions,
     system: System = None,
 ) -> None:
-    """Talk with the model: a line is a message, and /help lists what else there is.
+    """Talk with the model. A line is a message, and /help lists what else there is.
 
     Piped, each line of standard input is a message. With --json, an answer is one line of JSON.
     """

@@ -32,7 +32,7 @@ class Checked(Options):
 
 @verb
 def check(options: Checked, texts: Texts = None, against: Against = None) -> None:
-    """Verify what this model's sites mean: formulas, sums, padding, cache, edits, weights. Exit code 1 if one fails."""
+    """Verify what this model's sites mean. Formulas, sums, padding, cache, edits, weights. Exit code 1 if one fails."""
     if against not in (None, "transformers"):
         raise BadArgument(f"--against {against}", "transformers", "pass that, or leave it out")
     read = read_texts(texts) if texts else None

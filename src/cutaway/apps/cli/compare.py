@@ -55,7 +55,7 @@ def compare(
     figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
-    """Compare full precision with 8 bits: values, next token, bytes.
+    """Compare full precision with 8 bits. Values, next token, bytes.
 
     The two models are loaded one after the other, never both at once. With --layers both are, and each layer
     by itself is in 8 bits in turn.

@@ -16,7 +16,7 @@ Recipe = Annotated[Path, typer.Option(metavar="RECIPE", help="The edits, a JSON 
 
 @verb
 def effect(options: Options, texts: Texts, edits: Recipe, no_special_tokens: NoSpecial = False) -> None:
-    """What the edits of a recipe do to the next token: the likeliest without and with them, and KL."""
+    """What a recipe of edits does to the next token. The likeliest without and with them, and KL."""
     read = read_texts(texts)
     with options.opened() as lm:
         found = lm.effect(read, edits, add_special_tokens=not no_special_tokens)

@@ -39,7 +39,7 @@ def generate(
     sites: Sites = None,
     save: Save = None,
 ) -> None:
-    """Write what follows a text, token by token; with --chat, the answer to it.
+    """Write what follows a text, token by token. With --chat, the answer to it.
 
     The settings, from --repetition-penalty on, act in the order in which they are listed. Their names are those of
     transformers, and so is their meaning.

@@ -15,7 +15,7 @@ def gradients(
     against: Against = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
-    """How the next token's logit changes with each token of the text, to first order: gradient x input."""
+    """How each token moves a logit: gradient x input. To first order, as the token's embedding grows."""
     read = read_texts(texts)
     with options.opened() as lm:
         found = lm.gradients(read, answer, against, add_special_tokens=not no_special_tokens)

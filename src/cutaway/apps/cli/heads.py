@@ -29,7 +29,7 @@ def heads(
     figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
-    """What each head attends to: the previous token, the same token, the one after (induction), the first, itself."""
+    """What each head attends to. The previous token, the same token, the one after (induction), the first, itself."""
     read = read_texts(texts) if texts else None
     with options.opened() as lm:
         found = lm.heads(read, top=top, length=length, seed=seed, add_special_tokens=not no_special_tokens)

@@ -27,7 +27,7 @@ def lens(
     figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
-    """What the model would say next if it stopped after each block: the logit lens, or a tuned one."""
+    """The next token after each block: the logit lens. What the model would say if it stopped there; or a tuned one."""
     read = read_texts(texts)
     with options.opened() as lm:
         found = lm.lens(

@@ -47,7 +47,7 @@ def patch(
     figure: Figure = None,
     no_special_tokens: NoSpecial = False,
 ) -> None:
-    """Which values carry the answer: activation patching, one value at a time. 1 is the full answer, 0 none of it."""
+    """Which values carry the answer: activation patching. One value at a time; 1 is the full answer, 0 none of it."""
     read = read_texts(texts)
     if len(read) % 2:
         expected = "pairs of a clean and a corrupt text"

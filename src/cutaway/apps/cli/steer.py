@@ -38,7 +38,7 @@ def steer(
     seed: Seed = 0,
     save: Save = None,
 ) -> None:
-    """Generate with a direction added to the residual stream: toward some texts, away from others."""
+    """Generate toward some texts, away from others. A direction is added to the residual stream."""
     read = read_texts(texts)
     settings = {"max_new_tokens": max_new_tokens, "do_sample": do_sample, "temperature": temperature, "top_p": top_p}
     with options.opened() as lm:

@@ -40,7 +40,7 @@ def tour(
     seed: Seed = 0,
     do_sample: DoSample = True,
 ) -> None:
-    """Show a text become tokens, vectors, attention, logits, a drawn token, and text."""
+    """Watch a text pass through the model. Tokens, vectors, attention, logits, the draw, and text."""
     prompts = read_texts(texts or [TEXT])
     settings = {"max_new_tokens": max_new_tokens, "do_sample": do_sample, "seed": seed}
     settings |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
