@@ -17,7 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 BLOCK = 23  # whose heads are patched, at each position, and ablated; after it the stream is steered
-ABLATED = 2  # the first texts, from which heads are ablated
+ABLATED = 8  # the first texts, from which heads are ablated
 STORIES = {
     "When John and Mary went to the shops, {} gave the bag to": ("Mary", "John"),
     "When Tom and James went to the park, {} gave the ball to": ("Tom", "James"),
