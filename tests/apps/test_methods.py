@@ -107,6 +107,13 @@ def test_the_verbs_that_read_a_file(cutaway: Run, tiny_folder: Path, tmp_path: P
         damage = lm.damage(ONE, limit=8)
         words = ["compare", ONE, "--layers", "--limit", 8, "--model", tiny_folder]
         assert in_json(json.loads(cutaway(*words, "--json").out)) == in_json(damage.to_dict())
+        assert cutaway(*words).out.split() == str(damage).split()
+        why = lm.why(lm.trace(ONE), "blocks.1.attn.z", 0, 2, 1, 3)
+        words = ["trace", ONE, "--why", "blocks.1.attn.z[0,2,1,3]", *common]
+        assert str(why) in cutaway(*words).out
+        told = in_json(json.loads(cutaway(*words, "--json").out))["why"][0]
+        alike = {name: value for name, value in in_json(why.to_dict()).items() if name != "difference"}
+        assert told | alike == told  # the difference is rounding itself
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
