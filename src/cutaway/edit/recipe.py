@@ -4,7 +4,6 @@ Written under a temporary name until it is complete. It knows edits as data; it 
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, no_type_check
 from cutaway.edit.edit import Edit
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.writing import whole_file
 
 FORMAT = "cutaway recipe 1"
 Edits = Edit | Sequence[Edit] | str | Path
@@ -21,15 +21,8 @@ Edits = Edit | Sequence[Edit] | str | Path
 def write(path: Path, edits: Sequence[Edit], config: DecoderConfig) -> None:
     """Raises BadArgument for an edit that is a function, or a path that cannot be written."""
     data = {"format": FORMAT, "model": asdict(config), "edits": [edit.as_data() for edit in edits]}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(data, indent=1, allow_nan=False), encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        found = f"{path}, which cannot be written ({error.strerror})"
-        raise BadArgument(found, "a path that can be written, with space for it", "save it elsewhere") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read(path: Path, config: DecoderConfig) -> list[Edit]:

@@ -116,12 +116,10 @@ class MLP(nn.Module):
         ops, act, site, post_BTF = self.ops, self.activation, self.site, None
         if not tap.wants(site + "pre", site + "pre_linear"):  # the same within one product, where the ops have it
             post_BTF = ops.up(self.up, act, self.gated, x_BTD)
-        if post_BTF is not None:
-            pass
-        elif self.gated:
+        if post_BTF is None and self.gated:
             gate_BTF, linear_BTF = self.up(x_BTD).chunk(2, -1)
             post_BTF = ops.gate(act, tap(site + "pre", gate_BTF), tap(site + "pre_linear", linear_BTF))
-        else:
+        elif post_BTF is None:
             post_BTF = ops.activation[act](tap(site + "pre", self.up(x_BTD)))
         return self.down(tap(site + "post", post_BTF))
 

@@ -5,7 +5,6 @@ It knows a Picture; it does not know what was measured. The one module that impo
 
 import io
 import math
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.writing import whole_file
 from cutaway.show.colours import ABOVE, BELOW, SERIES, hexed, limits, numbers
 from cutaway.show.pictures import Bars, Heatmap, Lines, Picture
 from cutaway.text.table import columns_of, cut, visible
@@ -55,15 +55,8 @@ def figure(pictures: Sequence[Picture]) -> "Figure":
 def write(pictures: Sequence[Picture], path: Path) -> None:
     """The figure as .svg, .pdf or .png: under another name until it is whole. Raises BadArgument for another ending."""
     data = rendered(pictures, kind_of(path))
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as unfinished:
         unfinished.write_bytes(data)
-        unfinished.replace(path)
-    except OSError as error:
-        found = f"{path}, which cannot be written ({error.strerror})"
-        raise BadArgument(found, "a path that can be written, with space for it", "save it elsewhere") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def kind_of(path: Path) -> str:

@@ -4,7 +4,6 @@ Written under a temporary name until it is complete; read back without the model
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,8 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cutaway.ground.config import DecoderConfig, RopeConfig
-from cutaway.ground.errors import BadArgument, BadCheckpoint
+from cutaway.ground.errors import BadCheckpoint
 from cutaway.ground.sites import all_sites
+from cutaway.ground.writing import whole_file
 from cutaway.text.pieces import Piece, Tokens
 
 FORMAT = "cutaway trace 2"
@@ -33,15 +33,8 @@ def write(
     parts = {f"values.{site}": value.contiguous() for site, value in values.items()}
     parts |= {f"tokens.{name}": getattr(tokens, name).contiguous() for name in TOKENS}
     about = {"config": asdict(config), "pieces": tokens.as_data()["pieces"], "words": notes}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path, SafetensorError) as unfinished:  # safetensors' own error holds the system's
         save_file(parts, unfinished, {"format": FORMAT, "about": json.dumps(about)})
-        unfinished.replace(path)
-    except (OSError, SafetensorError) as error:  # safetensors' own error holds the system's
-        expected = "a path that can be written, with space for it"
-        raise BadArgument(f"{path}, which cannot be written ({error})", expected, "save it elsewhere") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Tokens, DecoderConfig, dict[str, Any]]:

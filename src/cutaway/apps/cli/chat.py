@@ -17,6 +17,7 @@ from cutaway.apps.cli.common import busy, decoded, note, print_json, verb
 from cutaway.apps.cli.streaming import SettingsOptions, print_texts
 from cutaway.apps.cli.terminal import faint, is_terminal
 from cutaway.ground.errors import BadArgument, CutawayError
+from cutaway.ground.writing import whole_file
 
 if TYPE_CHECKING:
     from cutaway.lm import LM
@@ -72,8 +73,6 @@ def _answered(talk: "Conversation", line: str) -> None:
             talk.say(line[1:] if word.startswith("//") else line)
     except CutawayError as error:
         note(str(error))
-    except OSError as error:  # of /save
-        note(f"found {error.filename} that cannot be written ({error.strerror}); pass another file to /save.")
     except KeyboardInterrupt:
         print(faint("(ended: Ctrl-C)"))
 
@@ -127,7 +126,8 @@ class Conversation:
             raise BadArgument("/save without a file", "its name", "write for example /save talk.json")
         settings = self.last[-1].settings.as_data() if self.last else self.settings
         data = {"model": self.lm.name, "settings": settings, "messages": self.messages}
-        Path(path).expanduser().write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        with whole_file(Path(path).expanduser()) as unfinished:
+            unfinished.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         note(f"wrote {len(self.messages)} messages to {path}.")
 
 
