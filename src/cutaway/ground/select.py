@@ -5,8 +5,8 @@ It knows names, of sites and of weights, not their values.
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
@@ -16,6 +16,19 @@ from cutaway.ground.whole import whole
 Selection = str | Sequence[str] | Callable[[str], bool]
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 SPANS = re.compile(r"blocks\.(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\.")
+
+Value = TypeVar("Value")
+
+
+class ByName(Mapping[str, Value]):
+    """What is looked up by name, block and head, and refuses a wrong name in a sentence instead of a KeyError."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value, or the default where there is none of that name."""
+        try:
+            return self[key]
+        except BadArgument:
+            return default
 
 
 def select(config: DecoderConfig, sites: Selection) -> list[str]:

@@ -4,7 +4,7 @@ Read from its layer when it is asked for, from codes in 8 bits. It does not know
 (edit/weights.py).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.layers import Weight, all_weights
-from cutaway.ground.select import BLOCK, full_name
+from cutaway.ground.select import BLOCK, ByName, full_name
 from cutaway.model.decoder import Decoder
 from cutaway.quant.formats import dequantize
 from cutaway.quant.linear import Int8Linear
 
 
-class Weights(Mapping[str, Tensor]):
+class Weights(ByName[Tensor]):
     """weights["blocks.3.W_O"] or weights["W_O", 3]: a copy in float32 (float64 of a model in float64).
 
     A matrix is [outputs, inputs], so that x @ W.T is the layer; of a layer in 8 bits it is what the codes stand for.
@@ -57,12 +57,6 @@ class Weights(Mapping[str, Tensor]):
             return full_name("weight", key, list(self.table)) in self.table
         except BadArgument:
             return False
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        try:
-            return self[key]
-        except BadArgument:
-            return default
 
     def __setitem__(self, key: Any, value: Any) -> NoReturn:
         do = f"write: with lm.edited({{{key!r}: …}})"

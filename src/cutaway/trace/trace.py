@@ -3,7 +3,7 @@
 It knows how values are found and shown; it does not know how they were computed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cutaway.ground.config import DecoderConfig
 from cutaway.ground.display import Displayed
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.packed import Kept
-from cutaway.ground.select import full_name, select
+from cutaway.ground.select import ByName, full_name, select
 from cutaway.ground.sites import all_sites
 from cutaway.ground.whole import whole
 from cutaway.model.architecture import size
@@ -25,7 +25,7 @@ from cutaway.trace.plan import Plan
 
 
 @dataclass(frozen=True, repr=False)
-class Trace(Kept, Displayed, Mapping[str, Tensor]):
+class Trace(Kept, Displayed, ByName[Tensor]):
     """Values by site, in the order of the forward pass: trace["attn.pattern", 0] is a tensor [B, H, T, S].
 
     attention: "explicit" where the softmax was computed by name, "fused" where one op held neither scores nor pattern.
@@ -61,13 +61,6 @@ class Trace(Kept, Displayed, Mapping[str, Tensor]):
             return self._named(key)[0] in self.values_by_site
         except BadArgument:
             return False
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """The value, or the default where it was not recorded."""
-        try:
-            return self[key]
-        except BadArgument:
-            return default
 
     def stack(self, sites: str) -> Tensor:
         """One value of many blocks as one tensor, the blocks first: stack("resid_post") is [L, B, T, D].
