@@ -91,11 +91,15 @@ class Attention(nn.Module):
             q_BTHK = tap(site + "rot_q", self.ops.rotate(q_BTHK, info.rotary))
             k_BTGK = tap(site + "rot_k", self.ops.rotate(k_BTGK, info.rotary))
         k_BSGK, v_BSGK = (k_BTGK, v_BTGK) if cache is None else cache.extend(self.layer, k_BTGK, v_BTGK)
-        if not tap.wants(site + "scores", site + "pattern"):  # the same, without ever holding either
+        names = site + "scores", site + "pattern"
+        if not tap.wants(*names):  # the same, without ever holding either
             z_BTHK = self.ops.attend(q_BTHK, k_BSGK, v_BSGK, info.mask)
+        elif not tap.changes(*names):  # the same in one pass over memory
+            *recorded, z_BTHK = self.ops.attend_recorded(q_BTHK, k_BSGK, v_BSGK, info.mask)
+            list(map(tap, names, recorded))
         else:
-            scores_BHTS = tap(site + "scores", self.ops.scores(q_BTHK, k_BSGK, info.mask))
-            pattern_BHTS = tap(site + "pattern", self.ops.softmax(scores_BHTS))
+            scores_BHTS = tap(names[0], self.ops.scores(q_BTHK, k_BSGK, info.mask))
+            pattern_BHTS = tap(names[1], self.ops.softmax(scores_BHTS))
             z_BTHK = self.ops.mix(pattern_BHTS, v_BSGK)
         return self.out(tap(site + "z", z_BTHK).flatten(-2))
 
@@ -199,9 +203,8 @@ class Decoder(nn.Module):
             cache.admit(tokens)
         resid_BTD = self.embed(tokens, tap)
         cos_sin = None if self.rotary is None else self.rotary(tokens.positions, resid_BTD.dtype)
-        resid_BTD = self.run_blocks(
-            self.blocks, resid_BTD, PassInfo(attention_mask(tokens, cache), cos_sin), cache, tap
-        )
+        info = PassInfo(attention_mask(tokens, cache), cos_sin)
+        resid_BTD = self.run_blocks(self.blocks, resid_BTD, info, cache, tap)
         if last is not None:
             resid_BTD = resid_BTD[torch.arange(len(last), device=last.device), last][:, None]
         return self.unembed(resid_BTD, tap)

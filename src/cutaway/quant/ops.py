@@ -73,6 +73,13 @@ class NativeOps(Ops):
             return super().attend(q_BTHK, k_BSGK, v_BSGK, mask)
         return native.attend(q_BTHK, k_BSGK, v_BSGK, mask.causal, mask.visible_BTS)
 
+    def attend_recorded(
+        self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, mask: AttentionMask
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if type(self) is not NativeOps or not native.usable(q_BTHK, k_BSGK, v_BSGK):  # a subclass may have another mix
+            return super().attend_recorded(q_BTHK, k_BSGK, v_BSGK, mask)
+        return native.attend_recorded(q_BTHK, k_BSGK, v_BSGK, mask.causal, mask.visible_BTS)
+
 
 def _activate(name: str, x: Tensor) -> Tensor:
     return native.activate(name, x) if native.usable(x) else Ops.activation[name](x)

@@ -162,6 +162,19 @@ def attend(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, causal: bool, visible
     return z_BTHK
 
 
+def attend_recorded(
+    q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, causal: bool, visible_BTS: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`attend` that leaves scores and pattern [B, H, T, S] too: (scores, pattern, z)."""
+    b, t, h, _ = q_BTHK.shape
+    square = b, h, t, k_BSGK.shape[1]
+    scores, pattern, z_BTHK = empty(square, q_BTHK), empty(square, q_BTHK), q_BTHK.new_empty(q_BTHK.shape)
+    _attention(
+        SCORES | SOFTMAX | MIX, q_BTHK, k_BSGK, v_BSGK, causal, visible_BTS, scores=scores, pattern=pattern, z=z_BTHK
+    )
+    return scores, pattern, z_BTHK
+
+
 def _attention(
     stages: int,
     q_BTHK: Tensor,
