@@ -3,6 +3,7 @@
 Public names only; each is imported when it is first used, so that `import cutaway` is fast.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from cutaway.text.pieces import Tokens
     from cutaway.trace.trace import Trace
     from cutaway.weights.opening import quantize
+
+# Torch's OpenMP threads spin while they wait, for milliseconds. Beside busy programs they do so on the processors that
+# the others need to go on: a prompt took fifty times as long. libgomp reads this once, as torch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "8000")  # 0.1 ms, then they sleep; libgomp: 300,000
 
 __all__ = ["LM", "Edit", "Generation", "Step", "Tokens", "Trace", "load", "quantize"]
 __version__ = "0.1.0"

@@ -1,5 +1,8 @@
 """The number of threads: what the machine gives, what is given, and what was chosen before."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,3 +105,15 @@ def test_small_ops_on_one_thread_give_the_number_back() -> None:
         assert torch.get_num_threads() == 3
         with machine.one_thread(machine.SMALL + 1):
             assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(
+    ("chosen", "spins"), [({}, "8000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
+)
+def test_torchs_threads_sleep_soon_unless_the_environment_says_otherwise(chosen: dict[str, str], spins: str) -> None:
+    code = [sys.executable, "-c", "import cutaway, torch"]
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(code, capture_output=True, text=True, env=kept | {"OMP_DISPLAY_ENV": "VERBOSE"} | chosen)
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("torch's OpenMP here is not libgomp")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
