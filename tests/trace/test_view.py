@@ -34,6 +34,8 @@ def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_every_value_has_the_bits_of_the_trace(decoder: Decoder, edits: list[Edit]):
     trace, seen = run(decoder, PADDED, edits=edits), view(decoder, PADDED, edits=edits)
     assert [site for site in trace if not torch.equal(seen[site], trace[site])] == []
+    some = seen.read(["attn.z", "blocks.1-2.mlp.post", "logits", "embed.token", "resid_pre", "attn.pattern"])
+    assert all(torch.equal(value, trace[site]) for site, value in some.items()) and "blocks.0.attn.z" in some
     for layer in range(decoder.config.n_layers):
         for kind in ("attn_out", "mlp_out"):
             assert torch.equal(seen.sizes[kind][layer], trace[kind, layer].norm(dim=-1))

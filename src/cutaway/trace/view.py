@@ -8,7 +8,7 @@ not know text, nor what a head's pattern means.
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from cutaway.edit.edit import Edit, sites_of
 from cutaway.edit.editor import Editor
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.select import Selection, select
 from cutaway.ground.sites import all_sites, block_exit, embed_sites
 from cutaway.ground.whole import whole
 from cutaway.model.architecture import size
@@ -59,7 +60,7 @@ class Recomputed(dict[str, Tensor]):
     def __missing__(self, name: str) -> Tensor:
         if name not in self:
             raise KeyError(name)
-        return self.source.value(self, name)
+        return self.source.values(self, [name])[name]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -88,6 +89,13 @@ class View(Trace):
         config = self.config
         at = _index("block", layer, config.n_layers), _index("head", head, config.n_heads)
         return self.source.head(self.values_by_site, *at)
+
+    def read(self, sites: Selection) -> Trace:
+        """A Trace of these sites, each block run once for all of its own. sites: as in lm.trace."""
+        chosen, values = select(self.config, sites), dict[str, Tensor]()
+        for _, names in groupby(chosen, _block):
+            values |= self.source.values(self.values_by_site, list(names))
+        return Trace(values, self.tokens, self.config, self.attention, self.model)
 
     def kept(self) -> Trace:
         """What is kept, as a Trace without the model."""
@@ -201,20 +209,24 @@ class Source:
         self.q, self.k = ("attn.rot_q", "attn.rot_k") if config.rope is not None else ("attn.q", "attn.k")
         self.edited = {site for edit in edits for site in sites_of(edit, config)}
 
-    def value(self, kept: dict[str, Tensor], name: str) -> Tensor:
-        """One site that is not kept."""
-        if name.endswith(SQUARES) and name not in self.edited:
-            layer = int(name.split(".")[1])
-            with torch.no_grad():
-                scores = self._scores(kept, layer, slice(None))
-                return scores if name.endswith(SQUARES[0]) else self._pattern(kept, layer, slice(None), scores)
-        if name.startswith("blocks."):
-            return self._in_block(kept, name)
-        config = self.decoder.config
-        recorder = Recorder([name], None if name == "logits" else name)
-        with torch.no_grad(), suppress(Enough):
-            self.decoder.unembed(kept[block_exit(config, config.n_layers - 1)], Chain(self._editor(), recorder))
-        return recorder.parts[name][0]
+    def values(self, kept: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+        """Sites of one block, or of none."""
+        config, found = self.decoder.config, {name: kept[name] for name in names if dict.__contains__(kept, name)}
+        missing = [name for name in names if name not in found]
+        with torch.no_grad():
+            if missing and all(name.endswith(SQUARES) for name in missing):
+                layer = int(missing[0].split(".")[1])
+                scores_BHTS = self._scores(kept, layer, slice(None))
+                both = scores_BHTS, self._pattern(kept, layer, slice(None), scores_BHTS)
+                found |= {f"blocks.{layer}.{name}": value for name, value in zip(SQUARES, both, strict=True)}
+            elif missing and missing[0].startswith("blocks."):
+                found |= self._in_block(kept, missing)
+            elif missing:
+                recorder = Recorder(missing, None if missing[-1] == "logits" else missing[-1])
+                with suppress(Enough):
+                    self.decoder.unembed(kept[block_exit(config, config.n_layers - 1)], Chain(self._editor(), recorder))
+                found |= {name: parts[0] for name, parts in recorder.parts.items()}
+        return {name: found[name] for name in names}
 
     def head(self, kept: dict[str, Tensor], layer: int, head: int) -> Head:
         """One head. Alone where the library computes it, which adds each head's numbers by themselves; else with the
@@ -226,7 +238,7 @@ class Source:
             pattern_BHTS = self._pattern(kept, layer, heads, scores_BHTS)
             z = f"blocks.{layer}.attn.z"
             if z in self.edited:
-                z_BTK = self._in_block(kept, z)[:, :, head]
+                z_BTK = self._in_block(kept, [z])[z][:, :, head]
             else:
                 v_BSGK = self._groups(kept[f"blocks.{layer}.attn.v"], heads)
                 z_BTK = self._ops(layer).mix(pattern_BHTS, v_BSGK)[:, :, at]
@@ -256,26 +268,23 @@ class Source:
     def _by_torch(self, x: Tensor, layer: int) -> bool:
         return type(self._ops(layer)) is Ops or not native.usable(x)
 
-    def _in_block(self, kept: dict[str, Tensor], name: str) -> Tensor:
-        """A site of a block, which runs again on what entered it. What leaves it must be what left it in the pass."""
-        config, layer = self.decoder.config, int(name.split(".")[1])
+    def _in_block(self, kept: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+        """Sites of a block, which runs again on what entered it. What leaves it must be what left it in the pass."""
+        config, layer = self.decoder.config, int(names[0].split(".")[1])
         entry, end = (f"blocks.{layer}.resid_pre", block_exit(config, layer))
         following = f"blocks.{layer + 1}.resid_pre" if layer + 1 < config.n_layers else end
         x_BTD, editor = kept[entry], self._editor()
         editor.by_site.pop(entry, None)  # it was kept as edited
         rotary = self.decoder.rotary
         info = PassInfo(self.mask, None if rotary is None else rotary(self.tokens.positions, x_BTD.dtype))
-        explicit = (
-            [f"blocks.{layer}.attn.pattern"] if self._by_torch(x_BTD, layer) else []
-        )  # fused, it adds in another order
-        recorder = Recorder(dict.fromkeys((name, end, *explicit)))
-        with torch.no_grad():
-            self.decoder.blocks[layer](x_BTD, info, None, Chain(editor, recorder))
+        explicit = [f"blocks.{layer}.attn.pattern"] if self._by_torch(x_BTD, layer) else []  # as in the pass
+        recorder = Recorder(dict.fromkeys((*names, end, *explicit)))
+        self.decoder.blocks[layer](x_BTD, info, None, Chain(editor, recorder))
         unedited = following == end or following not in self.edited
         if unedited and not torch.equal(recorder.parts[end][0], kept[following]):
             found = f"another value of {end} than in the pass of this view"
             raise BadArgument(found, "the weights of then", "view the text again")
-        return recorder.parts[name][0]
+        return {name: recorder.parts[name][0] for name in names}
 
     def _editor(self) -> Editor:
         editor = Editor(self.edits, self.decoder.config, self.tokens)
@@ -288,6 +297,10 @@ def _index(what: str, given: Any, count: int) -> int:
     if number is None or not -count <= number < count:
         raise BadArgument(f"{what} {given!r}", f"0 to {count - 1}, or from -1 back", f"choose another {what}")
     return number % count
+
+
+def _block(name: str) -> str:
+    return name.split(".")[1] if name.startswith("blocks.") else ""
 
 
 def _same(trace: Trace) -> Trace:
