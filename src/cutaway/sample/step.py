@@ -90,16 +90,12 @@ class Step(Kept, Displayed):
         Removed tokens follow those that stayed, in the same order. Raises BadArgument for k below 1 or a row that is
         not in the batch.
         """
-        k, row = _checked(k, row, len(self.ended))
-        done = self._row_stages(row)
-        chosen = int(self.ids[row])
-        scaled_V = next(logits for name, logits in reversed(done) if name not in CUTTING)
-        probs = [logits_V.softmax(-1) for logits_V in (done[0][1], scaled_V, done[-1][1])]
-        first = _first(scaled_V, k)
-        ranks = dict(zip(first, range(len(first)), strict=True))
-        if chosen not in ranks:
-            ranks[chosen] = _rank(scaled_V, chosen)
-        return [self._candidate(token, rank, done, probs, chosen) for token, rank in ranks.items()]
+        return self._candidates(0, k, row, chosen=True)
+
+    def window(self, first: int, count: int, row: SupportsIndex = 0) -> list[Candidate]:
+        """The candidates of ranks first to first + count in the order of the draw. Raises as `top`."""
+        first = require_whole("first", first, 0, "pass for example first=0")
+        return self._candidates(first, count, row, chosen=False)
 
     def interval(self, row: SupportsIndex = 0) -> tuple[float, float]:
         """The chosen token's interval of cumulative probability, [start, end): see choose.py."""
@@ -143,10 +139,23 @@ class Step(Kept, Displayed):
         return f"u = {float(self.u[row]):.4f} falls in [{start:.4f}, {end:.4f}): {name}{over}"
 
     def _row_stages(self, row: int) -> list[tuple[str, Tensor]]:
+        if len(self.ended) == 1:
+            return [(name, logits[0]) for name, logits in self.stages()]
         one = slice(row, row + 1)
         ids = None if self.seen_ids is None else self.seen_ids[one]
         mask = None if self.seen_mask is None else self.seen_mask[one]
         return [(name, logits[0]) for name, logits in stages(self.logits[one], self.settings, ids, mask)]
+
+    def _candidates(self, first: int, count: SupportsIndex, row: SupportsIndex, chosen: bool) -> list[Candidate]:
+        """chosen: whether the chosen token follows them where it is not among them."""
+        count, row = _checked(count, row, len(self.ended))
+        done, token = self._row_stages(row), int(self.ids[row])
+        scaled_V = next(logits for name, logits in reversed(done) if name not in CUTTING)
+        probs = [logits_V.softmax(-1) for logits_V in (done[0][1], scaled_V, done[-1][1])]
+        ranks = {id: rank for rank, id in enumerate(_first(scaled_V, first + count)) if rank >= first}
+        if chosen and token not in ranks:
+            ranks[token] = _rank(scaled_V, token)
+        return [self._candidate(id, rank, done, probs, token) for id, rank in ranks.items()]
 
     def _candidate(
         self, token: int, rank: int, done: list[tuple[str, Tensor]], probs: list[Tensor], chosen: int

@@ -41,6 +41,8 @@ class Served:
     limits: Limits = field(default_factory=Limits)
     shared: dict[str, Any] = field(default_factory=dict)
     kept_bytes: int = 0  # of all readers' runs and generations
+    running: "Call | None" = None  # the request whose passes the model runs now
+    lock: threading.RLock = field(default_factory=threading.RLock)  # around what several threads count
 
 
 class Shelf:
@@ -49,12 +51,25 @@ class Shelf:
     def __init__(self, served: Served, kind: str) -> None:
         self.served, self.kind, self.count = served, kind, 0
         self.items: dict[str, tuple[Any, int]] = {}
+        self.closed = False
 
     def keep(self, item: Any, bytes: int) -> str:
         """Its name. The oldest go where there are too many, and where memory for this one is short.
 
-        Raises BadArgument where it does not fit even so.
+        Raises BadArgument where it does not fit even so, and Cancelled where the reader has left.
         """
+        with self.served.lock:
+            if self.closed:
+                raise Cancelled
+            self.make_space(bytes)
+            self.count += 1
+            name = f"{self.kind[0]}{self.count}"
+            self.items[name] = (item, bytes)
+            self.served.kept_bytes += bytes
+            return name
+
+    def make_space(self, bytes: int) -> None:
+        """Drops old ones for so many bytes more. Raises BadArgument where they do not fit even so."""
         limits = self.served.limits
         while self.items and (len(self.items) >= limits.runs or self.served.kept_bytes + bytes > limits.memory_bytes):
             self.drop(next(iter(self.items)))
@@ -62,11 +77,6 @@ class Shelf:
             found = f"{bytes // MB} MB more than the {self.served.kept_bytes // MB} MB that are kept for all readers"
             do = "ask for a shorter text, or close other tabs of this page"
             raise BadArgument(found, f"at most {limits.memory_bytes // MB} MB in all", do)
-        self.count += 1
-        name = f"{self.kind[0]}{self.count}"
-        self.items[name] = (item, bytes)
-        self.served.kept_bytes += bytes
-        return name
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.items:
@@ -78,25 +88,28 @@ class Shelf:
 
     def drop(self, name: str) -> None:
         """Forget one."""
-        self.served.kept_bytes -= self.items.pop(name)[1]
+        with self.served.lock:
+            self.served.kept_bytes -= self.items.pop(name)[1]
 
-    def clear(self) -> None:
-        """Forget all."""
-        for name in list(self.items):
-            self.drop(name)
+    def close(self) -> None:
+        """Forget all, and keep nothing from now on."""
+        with self.served.lock:
+            self.closed = True
+            for name in list(self.items):
+                self.drop(name)
 
 
 class Reader:
     """One open page."""
 
     def __init__(self, served: Served) -> None:
-        self.served = served
+        self.served, self.last_turn = served, 0.0  # when the model last worked for it
         self.runs, self.generations = Shelf(served, "run"), Shelf(served, "generation")
 
     def close(self) -> None:
         """The page is gone: nothing is kept for it."""
-        self.runs.clear()
-        self.generations.clear()
+        self.runs.close()
+        self.generations.close()
 
 
 class Call:

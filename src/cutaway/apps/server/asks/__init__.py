@@ -23,11 +23,13 @@ from cutaway.ground.select import nearest
 @dataclass(frozen=True)
 class Answer:
     """What an ask gives: JSON (numbers that JSON has not are written as words), arrays by name, and the lines of Python
-    that give the same, where there are such lines. Arrays are sent as float32, int32 or uint8."""
+    that give the same, where there are such lines. Arrays are sent as float32, int32 or uint8. last: whether no answer
+    follows; a generator says False with all but its last."""
 
     data: dict[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
     python: str = ""
+    last: bool = True
 
 
 Function = Callable[..., "Answer | Iterator[Answer]"]
