@@ -4,7 +4,7 @@ It knows a view, its edits and how a reader wrote them; it does not know how an 
 """
 
 import inspect
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -60,31 +60,6 @@ def tokens_of(call: Call, text: str, chat: bool) -> Tokens:
     if count > most:
         raise BadArgument(f"a text of {count:,} tokens", f"at most {most:,} on this page", "write a shorter text")
     return tokens
-
-
-def edits_of(call: Call, data: list[dict[str, Any]] | None) -> list[Edit]:
-    """Edits as the page sends them: a recipe's, and patches from a kept run.
-
-    {"site", "op": "patch", "from": "r2", "position", "from_position", ...} takes that run's values at from_position, or
-    at position where it is not there. Raises BadArgument for what is no edit.
-    """
-    return [_edit(call, each) for each in data or []]
-
-
-def _edit(call: Call, data: dict[str, Any]) -> Edit:
-    if "from" not in data:
-        return Edit.from_data(data)
-    where = {name: value for name, value in data.items() if name not in ("site", "op", "from", "from_position")}
-    if data.get("op") != "patch" or "value" in data or not {"site", "op"} <= data.keys():
-        expected = "a site, the operation patch, and no value"
-        raise BadArgument(f"an edit from {data['from']!r}"[:60], expected, "leave out the value, or the run")
-    blank = Edit.from_data({"site": data["site"], "op": "patch", "value": 0, **where})  # it checks what it is given
-    where = {name: getattr(blank, name) for name in where}
-    source: Run = call.runs[str(data["from"])]
-    if "from_position" not in data:
-        return Edit.patch(blank.site, source.view, **where)
-    taken = Edit.from_data({"site": "logits", "op": "zero", "position": data["from_position"]}).position
-    return replace(Edit.patch(blank.site, source.view, **where | {"position": taken}), position=blank.position)
 
 
 def python_of(call: Call, text: str, chat: bool, data: list[dict[str, Any]] | None) -> str:

@@ -18,7 +18,8 @@ from cutaway.analysis.neurons import sites as neuron_sites
 from cutaway.analysis.neurons import strongest
 from cutaway.apps.server.asks import Answer, ask
 from cutaway.apps.server.asks.text import pieces
-from cutaway.apps.server.runs import Run, edits_of, lines, python_of, tokens_of
+from cutaway.apps.server.edits import edits_of
+from cutaway.apps.server.runs import Run, lines, python_of, tokens_of
 from cutaway.apps.server.session import Call
 from cutaway.explain.attention_row import attention_row
 from cutaway.explain.why import parent_indexes
@@ -42,7 +43,7 @@ def run(
     """One pass over the text, kept for this reader; with a base the cone of what changed."""
     lm, tokens = call.lm, tokens_of(call, text, chat)
     against: Run | None = None if base is None else call.runs[base]
-    done, expression = edits_of(call, edits), python_of(call, text, chat, edits)
+    done, expression = edits_of(call, edits or []), python_of(call, text, chat, edits)
     call.runs.make_space(view_plan(lm.decoder, tokens, done).bytes)
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:  # of an edit that changed nothing

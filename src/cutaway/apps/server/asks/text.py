@@ -6,7 +6,8 @@ It does not know values.
 from typing import Any, Literal, cast
 
 from cutaway.apps.server.asks import Answer, ask
-from cutaway.apps.server.runs import edits_of, lines, tokens_of
+from cutaway.apps.server.edits import edits_of
+from cutaway.apps.server.runs import lines, tokens_of
 from cutaway.apps.server.session import Call
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
@@ -38,7 +39,7 @@ def tokens(call: Call, *, texts: list[str], padding_side: str = "right", special
 def plan(call: Call, *, text: str, chat: bool = False, edits: list[dict[str, Any]] | None = None) -> Answer:
     """What a run of the text would keep, in bytes, and about how long it takes: the last run's time for a token."""
     read = tokens_of(call, text, chat)
-    cost = view_plan(call.lm.decoder, read, edits_of(call, edits))
+    cost = view_plan(call.lm.decoder, read, edits_of(call, edits or []))
     each = call.served.shared.get("seconds a token")
     count = read.ids.shape[1]
     data = {"tokens": count, "bytes": cost.bytes, "seconds": None if each is None else each * count}

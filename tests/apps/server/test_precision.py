@@ -11,7 +11,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM, load
 from cutaway.model.architecture import nbytes
 from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
-from tests.apps.test_page_reading import TEXT, Page
+from tests.apps.server.test_reading import TEXT, Page
 
 EDITS = [{"site": "blocks.1.mlp_out", "op": "scale", "value": 2, "position": 3}]
 

@@ -21,7 +21,7 @@ class Page:
     """A reader who asks."""
 
     def __init__(self, lm: LM, **limits: int) -> None:
-        self.lm, self.served = lm, Served(lm, Limits(**limits))
+        self.lm, self.served = lm, Served(lm, limits=Limits(**limits))
         self.call, self.told = Call(Reader(self.served), 1, lambda *told: self.told.append(told)), []
 
     def __call__(self, name: str, **given: Any) -> Answer:
@@ -222,3 +222,13 @@ def test_limits_are_told_before_the_pass(int8: LM):
         page("run", text="the cat " * 10)
     with pytest.raises(BadArgument, match="in all"):
         Page(int8, memory_bytes=1000)("run", text=TEXT)
+
+
+def test_the_run_that_was_used_last_is_kept(page: Page):
+    for _ in range(4):
+        page("run", text=TEXT)
+    page("head", run="r1", layer=0, head=0)
+    page("run", text=TEXT)
+    assert list(page.call.runs.items) == ["r3", "r4", "r1", "r5"]
+    with pytest.raises(BadArgument, match="which is gone"):
+        page("head", run="r2", layer=0, head=0)
