@@ -21,7 +21,8 @@ class Page:
     """A reader who asks."""
 
     def __init__(self, lm: LM, **limits: int) -> None:
-        self.lm, self.served = lm, Served(lm, limits=Limits(**limits))
+        loaded = f"{str(lm.checkpoint.path)!r}, quantize='int8', dtype='float32', device='cpu'"
+        self.lm, self.served = lm, Served(lm, loaded, Limits(**limits))
         self.call, self.told = Call(Reader(self.served), 1, lambda *told: self.told.append(told)), []
 
     def __call__(self, name: str, **given: Any) -> Answer:

@@ -3,7 +3,6 @@
 It knows a view, its edits and how a reader wrote them; it does not know how an ask shows them.
 """
 
-import inspect
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +13,6 @@ from torch import Tensor
 from cutaway.apps.server.session import Call
 from cutaway.edit.edit import Edit
 from cutaway.ground.errors import BadArgument
-from cutaway.lm import LM, load
 from cutaway.text.pieces import Tokens
 from cutaway.trace.view import View
 
@@ -78,19 +76,13 @@ def _edit_python(call: Call, data: dict[str, Any]) -> str:
     return patch if taken == where else f"replace({patch}, position={where.get('position')!r})"
 
 
-def lines(lm: LM, *expressions: str) -> str:
+def lines(call: Call, *expressions: str) -> str:
     """Python that can be pasted: imports, the model, and these lines."""
-    body = "\n".join(each for each in expressions if not each.startswith(("from ", "import ")))
-    imports = ["import cutaway", *(each for each in expressions if each.startswith(("from ", "import ")))]
-    imports += ["from dataclasses import replace"] if "replace(" in body else []
-    imports += ["from cutaway import Edit"] if "Edit." in body else []
-    arguments = dict(lm.arguments or {"model": lm.name})
-    name = arguments.pop("model", None)
-    defaults = {each: part.default for each, part in inspect.signature(load).parameters.items()}
-    others = {each: value for each, value in arguments.items()
-              if each in defaults and value != defaults[each]}  # fmt: skip
-    given = ", ".join([*([] if name is None else [repr(str(name))]), *([_arguments(others)] if others else [])])
-    return "\n".join([*imports, "", f"lm = cutaway.load({given})", body])
+    body = [each for each in expressions if not each.startswith(("from ", "import "))]
+    imports = ["import cutaway", *(each for each in expressions if each not in body)]
+    imports += ["from dataclasses import replace"] if any("replace(" in each for each in body) else []
+    imports += ["from cutaway import Edit"] if any("Edit." in each for each in body) else []
+    return "\n".join([*imports, "", f"lm = cutaway.load({call.served.loaded})", *body])
 
 
 def _arguments(values: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ def run(
         "roles": [name for name in arrays if name.startswith("role.")], "lens_texts": data.pop("texts"),
         "notes": [str(each.message) for each in caught], "seconds": time.perf_counter() - start,
     }  # fmt: skip
-    return Answer(data, arrays | grid, lines(lm, f"view = {expression}", "print(repr(view))"))
+    return Answer(data, arrays | grid, lines(call, f"view = {expression}", "print(repr(view))"))
 
 
 @ask("lens_grid")
@@ -75,7 +75,7 @@ def grid(call: Call, *, run: str, start: int, end: int) -> Answer:
     imports = "from cutaway.analysis.logit_lens import lens_grid"
     asked = f"lens_grid(view, lm.decoder, range({data['window'][0]}, {data['window'][1]}))"
     return Answer({**data, "start": data["window"][0], "end": data["window"][1]}, arrays,
-                  lines(call.lm, imports, f"view = {kept.python}", asked))  # fmt: skip
+                  lines(call, imports, f"view = {kept.python}", asked))  # fmt: skip
 
 
 @ask("values")
@@ -85,7 +85,7 @@ def values(
     """One site's values of the text; of scores and patterns, one head's. start, end: positions."""
     kept: Run = call.runs[run]
     value, data, expression = read_values(kept.view, call.lm, site, head, start, end)
-    return Answer(data, {"values": value}, lines(call.lm, f"view = {kept.python}", expression))
+    return Answer(data, {"values": value}, lines(call, f"view = {kept.python}", expression))
 
 
 @ask("head")
@@ -95,7 +95,7 @@ def head(call: Call, *, run: str, layer: int, head: int) -> Answer:
     found = kept.view.head(layer, head)
     expression = f"scores, pattern, z = view.head({layer}, {head})"
     arrays = {"pattern": found.pattern[0], "scores": found.scores[0]}
-    return Answer({}, arrays, lines(call.lm, f"view = {kept.python}", expression))
+    return Answer({}, arrays, lines(call, f"view = {kept.python}", expression))
 
 
 @ask("row")
@@ -106,7 +106,7 @@ def row(call: Call, *, run: str, layer: int, head: int, position: int) -> Answer
     imports = "from cutaway.explain.attention_row import attention_row"
     expression = f"attention_row(view, {layer}, {head}, {position})"
     steps = {name: value for name, value in found.items() if name != "kv_head"}
-    return Answer({"kv_head": found["kv_head"]}, steps, lines(call.lm, imports, f"view = {kept.python}", expression))
+    return Answer({"kv_head": found["kv_head"]}, steps, lines(call, imports, f"view = {kept.python}", expression))
 
 
 @ask("neurons")
@@ -120,7 +120,7 @@ def neurons(call: Call, *, run: str, layer: int, position: int, top: int = 12) -
     data = [vars(each) | {name: _named(lm, getattr(each, name)) for name in words} for each in found]
     imports = "from cutaway.analysis.neurons import strongest"
     expression = f"strongest(view, lm.decoder, {layer}, {at}, top={top})"
-    return Answer({"neurons": data}, python=lines(lm, imports, f"view = {kept.python}", expression))
+    return Answer({"neurons": data}, python=lines(call, imports, f"view = {kept.python}", expression))
 
 
 @ask("lens")
@@ -137,7 +137,7 @@ def lens(call: Call, *, run: str, layer: int, position: int, top: int = 10) -> A
     found = [{"id": id, "text": lm.piece(id), "logit": float(logits_V[id]), "prob": float(probs_V[id])} for id in ids]
     imports = "from cutaway.analysis.logit_lens import logit_lens"
     expression = f"logit_lens(view, lm.decoder, torch.tensor([{at}]))[{layer}, 0].softmax(-1).topk({top})"
-    return Answer({"tokens": found}, python=lines(lm, "import torch", imports, f"view = {kept.python}", expression))
+    return Answer({"tokens": found}, python=lines(call, "import torch", imports, f"view = {kept.python}", expression))
 
 
 @ask("attribute")
@@ -150,7 +150,7 @@ def attribute(
     found = call.lm.attribute(kept.tokens, answer, against, by=by, position=at, edits=kept.edits)
     asked = f"lm.attribute(view.tokens, {answer}, {against}, by={by!r}, position={at}"
     asked += ", edits=view.source.edits)" if kept.edits else ")"
-    return Answer(found.to_dict(), python=lines(call.lm, f"view = {kept.python}", asked))
+    return Answer(found.to_dict(), python=lines(call, f"view = {kept.python}", asked))
 
 
 @ask("why")
@@ -169,7 +169,7 @@ def why(call: Call, *, run: str, site: str, index: list[int]) -> Answer:
         "parents": [{"site": parent, "index": list(at[1:])} for parent, at in parents],
     }  # fmt: skip
     expression = f"print(lm.why(view, {name!r}, {', '.join(map(str, own))}))"
-    return Answer(data, python=lines(call.lm, f"view = {kept.python}", expression))
+    return Answer(data, python=lines(call, f"view = {kept.python}", expression))
 
 
 def read_values(

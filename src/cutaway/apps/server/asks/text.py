@@ -31,7 +31,7 @@ def tokens(call: Call, *, texts: list[str], padding_side: str = "right", special
     return Answer(
         {"texts": [_text(lm, text, row) for text, row in zip(given, batch.pieces or (), strict=True)]},
         {"ids": batch.ids, "mask": batch.mask, "positions": batch.positions},
-        lines(lm, f"tokens = lm.tokenize({given if len(given) > 1 else given[0]!r}{more})", "print(tokens)"),
+        lines(call, f"tokens = lm.tokenize({given if len(given) > 1 else given[0]!r}{more})", "print(tokens)"),
     )
 
 
@@ -44,7 +44,7 @@ def plan(call: Call, *, text: str, chat: bool = False, edits: list[dict[str, Any
     count = read.ids.shape[1]
     data = {"tokens": count, "bytes": cost.bytes, "seconds": None if each is None else each * count}
     data["rows"] = [{"what": kind, "bytes": bytes} for kind, bytes in cost.kinds.items()]
-    return Answer(data, python=lines(call.lm, f"print(lm.plan({text!r}, view=True))") if not chat else "")
+    return Answer(data, python=lines(call, f"print(lm.plan({text!r}, view=True))") if not chat else "")
 
 
 def pieces(lm: LM, tokens: Tokens, row: int = 0) -> list[dict[str, Any]]:
