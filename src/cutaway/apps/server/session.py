@@ -56,7 +56,7 @@ class Served:
 
 
 class Shelf:
-    """The last few runs (or generations) of a reader, by name: r1, r2, … An older one is gone."""
+    """The last few runs (or generations) that a reader used, by name: r1, r2, … The others are gone."""
 
     def __init__(self, served: Served, kind: str) -> None:
         self.served, self.kind, self.count = served, kind, 0
@@ -88,12 +88,26 @@ class Shelf:
             do = "ask for a shorter text, or close other tabs of this page"
             raise BadArgument(found, f"at most {limits.memory_bytes // MB} MB in all", do)
 
+    def grow(self, name: str, bytes: int) -> None:
+        """An item takes so many bytes more. Raises BadArgument where they do not fit."""
+        with self.served.lock:
+            item, before = self.items.pop(name)  # not to be dropped for itself
+            self.served.kept_bytes -= before
+            try:
+                self.make_space(before + bytes)
+                before += bytes
+            finally:
+                self.items[name] = (item, before)
+                self.served.kept_bytes += before
+
     def __getitem__(self, name: str) -> Any:
         if name not in self.items:
             gone = name[:1] == self.kind[0] and name[1:].isdigit() and 0 < int(name[1:]) <= self.count
             found = f"the {self.kind} {name[:20]!r}, which is {'gone' if gone else 'none of this reader'}"
             expected = f"one of the last {self.served.limits.runs}: {', '.join(self.items) or 'none yet'}"
             raise BadArgument(found, expected, "run it again")
+        with self.served.lock:
+            self.items[name] = self.items.pop(name)  # the last one used is the last to go
         return self.items[name][0]
 
     def resize(self, name: str, bytes: int) -> None:
