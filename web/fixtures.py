@@ -34,7 +34,7 @@ def hello(**_):
         "name": LM.name, "summary": str(LM), "type": LM.checkpoint.model_type, "n_layers": c.n_layers,
         "n_heads": c.n_heads, "n_kv_heads": c.n_kv_heads, "d_model": c.d_model, "d_mlp": c.d_mlp, "d_head": c.d_head,
         "vocab_size": c.vocab_size, "n_positions": c.n_positions, "precision": "8 bits",
-        "positions": "learned" if c.rope is None else "rope", "gated": c.gated, "parallel": getattr(c, "parallel", False),
+        "positions": "learned" if c.rope is None else "rope", "gated": c.gated, "parallel": False,
     }  # fmt: skip
     sites = [
         {"name": n, "shape": s.shape, "formula": s.formula, "parents": parents_of(c, n), "meaning": ""}
