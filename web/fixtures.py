@@ -21,6 +21,7 @@ from cutaway.analysis.heads import score_heads
 from cutaway.analysis.logit_lens import logit_lens, stream_sites
 from cutaway.ground.errors import CutawayError
 from cutaway.ground.sites import all_sites, parents_of
+from cutaway.text.table import visible
 
 PAGE = Path(__file__).parents[1] / "src" / "cutaway" / "apps" / "server" / "page"
 LM = cutaway.load()
@@ -50,10 +51,21 @@ def piece(p):
             "padding": p.padding}  # fmt: skip
 
 
+def merges(row):
+    made = LM.tokenizer.merges(row)
+
+    def show(part):
+        return visible(LM.tokenizer.token_bytes(LM.tokenizer.backend.token_to_id(part)))
+
+    each = [{"left": show(m.left), "right": show(m.right), "result": show(m.result), "rank": m.rank, "piece": m.piece}
+            for m in (made or ([], 0))[0]]  # fmt: skip
+    return each if made else None
+
+
 def tokens(texts, padding_side="right", special=True, **_):
     t = LM.tokenize(texts, padding_side=padding_side, add_special_tokens=special)
     rows = [
-        {"bytes": list(x.encode()), "pieces": [piece(p) for p in r], "merges": None, "note": None}
+        {"bytes": list(x.encode()), "pieces": [piece(p) for p in r], "merges": merges(r), "note": None}
         for x, r in zip(texts, t.pieces, strict=True)
     ]
     python = f"lm.tokenize({texts!r}, padding_side={padding_side!r})"
@@ -94,8 +106,8 @@ def run(text, edits=(), **_):
     data = {
         "run": name, "tokens": [piece(p) for p in LM.tokenize(text).pieces[0]],
         "seconds": time.perf_counter() - start, "bytes": t.plan.bytes,
-        "roles": {r: f"role.{r}" for r in ("previous", "duplicate", "induction", "first", "self", "entropy")},
-        "lens_texts": texts, "notes": [], "python": f"lm.trace({text!r})",
+        "roles": [each for each in arrays if each.startswith("role.")],
+        "window": [0, length], "lens_texts": texts, "notes": [], "python": f"lm.trace({text!r})",
     }  # fmt: skip
     return data, arrays
 

@@ -57,6 +57,11 @@ export class Page {
     return this.run?.answer.tokens ?? [];
   }
 
+  /** The position that views show: the chosen one, else the last. */
+  get token(): number {
+    return this.focus.token ?? this.tokens.length - 1;
+  }
+
   /** The first request, then the prompt of the address, or the model's example. */
   async start(): Promise<void> {
     await this.guarded(async () => {
