@@ -97,6 +97,14 @@ describe("requests", () => {
     const { socket, wire } = await opened();
     const run = wire.ask("run", { text: "a" });
     (socket.onclose as () => void)();
-    await expect(run).rejects.toBeInstanceOf(Refused);
+    await expect(run).rejects.toThrow("no connection");
+  });
+
+  it("say why the server closed it, where it told so", async () => {
+    const { socket, wire } = await opened();
+    const hello = wire.ask("hello", { token: "wrong" });
+    socket.say({ id: null, error: { found: "a wrong token", expected: "the printed one", do: "open that address" } });
+    (socket.onclose as () => void)();
+    await expect(hello).rejects.toThrow("a wrong token");
   });
 });

@@ -42,7 +42,7 @@ const DRAWN = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity
   "font-size", "font-family", "font-weight", "text-anchor", "dominant-baseline"];
 const LAID = ["color", "background-color", "font", "font-variant-numeric", "display", "flex", "flex-flow", "gap",
   "grid-template-columns", "grid-column", "align-items", "justify-content", "width", "height", "min-width", "max-width",
-  "margin", "padding", "border", "border-radius", "border-collapse", "box-sizing", "position", "inset", "transform",
+  "margin", "padding", "border-top", "border-right", "border-bottom", "border-left", "border-radius", "appearance", "border-collapse", "box-sizing", "position", "inset", "transform",
   "transform-origin", "text-align", "vertical-align", "white-space", "overflow", "list-style", "clip-path", "opacity"];
 
 /** An <svg> of the page on its own: what its elements take from the page's style sheet is written into them. */

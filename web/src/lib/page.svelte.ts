@@ -7,7 +7,7 @@ import type { Scale, Theme } from "../draw/colours";
 import { Focus } from "./focus.svelte";
 import type { Tensor } from "./frames";
 import { scaleOf, type Summary, summary } from "../draw/statistics";
-import { type Answer, Cancelled, connect, Refused, type Wire, type Working } from "./wire";
+import { type Answer, Cancelled, connect, type Wire, type Working } from "./wire";
 
 const KEPT = 64; // arrays of the run that stay in the tab; the one not used for longest goes first
 
@@ -44,7 +44,7 @@ export class Page {
     const dark = matchMedia("(prefers-color-scheme: dark)");
     this.systemDark = dark.matches;
     dark.addEventListener("change", () => (this.systemDark = dark.matches));
-    wire.onlost = () => (this.error = this.lost());
+    wire.onlost = (why) => (this.error = why);
     this.restore(address.read(location.hash));
   }
 
@@ -150,10 +150,6 @@ export class Page {
     const { answer, tensors } = await this.wire.ask("values", { run, site, head });
     const found = summary(tensors.values.data);
     return { tensor: tensors.values, axes: answer.axes, summary: found, scale: scaleOf(found) };
-  }
-
-  private lost(): Error {
-    return new Refused("the connection to the server lost", "a running `cutaway serve`", "start it and reload the page");
   }
 }
 
