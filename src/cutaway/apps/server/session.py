@@ -8,10 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
 
 MB = 10**6
+ROWS = 8  # of logits, kept for a reader
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Served:
     """One loaded model with what is loaded once beside it. shared: by name, for asks that keep something for all."""
 
     lm: LM
+    loaded: str = ""  # the arguments that cutaway.load was given, as Python spells them
     limits: Limits = field(default_factory=Limits)
     shared: dict[str, Any] = field(default_factory=dict)
     kept_bytes: int = 0  # of all readers' runs and generations
@@ -86,6 +90,14 @@ class Shelf:
             raise BadArgument(found, expected, "run it again")
         return self.items[name][0]
 
+    def resize(self, name: str, bytes: int) -> None:
+        """What it takes, now that it is known."""
+        with self.served.lock:
+            if name in self.items:
+                item, before = self.items[name]
+                self.items[name] = (item, bytes)
+                self.served.kept_bytes += bytes - before
+
     def drop(self, name: str) -> None:
         """Forget one."""
         with self.served.lock:
@@ -105,11 +117,23 @@ class Reader:
     def __init__(self, served: Served) -> None:
         self.served, self.last_turn = served, 0.0  # when the model last worked for it
         self.runs, self.generations = Shelf(served, "run"), Shelf(served, "generation")
+        self.logits: dict[tuple[str, int], Tensor] = {}  # of a run's position, once they were looked at
+
+    def logits_of(self, run: str, position: int) -> Tensor:
+        """The logits [V] after a position of a run; the last few are kept. Raises BadArgument for one that is gone."""
+        kept = self.runs[run]
+        if (run, position) not in self.logits:
+            while len(self.logits) >= ROWS:
+                self.logits.pop(next(iter(self.logits)), None)
+            own = getattr(kept, "logits_at", None)
+            self.logits[run, position] = kept["logits"][0, position].clone() if own is None else own(position)
+        return self.logits[run, position]
 
     def close(self) -> None:
         """The page is gone: nothing is kept for it."""
         self.runs.close()
         self.generations.close()
+        self.logits.clear()
 
 
 class Call:
