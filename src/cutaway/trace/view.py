@@ -26,7 +26,7 @@ from cutaway.model.architecture import size
 from cutaway.model.attention_mask import PassInfo, attention_mask
 from cutaway.model.decoder import Decoder
 from cutaway.model.ops import Ops
-from cutaway.model.tap import Chain, Untapped
+from cutaway.model.tap import Chain, Untapped, untapped
 from cutaway.quant import native
 from cutaway.text.pieces import Tokens
 from cutaway.trace.pass_recorder import Enough, Recorder
@@ -89,6 +89,10 @@ class View(Trace):
         config = self.config
         at = _index("block", layer, config.n_layers), _index("head", head, config.n_heads)
         return self.source.head(self.values_by_site, *at)
+
+    def logits_at(self, position: int) -> Float[Tensor, "B V"]:
+        """The logits at one column, without those of the others; as view["logits"][:, position]."""
+        return self.source.logits(self.values_by_site, position)
 
     def read(self, sites: Selection) -> Trace:
         """A Trace of these sites, each block run once for all of its own. sites: as in lm.trace."""
@@ -208,10 +212,13 @@ class Source:
         self.mask = attention_mask(tokens, None)  # pyright: ignore[reportArgumentType]
         self.q, self.k = ("attn.rot_q", "attn.rot_k") if config.rope is not None else ("attn.q", "attn.k")
         self.edited = {site for edit in edits for site in sites_of(edit, config)}
+        entries = [f"blocks.{i}.resid_pre" for i in range(1, config.n_layers)]
+        self.same = {block_exit(config, i): entry for i, entry in enumerate(entries) if entry not in self.edited}
 
     def values(self, kept: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
         """Sites of one block, or of none."""
-        config, found = self.decoder.config, {name: kept[name] for name in names if dict.__contains__(kept, name)}
+        config, same = self.decoder.config, {name: self.same.get(name, name) for name in names}
+        found = {name: kept[other] for name, other in same.items() if dict.__contains__(kept, other)}
         missing = [name for name in names if name not in found]
         with torch.no_grad():
             if missing and all(name.endswith(SQUARES) for name in missing):
@@ -227,6 +234,14 @@ class Source:
                     self.decoder.unembed(kept[block_exit(config, config.n_layers - 1)], Chain(self._editor(), recorder))
                 found |= {name: parts[0] for name, parts in recorder.parts.items()}
         return {name: found[name] for name in names}
+
+    def logits(self, kept: dict[str, Tensor], position: int) -> Tensor:
+        config = self.decoder.config
+        end = block_exit(config, config.n_layers - 1)
+        if any(site.startswith(("logits", "ln_final")) for site in self.edited):  # an edit counts columns
+            return self.values(kept, ["logits"])["logits"][:, position]
+        with torch.no_grad():
+            return self.decoder.unembed(kept[end][:, position][:, None], untapped)[:, 0]
 
     def head(self, kept: dict[str, Tensor], layer: int, head: int) -> Head:
         """One head. Alone where the library computes it, which adds each head's numbers by themselves; else with the

@@ -82,6 +82,18 @@ class Shelf:
             do = "ask for a shorter text, or close other tabs of this page"
             raise BadArgument(found, f"at most {limits.memory_bytes // MB} MB in all", do)
 
+    def grow(self, name: str, bytes: int) -> None:
+        """An item takes so many bytes more. Raises BadArgument where they do not fit."""
+        with self.served.lock:
+            item, before = self.items.pop(name)  # not to be dropped for itself
+            self.served.kept_bytes -= before
+            try:
+                self.make_space(before + bytes)
+                before += bytes
+            finally:
+                self.items[name] = (item, before)
+                self.served.kept_bytes += before
+
     def __getitem__(self, name: str) -> Any:
         if name not in self.items:
             gone = name[:1] == self.kind[0] and name[1:].isdigit() and 0 < int(name[1:]) <= self.count
