@@ -86,6 +86,7 @@ export class Page {
       const { n_layers, n_heads } = this.hello!.model;
       this.known.clear();
       if (this.run) this.focus.close(); // the address's number belongs to the first run
+      if (this.run && this.token === this.tokens.length - 1) this.focus.token = null; // the last stays the last
       this.focus.fit(run.answer.tokens.length, n_layers, n_heads);
       this.ran = args.text;
       this.run = run;
