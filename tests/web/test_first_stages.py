@@ -44,6 +44,7 @@ def test_stage_one_has_bytes_pieces_ids_and_offsets(page: Open, plain: LM):
     tab = page(f"{PROMPT}&open=1")
     pieces = plain.tokenize(TEXT).pieces[0]
     cards = tab.locator(".stage ol").first.locator("button")
+    cards.first.wait_for()
     for card, piece in zip(cards.all(), pieces, strict=True):
         span = "not in the text" if piece.span is None else f"{piece.span[0]}–{piece.span[1]}"
         text = re.sub(r"(bytes|piece|id|characters) ", "", " ".join(card.inner_text().split()))
@@ -67,8 +68,9 @@ def test_stage_one_replays_the_merges(page: Open, plain: LM):
     tab = page(f"{PROMPT}&open=1&focus=t0")
     made, _ = plain.tokenizer.merges(plain.tokenize(TEXT).pieces[0])
     own = [merge for merge in made if merge.piece == 0]
-    steps = view(tab, f"How “{plain.tokenize(TEXT).pieces[0][0].visible}” was merged").locator("li").all()
-    assert [step.locator(".rank").inner_text() for step in steps[1:]] == [f"merge {merge.rank:,}" for merge in own]
+    steps = view(tab, f"How “{plain.tokenize(TEXT).pieces[0][0].visible}” was merged").locator("li")
+    steps.first.wait_for()
+    assert [step.locator(".rank").inner_text() for step in steps.all()[1:]] == [f"merge {merge.rank:,}" for merge in own]
 
 
 def test_stage_two_shows_the_vectors(page: Open, plain: LM):
