@@ -25,14 +25,12 @@ def table(tab, title: str) -> dict[tuple[int, int], str]:
     """What a view says as table, by row and column from 0: the cells that are in sight."""
     found = view(tab, title)
     found.get_by_role("button", name="As table").click()
-    rows = found.locator("tbody tr").all()
-    cells = {
-        (int(row.get_attribute("aria-rowindex")) - 2, int(cell.get_attribute("aria-colindex")) - 2): cell.inner_text()
-        for row in rows
-        for cell in row.locator("td[aria-colindex]").all()
-    }
+    cells = found.locator("tbody").evaluate(
+        "body => [...body.querySelectorAll('td[aria-colindex]')].map(cell => "
+        "[cell.parentElement.ariaRowIndex - 2, cell.ariaColIndex - 2, cell.innerText])"
+    )
     found.get_by_role("button", name="As table").click()
-    return cells
+    return {(row, column): text for row, column, text in cells}
 
 
 def expected(values, cells: dict[tuple[int, int], str]) -> dict[tuple[int, int], str]:
@@ -70,7 +68,9 @@ def test_stage_one_replays_the_merges(page: Open, plain: LM):
     own = [merge for merge in made if merge.piece == 0]
     steps = view(tab, f"How “{plain.tokenize(TEXT).pieces[0][0].visible}” was merged").locator("li")
     steps.first.wait_for()
-    assert [step.locator(".rank").inner_text() for step in steps.all()[1:]] == [f"merge {merge.rank:,}" for merge in own]
+    assert [step.locator(".rank").inner_text() for step in steps.all()[1:]] == [
+        f"merge {merge.rank:,}" for merge in own
+    ]
 
 
 def test_stage_two_shows_the_vectors(page: Open, plain: LM):
