@@ -64,7 +64,8 @@ def page(browser, running: Serving) -> Iterator[Open]:
         address = f"http://127.0.0.1:{running.guard.port}/"
         tab.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
         tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("requestfailed", lambda request: wrong.append(request.url))
+        tab.on("requestfailed", lambda request: None if request.failure == "net::ERR_ABORTED"  # by a reload
+               else wrong.append(request.url))  # fmt: skip
         tab.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:"))
                else wrong.append(request.url))  # fmt: skip
         tab.goto(f"{address}#{fragment}")
