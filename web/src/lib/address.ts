@@ -1,0 +1,71 @@
+// The state as the address's fragment and back: a reload, or the link sent on, restores the view and the prompt.
+// What it reads was written by anyone: each part is checked, and a part that is none is left out.
+import type { Edit, Settings } from "./answers";
+
+export interface State {
+  prompt: string;
+  second: string;
+  open: number[];
+  focus: string;
+  site: string;
+  index: number[];
+  panel: string;
+  edits: Edit[];
+  settings: Settings;
+  seed: number;
+}
+
+/** The fragment, without #. What is empty is left out. */
+export function write(state: Partial<State>): string {
+  const parts = new URLSearchParams();
+  for (const key of ["prompt", "second", "focus", "site", "panel"] as const) if (state[key]) parts.set(key, state[key]);
+  for (const key of ["open", "index"] as const) if (state[key]?.length) parts.set(key, state[key].join("."));
+  if (state.seed) parts.set("seed", String(state.seed));
+  if (state.edits?.length) parts.set("edits", JSON.stringify(state.edits));
+  if (state.settings && Object.keys(state.settings).length) parts.set("settings", JSON.stringify(state.settings));
+  return parts.toString();
+}
+
+export function read(fragment: string): Partial<State> {
+  const parts = new URLSearchParams(fragment.replace(/^#/, ""));
+  const state: Partial<State> = {};
+  for (const key of ["prompt", "second", "focus", "site", "panel"] as const) {
+    const text = parts.get(key);
+    if (text) state[key] = text;
+  }
+  for (const key of ["open", "index"] as const) {
+    const text = parts.get(key);
+    if (text && /^\d{1,9}(\.\d{1,9})*$/.test(text)) state[key] = text.split(".").map(Number);
+  }
+  const seed = parts.get("seed");
+  if (seed && /^\d{1,15}$/.test(seed)) state.seed = Number(seed);
+  const edits = json(parts.get("edits"));
+  if (Array.isArray(edits)) state.edits = edits.filter(isEdit);
+  const settings = json(parts.get("settings"));
+  if (isObject(settings)) state.settings = settings as Settings;
+  return state;
+}
+
+/** The reader's token of a server that has one, taken out of the address: a link sent on does not carry it. */
+export function takeToken(): string | undefined {
+  const parts = new URLSearchParams(location.hash.replace(/^#/, ""));
+  const token = parts.get("token");
+  if (token === null) return sessionStorage.getItem("token") ?? undefined;
+  sessionStorage.setItem("token", token); // for a reload in the same tab
+  parts.delete("token");
+  history.replaceState(null, "", `#${parts}`);
+  return token;
+}
+
+function json(text: string | null): unknown {
+  try {
+    return text === null ? null : JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+const isEdit = (value: unknown): value is Edit =>
+  isObject(value) && typeof value.site === "string" && typeof value.op === "string";

@@ -1,0 +1,159 @@
+// The page's state: the connection, the model, the prompt and its run, what is open. Every view reads it from here;
+// it draws nothing.
+import { getContext, setContext } from "svelte";
+import * as address from "./address";
+import type { Edit, Hello, Settings } from "./answers";
+import type { Scale, Theme } from "../draw/colours";
+import { Focus } from "./focus.svelte";
+import type { Tensor } from "./frames";
+import { scaleOf, type Summary, summary } from "../draw/statistics";
+import { type Answer, Cancelled, connect, type Wire, type Working } from "./wire";
+
+const KEPT = 64; // arrays of the run that stay in the tab; the one not used for longest goes first
+
+/** An array of the run with what its legend says. */
+export interface Known {
+  tensor: Tensor<Float32Array>;
+  axes: string[];
+  summary: Summary;
+  scale: Scale;
+}
+
+export class Page {
+  readonly focus = new Focus();
+  hello = $state.raw<Hello | null>(null);
+  /** The run that is shown. Replaced as a whole when the next one is there. */
+  run = $state.raw<Answer<"run"> | null>(null);
+  prompt = $state("");
+  /** The prompt that `run` ran. */
+  ran = $state("");
+  second = $state("");
+  edits = $state<Edit[]>([]);
+  settings = $state<Settings>({});
+  seed = $state(0);
+  open = $state<number[]>([1]);
+  pinned = $state<number[]>([]);
+  panel = $state("");
+  working = $state<Working | null>(null);
+  error = $state.raw<Error | null>(null);
+  theme = $state<Theme | "auto">("auto");
+  private systemDark = $state(false);
+  private known = new Map<string, Promise<Known>>();
+
+  constructor(readonly wire: Wire = connect()) {
+    const dark = matchMedia("(prefers-color-scheme: dark)");
+    this.systemDark = dark.matches;
+    dark.addEventListener("change", () => (this.systemDark = dark.matches));
+    wire.onlost = (why) => (this.error = why);
+    this.restore(address.read(location.hash));
+  }
+
+  /** Light or dark, as drawn. */
+  get drawn(): Theme {
+    return this.theme === "auto" ? (this.systemDark ? "dark" : "light") : this.theme;
+  }
+
+  get tokens() {
+    return this.run?.answer.tokens ?? [];
+  }
+
+  /** The position that views show: the chosen one, else the last. */
+  get token(): number {
+    return this.focus.token ?? this.tokens.length - 1;
+  }
+
+  /** Its column in what holds the run's window of positions alone (lens_*, top_*); the last column where it is outside. */
+  get windowed(): number {
+    const [start, end] = this.run?.answer.window ?? [0, this.tokens.length];
+    return (this.token < start || this.token >= end ? end - 1 : this.token) - start;
+  }
+
+  /** The first request, then the prompt of the address, or the model's example. */
+  async start(): Promise<void> {
+    await this.guarded(async () => {
+      const { answer } = await this.wire.ask("hello", { token: address.takeToken() });
+      this.hello = answer;
+      if (!this.prompt) this.prompt = answer.example;
+      await this.send();
+    });
+  }
+
+  /** Run the prompt: one watched pass. A newer one cancels it. */
+  async send(): Promise<void> {
+    await this.guarded(async () => {
+      const args = { text: this.prompt, ...(this.edits.length ? { edits: $state.snapshot(this.edits) as Edit[] } : {}) };
+      const run = await this.wire.ask("run", args, { channel: "run", onworking: (working) => (this.working = working) });
+      const { n_layers, n_heads } = this.hello!.model;
+      this.known.clear();
+      if (this.run) this.focus.close(); // the address's number belongs to the first run
+      if (this.run && this.token === this.tokens.length - 1) this.focus.token = null; // the last stays the last
+      this.focus.fit(run.answer.tokens.length, n_layers, n_heads);
+      this.ran = args.text;
+      this.run = run;
+    });
+  }
+
+  cancel(): void {
+    this.wire.cancel("run");
+    this.working = null;
+  }
+
+  /** The values at a site of the run, kept. A head is one [T,S] of scores or pattern. */
+  values(site: string, head?: number): Promise<Known> {
+    if (!this.run) return Promise.reject(new Cancelled("no run"));
+    const run = this.run.answer.run;
+    const key = `${run} ${site} ${head ?? ""}`;
+    const known = this.known.get(key) ?? this.fetched(run, site, head);
+    this.known.delete(key);
+    this.known.set(key, known);
+    known.catch(() => this.known.delete(key));
+    const oldest = this.known.keys().next().value;
+    if (this.known.size > KEPT && oldest !== undefined) this.known.delete(oldest);
+    return known;
+  }
+
+  /** Open a stage, or close it. What is not pinned closes when another opens. */
+  toggle(stage: number): void {
+    const kept = this.open.filter((each) => this.pinned.includes(each) && each !== stage);
+    this.open = this.open.includes(stage) ? this.open.filter((each) => each !== stage) : [...kept, stage].sort();
+    if (!this.open.includes(stage)) this.pinned = this.pinned.filter((each) => each !== stage);
+  }
+
+  /** Do work whose failure is a sentence on the page; a cancelled request is none. */
+  async guarded(work: () => Promise<void>): Promise<void> {
+    this.error = null;
+    this.working = {};
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof Cancelled)) this.error = error as Error;
+      else return; // the newer request shows its own progress
+    }
+    this.working = null;
+  }
+
+  /** What the address's fragment says. */
+  get fragment(): string {
+    const { prompt, second, open, panel, seed, focus } = this;
+    const site = focus.site ?? "";
+    const [edits, settings] = [$state.snapshot(this.edits) as Edit[], $state.snapshot(this.settings)];
+    return address.write({ prompt, second, open, panel, seed, edits, settings, focus: focus.words, site, index: focus.index });
+  }
+
+  restore(state: Partial<address.State>): void {
+    const { focus, site, index, ...own } = state;
+    Object.assign(this, own);
+    if (focus) this.focus.words = focus;
+    if (site) this.focus.open(site, index ?? []);
+  }
+
+  private async fetched(run: string, site: string, head: number | undefined): Promise<Known> {
+    const { answer, tensors } = await this.wire.ask("values", { run, site, head });
+    const found = summary(tensors.values.data);
+    return { tensor: tensors.values, axes: answer.axes, summary: found, scale: scaleOf(found) };
+  }
+}
+
+export const setPage = (page: Page): Page => setContext("page", page);
+/** The page that this view is part of. */
+export const getPage = (): Page => getContext("page");
