@@ -14,9 +14,10 @@ from safetensors.torch import save
 from starlette.applications import Starlette
 from starlette.routing import Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import adaptive_max_pool2d
 
 import cutaway
+from cutaway.analysis.derived import matrix
 from cutaway.analysis.heads import score_heads
 from cutaway.analysis.logit_lens import logit_lens, stream_sites
 from cutaway.ground.errors import CutawayError
@@ -73,12 +74,16 @@ def run(text, edits=(), **_):
     RUNS[name] = t
     layers, length = range(LM.config.n_layers), t.tokens.ids.shape[1]
     pattern = torch.stack([t[f"blocks.{i}.attn.pattern"][0] for i in layers])
-    pooled = pattern if length <= 64 else max_pool2d(pattern, -(-length // 64), ceil_mode=True)
+    pooled = pattern if length <= 64 else adaptive_max_pool2d(pattern, 64)
     streams = [t[s][0] for s in stream_sites(LM.config)]
     lens = torch.stack([logit_lens(t, LM.decoder, torch.tensor([i]))[:, 0] for i in range(length)], 1).softmax(-1)
     probs, ids = lens.max(-1)
     top = t["logits"][0].softmax(-1).topk(5)
     scores = score_heads(t).by_name
+    ids_T = t.tokens.ids[0]
+    after = torch.cat((torch.zeros(length, 1), (ids_T[:, None] == ids_T[None]).float()[:, :-1]), 1).tril(-1)
+    if after.any():
+        scores["induction"] = (pattern * after).sum(-1)[..., after.any(-1)].mean(-1)
     nan = torch.full(pattern.shape[:2], float("nan"))
     arrays = {
         "embed.token": t["embed.token"][0],
@@ -114,7 +119,69 @@ def head(run, layer, head, **_):
     return {}, {n: RUNS[run][f"blocks.{layer}.attn.{n}"][0, head] for n in ("pattern", "scores")}
 
 
-ASKS = {each.__name__: each for each in (hello, tokens, plan, run, values, head)}
+def row(run, layer, head, position, **_):
+    t, c = RUNS[run], LM.config
+    group = head * c.n_kv_heads // c.n_heads
+    q, k = (f"blocks.{layer}.attn.{'rot_' if c.rope is not None else ''}{x}" for x in "qk")
+    q, k, v = t[q][0, position, head], t[k][0, :, group], t[f"blocks.{layer}.attn.v"][0, :, group]
+    scores, pattern = (t[f"blocks.{layer}.attn.{n}"][0, head, position] for n in ("scores", "pattern"))
+    z = t[f"blocks.{layer}.attn.z"][0, position, head]
+    return {"kv_head": group}, {"q": q, "dots": k @ q, "scores": scores, "pattern": pattern, "v": v, "z": z}
+
+
+def scored(values, count=5, largest=True):
+    best = values.topk(count, largest=largest)
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [{"id": i, "text": LM.tokenizer.text(i), "value": x} for i, x in pairs]
+
+
+def neurons(run, layer, position, top=12, **_):
+    t, d, at = RUNS[run], LM.decoder, f"blocks.{layer}.mlp."
+    kinds = ("pre", "pre_linear", "post") if LM.config.gated else ("pre", "post")
+    found = {k: t[at + k][0, position] for k in kinds}
+    down, gate = (
+        matrix(d, f"blocks.{layer}.W_down"),
+        matrix(d, f"blocks.{layer}.W_{'gate' if LM.config.gated else 'up'}"),
+    )
+    size = found["post"].abs() * down.norm(dim=0)
+    rows = []
+    for i in size.topk(min(top, len(size))).indices.tolist():
+        written = (down[:, i] * found["post"][i].sign() * d.unembed.ln_final.weight) @ matrix(d, "W_U").T
+        read = gate[i] @ d.embed.token.weight.T
+        rows.append(
+            {
+                "neuron": i,
+                **{k: found[k][i].item() for k in kinds},
+                "size": size[i].item(),
+                "reads": scored(read),
+                "promotes": scored(written),
+                "suppresses": scored(written, largest=False),
+            }
+        )
+    return {"neurons": rows}, {}
+
+
+def lens(run, layer, position, top=10, **_):
+    logits = logit_lens(RUNS[run], LM.decoder, torch.tensor([position]))[layer, 0]
+    best = logits.softmax(-1).topk(top)
+    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return {
+        "tokens": [{"id": i, "text": LM.tokenizer.text(i), "logit": logits[i].item(), "prob": x} for i, x in rows]
+    }, {}
+
+
+def attribute(run, position, by, answer=None, against=None, **_):
+    text = LM.attribute(
+        RUNS[run].tokens,
+        None if answer is None else [answer],
+        None if against is None else [against],
+        by=by,
+        position=position,
+    )
+    return text.to_dict(), {}
+
+
+ASKS = {f.__name__: f for f in (hello, tokens, plan, run, values, head, row, neurons, lens, attribute)}
 
 
 def words(x):
