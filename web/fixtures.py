@@ -67,6 +67,19 @@ def plan(text, **_):
     return {"tokens": LM.tokenize(text).ids.shape[1], "bytes": p.bytes, "seconds": 0.2, "rows": rows}, {}
 
 
+def grid(t, window):
+    logits = torch.stack([logit_lens(t, LM.decoder, torch.tensor([i]))[:, 0] for i in window], 1)
+    probs, ids = logits.softmax(-1).max(-1)
+    top = logits[-1].softmax(-1).topk(5)
+    texts = {str(i): LM.tokenizer.text(i) for i in {*ids.flatten().tolist(), *top.indices.flatten().tolist()}}
+    found = {"start": window.start, "end": window.stop, "texts": texts}
+    return found, {"lens_ids": ids, "lens_probs": probs, "top_ids": top.indices, "top_probs": top.values}
+
+
+def lens_grid(run, start, end, **_):
+    return grid(RUNS[run], range(start, end))
+
+
 def run(text, edits=(), **_):
     start = time.perf_counter()
     t = LM.trace(text, edits=[cutaway.Edit.from_data(e) for e in edits] if edits else ())
@@ -76,9 +89,8 @@ def run(text, edits=(), **_):
     pattern = torch.stack([t[f"blocks.{i}.attn.pattern"][0] for i in layers])
     pooled = pattern if length <= 64 else adaptive_max_pool2d(pattern, 64)
     streams = [t[s][0] for s in stream_sites(LM.config)]
-    lens = torch.stack([logit_lens(t, LM.decoder, torch.tensor([i]))[:, 0] for i in range(length)], 1).softmax(-1)
-    probs, ids = lens.max(-1)
-    top = t["logits"][0].softmax(-1).topk(5)
+    window = range(max(0, length - 1024 // len(streams)), length)
+    found, lens = grid(t, window)
     scores = score_heads(t).by_name
     ids_T = t.tokens.ids[0]
     after = torch.cat((torch.zeros(length, 1), (ids_T[:, None] == ids_T[None]).float()[:, :-1]), 1).tril(-1)
@@ -93,14 +105,14 @@ def run(text, edits=(), **_):
         "thumbnails": (pooled * 255).round().to(torch.uint8),
         **{f"role.{r}": scores.get(r, nan) for r in
            ("previous", "duplicate", "induction", "first", "self", "entropy")},
-        "lens_ids": ids, "lens_probs": probs, "top_ids": top.indices, "top_probs": top.values,
+        **lens,
     }  # fmt: skip
-    texts = {str(i): LM.tokenizer.text(i) for i in {*ids.flatten().tolist(), *top.indices.flatten().tolist()}}
     data = {
         "run": name, "tokens": [piece(p) for p in LM.tokenize(text).pieces[0]],
         "seconds": time.perf_counter() - start, "bytes": t.plan.bytes,
-        "roles": {r: f"role.{r}" for r in ("previous", "duplicate", "induction", "first", "self", "entropy")},
-        "lens_texts": texts, "notes": [], "python": f"lm.trace({text!r})",
+        "roles": [f"role.{r}" for r in ("previous", "duplicate", "induction", "first", "self", "entropy")],
+        "window": [window.start, window.stop],
+        "lens_texts": found["texts"], "notes": [], "python": f"lm.trace({text!r})",
     }  # fmt: skip
     return data, arrays
 
@@ -181,7 +193,7 @@ def attribute(run, position, by, answer=None, against=None, **_):
     return text.to_dict(), {}
 
 
-ASKS = {f.__name__: f for f in (hello, tokens, plan, run, values, head, row, neurons, lens, attribute)}
+ASKS = {f.__name__: f for f in (hello, tokens, plan, run, values, head, row, neurons, lens, lens_grid, attribute)}
 
 
 def words(x):

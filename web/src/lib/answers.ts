@@ -68,7 +68,9 @@ export interface Run extends Python {
   tokens: Token[];
   seconds: number;
   bytes: number;
-  roles: Record<string, string>;
+  roles: string[];
+  /** The positions [start, end) of lens_* and top_*: all of a short text, the last of a long one. */
+  window: [number, number];
   lens_texts: Record<string, string>;
   notes: string[];
 }
@@ -167,6 +169,15 @@ export interface Layer extends Python {
   error: { relative: Num; shares: { index: number; share: Num }[] };
 }
 type Finding = Python & Record<string, unknown>;
+/** Contributions to one logit, or to the difference of two, that sum to it. */
+export interface Attribution extends Python {
+  token: number;
+  text: string;
+  versus: number | string | null;
+  logit: Num;
+  by: string;
+  parts: { part: string; gives: Num }[];
+}
 type None = Record<string, never>;
 interface Sampled { settings: Settings; seed: number; max_new_tokens: number }
 type Where = { run: string; position: number } | { generation: string; step: number };
@@ -206,10 +217,15 @@ export interface Asks {
     gives: { tokens: (Word & { logit: Num; prob: Num })[] } & Python;
     tensors: None;
   };
+  lens_grid: {
+    takes: { run: string; start: number; end: number };
+    gives: { start: number; end: number; texts: Record<string, string> } & Python;
+    tensors: { lens_ids: I32; lens_probs: F32; top_ids: I32; top_probs: F32 };
+  };
   attribute: {
     takes: { run: string; position: number; answer?: number | null; against?: number | null;
              by: "block" | "head" | "neuron" | "token" };
-    gives: Finding;
+    gives: Attribution;
     tensors: None;
   };
   why: { takes: { run: string; site: string; index: number[] }; gives: Why; tensors: None };
