@@ -29,6 +29,7 @@ export function asked<A extends Ask>(
     error = null;
     if (takes === null || takes.run !== run) given = null; // another prompt's numbers never stand under this one's words
     run = takes?.run ?? "";
+    working = null;
     if (takes === null) return undefined;
     let current = true;
     working = {};
@@ -40,7 +41,10 @@ export function asked<A extends Ask>(
         [given, error] = [null, failed];
       })
       .finally(() => current && (working = null));
-    return () => (current = false);
+    return () => {
+      current = false;
+      page.wire.cancel(channel); // a view that is gone leaves no work behind
+    };
   });
   return {
     get given() { return given; },

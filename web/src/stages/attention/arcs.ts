@@ -94,6 +94,11 @@ export function whole(length: number, box: number, widest = 2.2): Reach {
   return { from: 0, zoom: Math.min(widest, box / Math.max(1, length)) };
 }
 
+/** Words at their own size around one of them: the first look at a long text. */
+export function around(at: Float64Array, word: number, box: number): Reach {
+  return within({ from: ((at[word] ?? 0) + (at[word + 1] ?? 0)) / 2 - box / 2, zoom: 1 }, at[at.length - 1] ?? 0, box);
+}
+
 /** Moved back to where the box is full. */
 export function within(reach: Reach, length: number, box: number): Reach {
   return { ...reach, from: Math.max(0, Math.min(reach.from, length * reach.zoom - box)) };
@@ -118,20 +123,24 @@ export function wordAt(at: Float64Array, { from, zoom }: Reach, pixel: number): 
   return low;
 }
 
-/** Which words have room for their names: first those that must be seen, then from the left. */
-export function named(at: Float64Array, widths: ArrayLike<number>, reach: Reach, box: number, must: (number | null)[]): number[] {
+/** Which words have room for their names: first the important ones in their order, then from the left. */
+export function named(at: Float64Array, widths: ArrayLike<number>, reach: Reach, box: number, must: number[]): number[] {
   const middle = (i: number) => (((at[i] as number) + (at[i + 1] as number)) / 2) * reach.zoom - reach.from;
   const span = (i: number) => [middle(i) - (widths[i] as number) / 2, middle(i) + (widths[i] as number) / 2] as const;
-  const first = [...new Set(must)].filter((i): i is number => i !== null && i < widths.length);
-  const taken = first.map(span);
-  const names = [...first];
+  const names: number[] = [];
+  const taken: (readonly [number, number])[] = [];
+  for (const i of must) {
+    const [from, to] = span(i);
+    if (taken.some(([a, b]) => a < to && b > from)) continue;
+    names.push(i);
+    taken.push([from, to]);
+  }
   let end = -Infinity;
   for (let i = 0; i < widths.length; i++) {
-    const [a, b] = span(i);
-    if (b < 0 || a > box || a < end || first.includes(i)) continue;
-    if (taken.some(([from, to]) => a < to && b > from)) continue;
+    const [from, to] = span(i);
+    if (to < 0 || from > box || from < end || taken.some(([a, b]) => from < b && a < to)) continue;
     names.push(i);
-    end = b;
+    end = to;
   }
   return names;
 }
