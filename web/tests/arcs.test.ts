@@ -28,7 +28,7 @@ describe("the arcs that are drawn", () => {
   });
 
   it("can be those of one row", () => {
-    const { arcs, weight } = strongest(pattern, 3, { most: 9, least: 0, row: 1 });
+    const { arcs, weight } = strongest(pattern, 3, { most: 9, least: 0, rows: [1, 2] });
     expect([places(arcs), weight]).toEqual([["1>1", "1>0"], 1]);
   });
 

@@ -26,14 +26,13 @@ interface Limits {
   least: number;
   /** Leave out the first position as one that is read. */
   withoutFirst?: boolean;
-  /** One position's row alone. */
-  row?: number | null;
+  /** These rows alone, [start, end). */
+  rows?: readonly [number, number];
 }
 
 /** The strongest weights of a pattern [T, T]. Everything left out is counted. */
 export function strongest(pattern: Float32Array, size: number, limits: Limits): Chosen {
-  const { row = null, withoutFirst = false } = limits;
-  const [start, end] = row === null ? [0, size] : [row, row + 1];
+  const { rows: [start, end] = [0, size], withoutFirst = false } = limits;
   const found: Chosen = { arcs: [], total: 0, left: 0, leftWeight: 0, greyed: 0, weight: 0, nan: 0 };
   const least = Math.max(limits.least, cut(pattern.subarray(start * size, end * size), size, limits));
   let kept = 0;
