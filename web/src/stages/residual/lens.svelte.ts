@@ -28,7 +28,7 @@ export class Lens {
     this.ids = new Int32Array(this.rows * this.columns).fill(-1);
     this.probs = new Float32Array(this.rows * this.columns);
     this.texts = { ...answer.lens_texts };
-    this.put(answer.window?.[0] ?? 0, tensors.lens_ids.data, tensors.lens_probs.data);
+    this.put(answer.window[0], tensors.lens_ids.data, tensors.lens_probs.data);
   }
 
   /** null: not there yet. */
