@@ -7,7 +7,7 @@ describe("the address", () => {
   it("restores what it wrote", () => {
     const state = {
       prompt: "naïve & 50 % #1\n→", second: "b", open: [1, 4], focus: "t3.l2.h5", site: "blocks.2.attn.q", index: [3, 5, 7],
-      panel: "lesson", edits: [{ site: "blocks.9.attn.z", op: "zero", head: 9 }], settings: { temperature: 0.7 }, seed: 42,
+      panel: "lesson", views: { heads: "induction", first: "grey" }, edits: [{ site: "blocks.9.attn.z", op: "zero", head: 9 }], settings: { temperature: 0.7 }, seed: 42,
     };
     expect(read(`#${write(state)}`)).toEqual(state);
   });
@@ -15,7 +15,8 @@ describe("the address", () => {
   it("leaves out what is none", () => {
     const hostile = "#open=1.x&index=-1&seed=1e9&edits=[1,{%22op%22:2}]&settings=[]&focus=&prompt=a";
     expect(read(hostile)).toEqual({ prompt: "a", edits: [] });
-    expect(read("#edits={broken")).toEqual({});
+    expect(read("#edits={broken&views=heads.%3Cb%3E")).toEqual({});
+    expect(write({ prompt: "a", views: { first: "" } })).toBe("prompt=a");
   });
 });
 

@@ -10,6 +10,8 @@ export interface State {
   site: string;
   index: number[];
   panel: string;
+  /** How views are set, by name: what heads are sorted by. */
+  views: Record<string, string>;
   edits: Edit[];
   settings: Settings;
   seed: number;
@@ -20,6 +22,8 @@ export function write(state: Partial<State>): string {
   const parts = new URLSearchParams();
   for (const key of ["prompt", "second", "focus", "site", "panel"] as const) if (state[key]) parts.set(key, state[key]);
   for (const key of ["open", "index"] as const) if (state[key]?.length) parts.set(key, state[key].join("."));
+  const views = Object.entries(state.views ?? {}).filter(([, set]) => set).map(([name, set]) => `${name}.${set}`);
+  if (views.length) parts.set("views", views.join("_"));
   if (state.seed) parts.set("seed", String(state.seed));
   if (state.edits?.length) parts.set("edits", JSON.stringify(state.edits));
   if (state.settings && Object.keys(state.settings).length) parts.set("settings", JSON.stringify(state.settings));
@@ -37,6 +41,9 @@ export function read(fragment: string): Partial<State> {
     const text = parts.get(key);
     if (text && /^\d{1,9}(\.\d{1,9})*$/.test(text)) state[key] = text.split(".").map(Number);
   }
+  const views = parts.get("views");
+  if (views && /^[a-z]+\.[a-z]+(_[a-z]+\.[a-z]+)*$/.test(views))
+    state.views = Object.fromEntries(views.split("_").map((each) => each.split(".", 2)));
   const seed = parts.get("seed");
   if (seed && /^\d{1,15}$/.test(seed)) state.seed = Number(seed);
   const edits = json(parts.get("edits"));

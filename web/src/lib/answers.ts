@@ -180,6 +180,15 @@ export interface Layer extends Python {
   error: { relative: Num; shares: { index: number; share: Num }[] } | null;
 }
 type Finding = Python & Record<string, unknown>;
+/** Contributions to one logit, or to the difference of two, that sum to it. */
+export interface Attribution extends Python {
+  token: number;
+  text: string;
+  versus: number | string | null;
+  logit: Num;
+  by: string;
+  parts: { part: string; gives: Num }[];
+}
 type None = Record<string, never>;
 interface Sampled { settings: Settings; seed: number; max_new_tokens: number }
 type Where = { run: string; position: number } | { generation: string; step: number };
@@ -233,7 +242,7 @@ export interface Asks {
   attribute: {
     takes: { run: string; position: number; answer?: number | null; against?: number | null;
              by: "block" | "head" | "neuron" | "token" };
-    gives: Finding;
+    gives: Attribution;
     tensors: None;
   };
   why: { takes: { run: string; site: string; index: number[] }; gives: Why; tensors: None };

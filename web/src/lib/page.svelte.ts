@@ -34,6 +34,8 @@ export class Page {
   open = $state<number[]>([1]);
   pinned = $state<number[]>([]);
   panel = $state("");
+  /** How views are set, by name; in the address. A view takes what it does not know as its first setting. */
+  views = $state<Record<string, string>>({});
   working = $state<Working | null>(null);
   error = $state.raw<Error | null>(null);
   theme = $state<Theme | "auto">("auto");
@@ -137,7 +139,7 @@ export class Page {
     const { prompt, second, open, panel, seed, focus } = this;
     const site = focus.site ?? "";
     const [edits, settings] = [$state.snapshot(this.edits) as Edit[], $state.snapshot(this.settings)];
-    return address.write({ prompt, second, open, panel, seed, edits, settings, focus: focus.words, site, index: focus.index });
+    return address.write({ prompt, second, open, panel, seed, edits, settings, focus: focus.words, site, index: focus.index, views: this.views });
   }
 
   restore(state: Partial<address.State>): void {

@@ -1,0 +1,41 @@
+// The steps of one row of attention that no site holds: the factor of the scores, and the softmax's parts. Arithmetic only.
+
+/** What dots were multiplied by to become scores: one factor where all unmasked agree to a part in a thousand, else null. */
+export function factorOf(dots: Float32Array, scores: Float32Array): number | null {
+  let most = -1;
+  dots.forEach((dot, i) => {
+    if (Number.isFinite(scores[i]) && dot !== 0 && (most < 0 || Math.abs(dot) > Math.abs(dots[most]!))) most = i;
+  });
+  if (most < 0) return null;
+  const factor = scores[most]! / dots[most]!;
+  const room = 1e-3 * Math.max(1, Math.abs(scores[most]!));
+  const same = dots.every((dot, i) => !Number.isFinite(scores[i]) || Math.abs(dot * factor - scores[i]!) <= room);
+  return same && Number.isFinite(factor) ? factor : null;
+}
+
+/** The factor in words: ÷ √64, or × 0.5. width: of a head. */
+export function factorWords(factor: number, width: number, said: (value: number) => string): string {
+  return Math.abs(factor * Math.sqrt(width) - 1) < 2e-3 ? `÷ √${width}` : `× ${said(factor)}`;
+}
+
+/** The largest score, and the sum of e^(score − largest): what softmax divides by. */
+export function softmaxParts(scores: Float32Array): { largest: number; sum: number } {
+  const largest = scores.reduce((most, score) => Math.max(most, score), -Infinity);
+  return { largest, sum: scores.reduce((sum, score) => sum + Math.exp(score - largest), 0) };
+}
+
+/** The strongest positions' share of z: rows of weight × v, then those of all the others together, then z. */
+export function mixed(weights: Float32Array, v: Float32Array, z: Float32Array, most: number): { values: Float32Array; rows: number[]; others: number } {
+  const width = z.length;
+  const order = Array.from(weights.keys()).filter((i) => weights[i]! > 0).sort((a, b) => weights[b]! - weights[a]!);
+  const rows = order.slice(0, most);
+  const rest = order.slice(most);
+  const values = new Float32Array((rows.length + (rest.length ? 1 : 0) + 1) * width);
+  rows.forEach((s, r) => {
+    for (let k = 0; k < width; k++) values[r * width + k] = weights[s]! * v[s * width + k]!;
+  });
+  for (const s of rest)
+    for (let k = 0; k < width; k++) values[rows.length * width + k]! += weights[s]! * v[s * width + k]!;
+  values.set(z, values.length - width);
+  return { values, rows, others: rest.length };
+}
