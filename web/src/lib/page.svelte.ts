@@ -7,6 +7,7 @@ import type { Scale, Theme } from "../draw/colours";
 import { Focus } from "./focus.svelte";
 import type { Tensor } from "./frames";
 import { scaleOf, type Summary, summary } from "../draw/statistics";
+import { Writing } from "./writing.svelte";
 import { type Answer, Cancelled, connect, Refused, type Wire, type Working } from "./wire";
 
 const KEPT = 64; // arrays of the run that stay in the tab; the one not used for longest goes first
@@ -21,6 +22,7 @@ export interface Known {
 
 export class Page {
   readonly focus = new Focus();
+  readonly writing: Writing;
   hello = $state.raw<Hello | null>(null);
   /** The run that is shown. Replaced as a whole when the next one is there. */
   run = $state.raw<Answer<"run"> | null>(null);
@@ -41,6 +43,7 @@ export class Page {
   private known = new Map<string, Promise<Known>>();
 
   constructor(readonly wire: Wire = connect()) {
+    this.writing = new Writing(wire);
     const dark = matchMedia("(prefers-color-scheme: dark)");
     this.systemDark = dark.matches;
     dark.addEventListener("change", () => (this.systemDark = dark.matches));
@@ -74,6 +77,7 @@ export class Page {
       const run = await this.wire.ask("run", args, { channel: "run", onworking: (working) => (this.working = working) });
       const { n_layers, n_heads } = this.hello!.model;
       this.known.clear();
+      this.writing.clear(); // its texts go on from the run before
       if (this.run) this.focus.close(); // the address's number belongs to the first run
       this.focus.fit(run.answer.tokens.length, n_layers, n_heads);
       this.ran = args.text;
