@@ -84,7 +84,7 @@ export class Writing {
     [this.texts, this.shown, this.step, this.error] = [[], null, null, null];
   }
 
-  show(text: Text, step: number | null = null): void {
+  show(text: Text | null, step: number | null = null): void {
     [this.shown, this.step] = [text, step];
   }
 
@@ -100,8 +100,8 @@ export class Writing {
     this.show(text);
     this.working = {};
     try {
-      const take = (frame: { answer: Written }) => text.take(frame.answer);
-      await this.wire.stream(ask, args, take as never, { channel: "write", onworking: (working) => (this.working = working) });
+      const onworking = (working: Working) => (this.working = working);
+      await this.wire.stream(ask, args, ({ answer }) => text.take(answer as Written), { channel: "write", onworking });
     } catch (error) {
       if (!(error instanceof Cancelled)) this.error = error as Error;
       if (!text.steps.length) this.drop(text);
@@ -113,7 +113,7 @@ export class Writing {
 
   private drop(text: Text): void {
     this.texts = this.texts.filter((each) => each !== text);
-    if (this.shown === text) this.show(this.texts.at(-1) ?? (null as never));
+    if (this.shown === text) this.show(this.texts.at(-1) ?? null);
   }
 }
 

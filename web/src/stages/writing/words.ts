@@ -28,8 +28,8 @@ export function title(text: Text, texts: Text[]): string {
 
 /** What happened to the cache at a fork. */
 export function rewinding({ before, kept, again }: Rewound): string {
-  const start = `The cache held ${count(before, "token")} and was rewound to ${kept}`;
-  return again ? `${start}; the ${count(again, "token")} after them belong to another fork and were read again.` : `${start}: rewound, not recomputed.`;
+  const start = `The cache held ${count(before, "token")}; it was rewound to ${kept}, not recomputed.`;
+  return again ? `${start} The ${count(again, "token")} after them belong to another fork and were read again.` : start;
 }
 
 /** "23 tokens, 1.1 MB: 46 kB a token" */
