@@ -3,11 +3,9 @@
 It knows no queue, no limits and no cancelling. `python web/fixtures.py 8000`, then open the address that it prints.
 """
 
-import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,14 +21,11 @@ from cutaway.analysis.heads import score_heads
 from cutaway.analysis.logit_lens import logit_lens, stream_sites
 from cutaway.ground.errors import CutawayError
 from cutaway.ground.sites import all_sites, parents_of
-from cutaway.sample.distribution import as_data, choice
-from cutaway.sample.kept_cache import KeptCache
-from cutaway.sample.step import forked
+from cutaway.text.table import visible
 
 PAGE = Path(__file__).parents[1] / "src" / "cutaway" / "apps" / "server" / "page"
 LM = cutaway.load()
 RUNS: dict = {}
-WRITTEN: dict = {}  # a generation: its prompt, its steps, its cache
 PROMPT = "The Eiffel Tower is in the city of"
 
 
@@ -40,7 +35,7 @@ def hello(**_):
         "name": LM.name, "summary": str(LM), "type": LM.checkpoint.model_type, "n_layers": c.n_layers,
         "n_heads": c.n_heads, "n_kv_heads": c.n_kv_heads, "d_model": c.d_model, "d_mlp": c.d_mlp, "d_head": c.d_head,
         "vocab_size": c.vocab_size, "n_positions": c.n_positions, "precision": "8 bits",
-        "positions": "learned" if c.rope is None else "rope", "gated": c.gated, "parallel": getattr(c, "parallel", False),
+        "positions": "learned" if c.rope is None else "rope", "gated": c.gated, "parallel": False,
     }  # fmt: skip
     sites = [
         {"name": n, "shape": s.shape, "formula": s.formula, "parents": parents_of(c, n), "meaning": ""}
@@ -56,10 +51,21 @@ def piece(p):
             "padding": p.padding}  # fmt: skip
 
 
+def merges(row):
+    made = LM.tokenizer.merges(row)
+
+    def show(part):
+        return visible(LM.tokenizer.token_bytes(LM.tokenizer.backend.token_to_id(part)))
+
+    each = [{"left": show(m.left), "right": show(m.right), "result": show(m.result), "rank": m.rank, "piece": m.piece}
+            for m in (made or ([], 0))[0]]  # fmt: skip
+    return each if made else None
+
+
 def tokens(texts, padding_side="right", special=True, **_):
     t = LM.tokenize(texts, padding_side=padding_side, add_special_tokens=special)
     rows = [
-        {"bytes": list(x.encode()), "pieces": [piece(p) for p in r], "merges": None, "note": None}
+        {"bytes": list(x.encode()), "pieces": [piece(p) for p in r], "merges": merges(r), "note": None}
         for x, r in zip(texts, t.pieces, strict=True)
     ]
     python = f"lm.tokenize({texts!r}, padding_side={padding_side!r})"
@@ -100,8 +106,8 @@ def run(text, edits=(), **_):
     data = {
         "run": name, "tokens": [piece(p) for p in LM.tokenize(text).pieces[0]],
         "seconds": time.perf_counter() - start, "bytes": t.plan.bytes,
-        "roles": {r: f"role.{r}" for r in ("previous", "duplicate", "induction", "first", "self", "entropy")},
-        "lens_texts": texts, "notes": [], "python": f"lm.trace({text!r})",
+        "roles": [each for each in arrays if each.startswith("role.")],
+        "window": [0, length], "lens_texts": texts, "notes": [], "python": f"lm.trace({text!r})",
     }  # fmt: skip
     return data, arrays
 
@@ -120,47 +126,7 @@ def head(run, layer, head, **_):
     return {}, {n: RUNS[run][f"blocks.{layer}.attn.{n}"][0, head] for n in ("pattern", "scores")}
 
 
-def sampling(settings, seed, run=None, position=0, generation=None, step=0, draw=0, count=40, **more):
-    asked = LM.settings({**settings, "seed": seed})
-    if generation:
-        tokens, steps, _ = WRITTEN[generation]
-        seen = torch.cat([tokens.ids[0], *(s.ids for s in steps[:step])])
-        made = choice(steps[step].logits[0], asked, index=draw, seen=seen, show=LM.token_text)
-    else:
-        seen = RUNS[run].tokens.ids[0, : position + 1]
-        made = choice(RUNS[run]["logits"][0, position], asked, index=draw, seen=seen, show=LM.token_text)
-    return as_data(made, more.get("from", 0), count, LM.token_text), {}
-
-
-def generate(settings, seed, max_new_tokens, text=None, run=None, chat=False, **_):
-    tokens = LM.chat_prompt(text) if chat else RUNS[run].tokens if run else LM.tokenize(text)
-    yield from written(tokens, KeptCache(), (), settings, seed, max_new_tokens)
-
-
-def fork(generation, step, token, settings, seed, max_new_tokens):
-    tokens, steps, cache = WRITTEN[generation]
-    yield from written(tokens, cache, forked(steps, step, token), settings, seed, max_new_tokens)
-
-
-def written(tokens, cache, chosen, settings, seed, most):
-    name, steps, start = f"g{len(WRITTEN) + 1}", [], time.perf_counter()
-    WRITTEN[name] = tokens, steps, cache
-    a_token = 2 * 4 * LM.config.n_layers * LM.config.n_kv_heads * LM.config.d_head
-    yield {"generation": name, "prompt": [piece(p) for p in LM._spelled(tokens).pieces[0]]}, {}
-    for s in LM.stream(tokens, cache=cache, chosen=chosen, seed=seed, max_new_tokens=most, **settings):
-        steps.append(s)
-        p, read = s.logits[0].double().softmax(-1), tokens.ids.shape[1] + s.index
-        prob = p[s.ids[0]]
-        about = {
-            "index": s.index, "id": int(s.ids[0]), "text": s.text[0], "prob": float(prob), "entropy": float(-(p * p.log()).nansum()),
-            "rank": int((p > prob).sum()), "cache_bytes": read * a_token, "cache_tokens": read, "ended": s.ended[0],
-        }  # fmt: skip
-        yield {"step": about}, {}
-    text = "".join(s.text[0] for s in steps)
-    yield {"text": text, "seconds": time.perf_counter() - start, "ended": steps[-1].ended[0]}, {}
-
-
-ASKS = {each.__name__: each for each in (hello, tokens, plan, run, values, head, sampling, generate, fork)}
+ASKS = {each.__name__: each for each in (hello, tokens, plan, run, values, head)}
 
 
 def words(x):
@@ -181,16 +147,12 @@ async def ws(socket):
     async for text in socket.iter_text():
         message = json.loads(text)
         number, ask = message.pop("id"), message.pop("ask")
-        message.pop("channel", None)
         try:
             if ask not in ASKS:
                 raise cutaway.ground.errors.BadArgument(ask, "a request of web/fixtures.py", "run the real server")
-            made = ASKS[ask](**message)
-            for data, arrays in made if isinstance(made, Iterator) else (made,):
-                last = json.dumps(not isinstance(made, Iterator) or "seconds" in data)
-                about = {"id": str(number), "last": last, "answer": json.dumps(words(data))}
-                await socket.send_bytes(save({n: sent(v) for n, v in arrays.items()}, about))
-                await asyncio.sleep(0)
+            data, arrays = ASKS[ask](**message)
+            about = {"id": str(number), "last": "true", "answer": json.dumps(words(data))}
+            await socket.send_bytes(save({n: sent(v) for n, v in arrays.items()}, about))
         except CutawayError as e:
             error = {"found": e.found, "expected": e.expected, "do": e.do}
             await socket.send_text(json.dumps({"id": number, "error": error}))

@@ -128,3 +128,12 @@ def as_data(step: Choice, first: int = 0, count: int = 40, spell: Callable[[int]
         "draw": fell | {"id": token, "text": spell(token), "seed": step.settings.seed},
         "vocab": step.logits.shape[-1],
     }
+
+
+def summary(step: Step) -> tuple[float, float, int]:
+    """Of one text's chosen token under the model's own logits: its probability, the entropy of all in nats, its rank
+    from 0."""
+    logits_V, token = step.logits[0].float(), int(step.ids[0])
+    logprob_V = logits_V.double().log_softmax(-1)
+    entropy = -(logprob_V.exp() * logprob_V).nan_to_num(0.0).sum()
+    return float(logprob_V[token].exp()), float(entropy), int((logits_V > logits_V[token]).sum())

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
 
 MB = 10**6
+ROWS = 8  # of logits, kept for a reader
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Served:
     """One loaded model with what is loaded once beside it. shared: by name, for asks that keep something for all."""
 
     lm: LM
+    loaded: str = ""  # the arguments that cutaway.load was given, as Python spells them
     limits: Limits = field(default_factory=Limits)
     shared: dict[str, Any] = field(default_factory=dict)
     kept_bytes: int = 0  # of all readers' runs and generations
@@ -78,6 +82,18 @@ class Shelf:
             do = "ask for a shorter text, or close other tabs of this page"
             raise BadArgument(found, f"at most {limits.memory_bytes // MB} MB in all", do)
 
+    def grow(self, name: str, bytes: int) -> None:
+        """An item takes so many bytes more. Raises BadArgument where they do not fit."""
+        with self.served.lock:
+            item, before = self.items.pop(name)  # not to be dropped for itself
+            self.served.kept_bytes -= before
+            try:
+                self.make_space(before + bytes)
+                before += bytes
+            finally:
+                self.items[name] = (item, before)
+                self.served.kept_bytes += before
+
     def __getitem__(self, name: str) -> Any:
         if name not in self.items:
             gone = name[:1] == self.kind[0] and name[1:].isdigit() and 0 < int(name[1:]) <= self.count
@@ -85,6 +101,14 @@ class Shelf:
             expected = f"one of the last {self.served.limits.runs}: {', '.join(self.items) or 'none yet'}"
             raise BadArgument(found, expected, "run it again")
         return self.items[name][0]
+
+    def resize(self, name: str, bytes: int) -> None:
+        """What it takes, now that it is known."""
+        with self.served.lock:
+            if name in self.items:
+                item, before = self.items[name]
+                self.items[name] = (item, bytes)
+                self.served.kept_bytes += bytes - before
 
     def drop(self, name: str) -> None:
         """Forget one."""
@@ -105,11 +129,23 @@ class Reader:
     def __init__(self, served: Served) -> None:
         self.served, self.last_turn = served, 0.0  # when the model last worked for it
         self.runs, self.generations = Shelf(served, "run"), Shelf(served, "generation")
+        self.logits: dict[tuple[str, int], Tensor] = {}  # of a run's position, once they were looked at
+
+    def logits_of(self, run: str, position: int) -> Tensor:
+        """The logits [V] after a position of a run; the last few are kept. Raises BadArgument for one that is gone."""
+        kept = self.runs[run]
+        if (run, position) not in self.logits:
+            while len(self.logits) >= ROWS:
+                self.logits.pop(next(iter(self.logits)), None)
+            own = getattr(kept, "logits_at", None)
+            self.logits[run, position] = kept["logits"][0, position].clone() if own is None else own(position)
+        return self.logits[run, position]
 
     def close(self) -> None:
         """The page is gone: nothing is kept for it."""
         self.runs.close()
         self.generations.close()
+        self.logits.clear()
 
 
 class Call:

@@ -12,6 +12,7 @@ import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from keyword import iskeyword
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from torch import Tensor
@@ -55,7 +56,10 @@ def ask(name: str, *, beside: bool = False) -> Callable[[Function], Function]:
     def registered(function: Function) -> Function:
         hints = get_type_hints(function)
         own = list(inspect.signature(function).parameters.values())[1:]
-        ASKS[name] = Ask(function, {each.name: (hints[each.name], each.default) for each in own}, beside)
+        takes = {
+            each.name.removesuffix("_"): (hints[each.name], each.default) for each in own
+        }  # from_ is sent as "from"
+        ASKS[name] = Ask(function, takes, beside)
         return function
 
     return registered
@@ -74,7 +78,7 @@ def checked(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     missing = [each for each, (_, default) in takes.items() if default is inspect.Parameter.empty and each not in given]
     if missing:
         raise BadArgument(f"{name} without {missing[0]}", spelled(takes[missing[0]][0]), f"send {missing[0]} too")
-    return dict(given)
+    return {f"{argument}_" if iskeyword(argument) else argument: value for argument, value in given.items()}
 
 
 def fits(value: Any, hint: Any) -> bool:
