@@ -36,6 +36,9 @@ export class Page {
   open = $state<number[]>([1]);
   pinned = $state<number[]>([]);
   panel = $state("");
+  /** The lesson's step, from 0, and the guess at each; "" where its answer was shown without one. */
+  lesson = $state(0);
+  guesses = $state<(string | null)[]>([]);
   working = $state<Working | null>(null);
   error = $state.raw<Error | null>(null);
   theme = $state<Theme | "auto">("auto");
@@ -91,6 +94,7 @@ export class Page {
       this.writing.clear(); // its texts go on from the run before
       if (this.run) this.focus.close(); // the address's number belongs to the first run
       this.focus.fit(run.answer.tokens.length, n_layers, n_heads);
+      if (this.run && this.ran !== args.text) this.guesses = []; // they were about the other sentence
       this.ran = args.text;
       this.run = run;
     });
@@ -137,10 +141,11 @@ export class Page {
 
   /** What the address's fragment says. */
   get fragment(): string {
-    const { prompt, second, open, panel, seed, focus } = this;
+    const { prompt, second, open, panel, lesson, seed, focus } = this;
     const site = focus.site ?? "";
     const [edits, settings] = [$state.snapshot(this.edits) as Edit[], $state.snapshot(this.settings)];
-    return address.write({ prompt, second, open, panel, seed, edits, settings, focus: focus.words, site, index: focus.index });
+    const guesses = $state.snapshot(this.guesses);
+    return address.write({ prompt, second, open, panel, lesson, guesses, seed, edits, settings, focus: focus.words, site, index: focus.index });
   }
 
   restore(state: Partial<address.State>): void {
