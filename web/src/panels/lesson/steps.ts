@@ -102,7 +102,7 @@ const architecture: Step = {
       said: name, right: guess === name,
       then: [
         `Attention adds vectors with lengths of ${number(attention)} in all, the MLPs ${number(mlps)}. The largest is that of block ${largest(own)}, with ${number(own[largest(own)] ?? NaN)}.`,
-        "Open a block in the picture: its rows are your tokens, and each bar is one such length.",
+        "In the picture each point is one such length. Pick a block to look into it.",
       ],
     };
   },
@@ -259,7 +259,7 @@ const sampling: Step = {
     return {
       said: whole(half), right: same(guess, half),
       then: [
-        `At temperature 1 it is ${whole(one)}, at 0.5 ${whole(half)}, and at 1.5 ${whole(hot)} of ${whole(page.hello!.model.vocab_size)}.`,
+        `Of ${whole(page.hello!.model.vocab_size)} tokens, ${whole(one)} are left at temperature 1. At 0.5 it is ${whole(half)}; at 1.5 it would be ${whole(hot)}.`,
         "Move the sliders and draw again. Then open Writing: the model appends the drawn token to your sentence and begins anew, one pass for each token.",
       ],
     };

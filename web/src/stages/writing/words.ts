@@ -7,12 +7,12 @@ import type { Rewound, Text } from "../../lib/writing.svelte";
 /** Where a probability stands on the page's colour scale: so that text on it stays readable, certainty is half of it. */
 export const strength = (prob: number): number => 0.5 * Math.max(0, Math.min(1, prob));
 
-/** "drawn, temperature 0.80, top-p 0.90, seed 0" */
+/** "Drawn, temperature 0.80, top-p 0.90, seed 0" */
 export function inWords(settings: Settings, seed: number): string {
   const all = complete(settings);
-  if (!all.do_sample) return all.repetition_penalty === 1 ? "the highest logit each time" : `the highest logit, repetition penalty ${all.repetition_penalty}`;
+  if (!all.do_sample) return all.repetition_penalty === 1 ? "The highest logit each time" : `The highest logit, repetition penalty ${all.repetition_penalty}`;
   const set = FILTERS.filter((each) => all[each.name] !== each.off).map((each) => `${each.label.toLowerCase()} ${each.said(all[each.name])}`);
-  return ["drawn", ...set, `seed ${seed}`].join(", ");
+  return ["Drawn", ...set, `seed ${seed}`].join(", ");
 }
 
 /** "Original", or "␣London instead of ␣Paris at token 3" */
@@ -25,6 +25,9 @@ export function title(text: Text, texts: Text[]): string {
   const [here, there] = [text.steps[step], parent.steps[step]].map((each) => (each ? visible(each.piece ?? each.text) : "…"));
   return `“${here}” instead of “${there}” at token ${step + 1}`;
 }
+
+/** A text on one line, to be read: its spaces as they are. */
+export const oneLine = (words: string): string => visible(words).replaceAll("␣", " ").trim();
 
 /** What happened to the cache at a fork. */
 export function rewinding({ before, kept, again }: Rewound): string {
