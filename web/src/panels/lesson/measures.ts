@@ -20,10 +20,13 @@ export function cosines(matrix: Tensor<Float32Array>, row: number): number[] {
   });
 }
 
-/** Where the largest value stands; the first of several. */
+/** Where the largest value stands, the first of several; NaN is none. */
 export function largest(values: ArrayLike<number>): number {
   let best = 0;
-  for (let i = 1; i < values.length; i++) if ((values[i] ?? NaN) > (values[best] ?? NaN)) best = i;
+  for (let i = 1; i < values.length; i++) {
+    const value = values[i] ?? NaN;
+    if (value > (values[best] ?? NaN) || (Number.isNaN(values[best]) && !Number.isNaN(value))) best = i;
+  }
   return best;
 }
 
