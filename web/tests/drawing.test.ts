@@ -76,14 +76,21 @@ describe("a view of a matrix", () => {
   const whole = fit(size, 500, { cell: 40, height: 500 });
 
   it("zooms around the pointer and never shows an edge", () => {
-    const close = inside(zoomed(whole, whole, 10, { x: 100, y: 400 }, true), size, box);
+    const close = inside(zoomed(whole, whole, 10, { x: 100, y: 400 }), size, box);
     expect(cellAt(close, size, 100, 400)).toEqual(cellAt(whole, size, 100, 400));
-    expect(zoomed(close, whole, 0.001, { x: 0, y: 0 }, true).wide).toBe(whole.wide);
+    expect(zoomed(close, whole, 0.001, { x: 0, y: 0 }).wide).toBe(whole.wide);
     expect(inside({ ...close, x: 5000, y: -3 }, size, box)).toMatchObject({ x: 900, y: 0 });
   });
 
+  it("of strips shows every row, and rows grow to their height", () => {
+    const strips = fit({ rows: 1000, columns: 576 }, 1152, { cell: 40, height: 500 }, 26);
+    expect([strips.wide, strips.high]).toEqual([2, 0.5]);
+    expect(zoomed(strips, strips, 8, { x: 0, y: 0 }, 26)).toMatchObject({ wide: 16, high: 4 });
+    expect(fit({ rows: 9, columns: 576 }, 1152, { cell: 40, height: 500 }, 26).high).toBe(26);
+  });
+
   it("follows the keys", () => {
-    const close = inside(zoomed(whole, whole, 10, { x: 0, y: 0 }, true), size, box);
+    const close = inside(zoomed(whole, whole, 10, { x: 0, y: 0 }), size, box);
     const moved = showing(close, box, 999, 0);
     expect(cellAt(moved, size, 0, 499)).toEqual({ row: 999, column: 0 });
   });

@@ -93,6 +93,7 @@ export class Page {
       this.known.clear();
       this.writing.clear(); // its texts go on from the run before
       if (this.run) this.focus.close(); // the address's number belongs to the first run
+      if (this.run && this.token === this.tokens.length - 1) this.focus.token = null; // the last stays the last
       this.focus.fit(run.answer.tokens.length, n_layers, n_heads);
       if (this.run && this.ran !== args.text) this.guesses = []; // they were about the other sentence
       this.ran = args.text;
