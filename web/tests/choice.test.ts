@@ -65,7 +65,7 @@ describe("the curves", () => {
   });
   it("say what a filter removed", () => {
     const stage = { name: "top_p", setting: 0.9, removed: 1, removed_prob: 0.0995, left: 45, kept_prob: 0.9 };
-    expect(effect(stage)).toBe("removes 1 token with 9.95 %");
+    expect(effect(stage)).toBe("removes 1 token with 9.95\u00a0%");
     expect(effect({ ...stage, removed: 0 })).toBe("removes none");
   });
 });
