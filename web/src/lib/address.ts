@@ -10,8 +10,13 @@ export interface State {
   site: string;
   index: number[];
   panel: string;
+<<<<<<< HEAD
   /** How views are set, by name: what heads are sorted by. */
   views: Record<string, string>;
+=======
+  lesson: number;
+  guesses: (string | null)[];
+>>>>>>> wt-page-s2
   edits: Edit[];
   settings: Settings;
   seed: number;
@@ -22,9 +27,14 @@ export function write(state: Partial<State>): string {
   const parts = new URLSearchParams();
   for (const key of ["prompt", "second", "focus", "site", "panel"] as const) if (state[key]) parts.set(key, state[key]);
   for (const key of ["open", "index"] as const) if (state[key]?.length) parts.set(key, state[key].join("."));
+<<<<<<< HEAD
   const views = Object.entries(state.views ?? {}).filter(([, set]) => set).map(([name, set]) => `${name}.${set}`);
   if (views.length) parts.set("views", views.join("_"));
   if (state.seed) parts.set("seed", String(state.seed));
+=======
+  for (const key of ["seed", "lesson"] as const) if (state[key]) parts.set(key, String(state[key]));
+  if (state.guesses?.length) parts.set("guesses", JSON.stringify(state.guesses));
+>>>>>>> wt-page-s2
   if (state.edits?.length) parts.set("edits", JSON.stringify(state.edits));
   if (state.settings && Object.keys(state.settings).length) parts.set("settings", JSON.stringify(state.settings));
   return parts.toString();
@@ -46,6 +56,10 @@ export function read(fragment: string): Partial<State> {
     state.views = Object.fromEntries(views.split("_").map((each) => each.split(".", 2)));
   const seed = parts.get("seed");
   if (seed && /^\d{1,15}$/.test(seed)) state.seed = Number(seed);
+  const lesson = parts.get("lesson");
+  if (lesson && /^[0-7]$/.test(lesson)) state.lesson = Number(lesson);
+  const guesses = json(parts.get("guesses"));
+  if (Array.isArray(guesses) && guesses.length <= 8 && guesses.every(isGuess)) state.guesses = guesses;
   const edits = json(parts.get("edits"));
   if (Array.isArray(edits)) state.edits = edits.filter(isEdit);
   const settings = json(parts.get("settings"));
@@ -76,3 +90,4 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 const isEdit = (value: unknown): value is Edit =>
   isObject(value) && typeof value.site === "string" && typeof value.op === "string";
+const isGuess = (value: unknown) => value === null || (typeof value === "string" && value.length <= 80);

@@ -146,14 +146,17 @@ export interface Sampling extends Python {
 }
 export interface WrittenStep extends Word {
   index: number;
+  /** The token's own text; `text` is what the written text gained: no half a character. */
+  piece?: string;
+  forced?: boolean;
   prob: Num;
   entropy: Num;
   rank: number;
   cache_bytes: number;
   cache_tokens: number;
-  ended: boolean;
-  forced?: boolean;
   u?: Num;
+  /** Why the text ended with this token: length, eos, …; null where it goes on. */
+  ended: string | null;
 }
 /** A frame of a generation: the first has `generation` and `prompt`, the following `step`, the last `text`. */
 export interface Written extends Python {
@@ -162,7 +165,7 @@ export interface Written extends Python {
   step?: WrittenStep;
   text?: string;
   seconds?: number;
-  ended?: boolean;
+  ended?: string | null;
 }
 type WithProb = Word & { prob: Num };
 export interface Compared extends Python {

@@ -7,6 +7,7 @@ import type { Scale, Theme } from "../draw/colours";
 import { Focus } from "./focus.svelte";
 import type { Tensor } from "./frames";
 import { scaleOf, type Summary, summary } from "../draw/statistics";
+import { Writing } from "./writing.svelte";
 import { type Answer, Cancelled, connect, type Wire, type Working } from "./wire";
 
 const KEPT = 64; // arrays of the run that stay in the tab; the one not used for longest goes first
@@ -21,6 +22,7 @@ export interface Known {
 
 export class Page {
   readonly focus = new Focus();
+  readonly writing: Writing;
   hello = $state.raw<Hello | null>(null);
   /** The run that is shown. Replaced as a whole when the next one is there. */
   run = $state.raw<Answer<"run"> | null>(null);
@@ -36,6 +38,9 @@ export class Page {
   panel = $state("");
   /** How views are set, by name; in the address. A view takes what it does not know as its first setting. */
   views = $state<Record<string, string>>({});
+  /** The lesson's step, from 0, and the guess at each; "" where its answer was shown without one. */
+  lesson = $state(0);
+  guesses = $state<(string | null)[]>([]);
   working = $state<Working | null>(null);
   error = $state.raw<Error | null>(null);
   theme = $state<Theme | "auto">("auto");
@@ -43,6 +48,7 @@ export class Page {
   private known = new Map<string, Promise<Known>>();
 
   constructor(readonly wire: Wire = connect()) {
+    this.writing = new Writing(wire);
     const dark = matchMedia("(prefers-color-scheme: dark)");
     this.systemDark = dark.matches;
     dark.addEventListener("change", () => (this.systemDark = dark.matches));
@@ -87,9 +93,11 @@ export class Page {
       const run = await this.wire.ask("run", args, { channel: "run", onworking: (working) => (this.working = working) });
       const { n_layers, n_heads } = this.hello!.model;
       this.known.clear();
+      this.writing.clear(); // its texts go on from the run before
       if (this.run) this.focus.close(); // the address's number belongs to the first run
       if (this.run && this.token === this.tokens.length - 1) this.focus.token = null; // the last stays the last
       this.focus.fit(run.answer.tokens.length, n_layers, n_heads);
+      if (this.run && this.ran !== args.text) this.guesses = []; // they were about the other sentence
       this.ran = args.text;
       this.run = run;
     });
@@ -136,10 +144,12 @@ export class Page {
 
   /** What the address's fragment says. */
   get fragment(): string {
-    const { prompt, second, open, panel, seed, focus } = this;
+    const { prompt, second, open, panel, lesson, seed, focus } = this;
     const site = focus.site ?? "";
     const [edits, settings] = [$state.snapshot(this.edits) as Edit[], $state.snapshot(this.settings)];
-    return address.write({ prompt, second, open, panel, seed, edits, settings, focus: focus.words, site, index: focus.index, views: this.views });
+    const guesses = $state.snapshot(this.guesses);
+    const state = { prompt, second, open, panel, lesson, guesses, seed, edits, settings, focus: focus.words, site };
+    return address.write({ ...state, index: focus.index, views: this.views });
   }
 
   restore(state: Partial<address.State>): void {

@@ -1,0 +1,135 @@
+// The texts that the model has written after this run's prompt: as they stream, and their forks. It draws nothing.
+import type { Asks, Edit, Settings, Token, Written, WrittenStep } from "./answers";
+import { Cancelled, type Wire, type Working } from "./wire";
+
+/** Where a text branched off another: before its step, with another token there. */
+export interface Fork {
+  parent: Text;
+  step: number;
+  /** What the cache held before, how much of that was kept, and how many tokens were read again. */
+  cache: Rewound;
+}
+export interface Rewound { before: number; kept: number; again: number }
+
+/** One text, as far as it is written. */
+export class Text {
+  name = $state("");
+  prompt = $state.raw<Token[]>([]);
+  steps = $state.raw<WrittenStep[]>([]);
+  running = $state(true);
+  seconds = $state<number | null>(null);
+  python = $state("");
+
+  constructor(readonly settings: Settings, readonly seed: number, readonly most: number, readonly fork: Fork | null) {}
+
+  get root(): Text {
+    return this.fork ? this.fork.parent.root : this;
+  }
+
+  /** How many forks lie between it and the first text. */
+  get depth(): number {
+    return this.fork ? this.fork.parent.depth + 1 : 0;
+  }
+
+  get words(): string {
+    return this.steps.map((step) => step.text).join("");
+  }
+
+  take(frame: Written): void {
+    if (frame.generation) this.name = frame.generation;
+    if (frame.prompt) this.prompt = frame.prompt;
+    if (frame.step) this.steps = [...this.steps, frame.step];
+    if (frame.seconds !== undefined) this.seconds = frame.seconds;
+    if (frame.python) this.python = frame.python;
+  }
+}
+
+export class Writing {
+  texts = $state.raw<Text[]>([]);
+  /** The text that is shown. */
+  shown = $state.raw<Text | null>(null);
+  /** Its step that is open. */
+  step = $state<number | null>(null);
+  error = $state.raw<Error | null>(null);
+  working = $state.raw<Working | null>(null);
+
+  constructor(private wire: Wire) {}
+
+  get running(): boolean {
+    return this.texts.some((text) => text.running);
+  }
+
+  write(from: { run: string } | { text: string; chat: true }, settings: Settings, seed: number, most: number, edits: Edit[]): Promise<void> {
+    const text = new Text(settings, seed, most, null);
+    const given = edits.length ? { edits } : {};
+    return this.stream(text, "generate", { ...from, ...given, settings, seed, max_new_tokens: most });
+  }
+
+  /** Another token at a step of a text, and what follows it, with the settings of that text. */
+  fork(parent: Text, step: number, token: number): Promise<void> {
+    const { settings, seed, most, name } = parent;
+    const kept = [...parent.steps.slice(0, step).map((each) => each.id), token];
+    const prompt = parent.prompt.map((each) => each.id);
+    const cache = rewound(this.cached(parent.root), prompt, kept);
+    const text = new Text(settings, seed, most, { parent, step, cache });
+    return this.stream(text, "fork", { generation: name, step, token, settings, seed, max_new_tokens: most });
+  }
+
+  stop(): void {
+    this.wire.cancel("write");
+  }
+
+  clear(): void {
+    this.stop();
+    [this.texts, this.shown, this.step, this.error] = [[], null, null, null];
+  }
+
+  show(text: Text | null, step: number | null = null): void {
+    [this.shown, this.step] = [text, step];
+  }
+
+  /** The ids whose keys and values a family's cache holds: all but the last of its newest text. */
+  private cached(root: Text): number[] {
+    const newest = this.texts.findLast((text) => text.root === root && text.steps.length > 0);
+    return newest ? [...newest.prompt, ...newest.steps.slice(0, -1)].map((each) => each.id) : [];
+  }
+
+  private async stream<A extends "generate" | "fork">(text: Text, ask: A, args: Asks[A]["takes"]): Promise<void> {
+    this.error = null;
+    this.texts = [...this.texts, text];
+    this.show(text);
+    this.working = {};
+    try {
+      const onworking = (working: Working) => (this.working = working);
+      await this.wire.stream(ask, args, ({ answer }) => text.take(answer as Written), { channel: "write", onworking });
+    } catch (error) {
+      if (!(error instanceof Cancelled)) this.error = error as Error;
+      if (!text.steps.length) this.drop(text);
+    } finally {
+      text.running = false;
+      this.working = null;
+    }
+  }
+
+  private drop(text: Text): void {
+    this.texts = this.texts.filter((each) => each !== text);
+    if (this.shown === text) this.show(this.texts.at(-1) ?? null);
+  }
+}
+
+/** What is left of a cache for a text of these ids, of which the last is not read before the first pass. */
+export function rewound(cached: number[], prompt: number[], chosen: number[]): Rewound {
+  const wanted = [...prompt, ...chosen.slice(0, -1)];
+  let same = 0;
+  while (same < cached.length && same < wanted.length && cached[same] === wanted[same]) same++;
+  const kept = same >= prompt.length ? same : 0;
+  return { before: cached.length, kept, again: wanted.length - kept };
+}
+
+/** How many first tokens a text has from the one that it branched off. */
+export const inherited = (text: Text): number => text.fork?.step ?? 0;
+
+/** The texts as a tree: each fork after the text that it branched off. */
+export function inOrder(texts: Text[], parent: Text | null = null): Text[] {
+  return texts.filter((text) => (text.fork?.parent ?? null) === parent).flatMap((text) => [text, ...inOrder(texts, text)]);
+}
