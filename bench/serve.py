@@ -46,7 +46,7 @@ class Reader:
 
 
 async def generate(url: str, number: int, sliders: list[float] | None = None) -> tuple[str, float, int]:
-    """One reader's text, seconds and tokens; with sliders, the seconds of a hundred samplings of its first step, too."""
+    """One reader's text, seconds and tokens; with sliders, those of a hundred samplings of a step, too."""
     async with connect(f"ws{url[4:]}ws", origin=url.rstrip("/"), max_size=None, compression=None) as socket:
         reader = Reader(socket)
         await reader.ask("hello")
@@ -89,7 +89,8 @@ async def measured(url: str, pid: int) -> list[list[str]]:
     return [
         ["one reader", f"{single:.0f} tokens/s", spread([s for _, s, _ in alone]), "", ""],
         [f"{READERS} readers at once", f"{rate:.0f} tokens/s in all", spread([s for _, s, _ in found]),
-         f"{(peak - before) / 1e6:.0f} MB more at most", f"{written} tokens, each its own text" if own else "NO: texts differ"],
+         f"{(peak - before) / 1e6:.0f} MB more at most",
+         f"{written} tokens, {'each its own text' if own else 'NO: texts differ'}"],
         ["a slider, nobody generating", "", spread([1e3 * s for s in idle], "ms"), "", ""],
         ["a slider, while others generate", "", spread([1e3 * s for s in busy], "ms"), "", ""],
     ]  # fmt: skip
