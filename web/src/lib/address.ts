@@ -10,13 +10,10 @@ export interface State {
   site: string;
   index: number[];
   panel: string;
-<<<<<<< HEAD
   /** How views are set, by name: what heads are sorted by. */
   views: Record<string, string>;
-=======
   lesson: number;
   guesses: (string | null)[];
->>>>>>> wt-page-s2
   edits: Edit[];
   settings: Settings;
   seed: number;
@@ -27,14 +24,10 @@ export function write(state: Partial<State>): string {
   const parts = new URLSearchParams();
   for (const key of ["prompt", "second", "focus", "site", "panel"] as const) if (state[key]) parts.set(key, state[key]);
   for (const key of ["open", "index"] as const) if (state[key]?.length) parts.set(key, state[key].join("."));
-<<<<<<< HEAD
   const views = Object.entries(state.views ?? {}).filter(([, set]) => set).map(([name, set]) => `${name}.${set}`);
   if (views.length) parts.set("views", views.join("_"));
-  if (state.seed) parts.set("seed", String(state.seed));
-=======
   for (const key of ["seed", "lesson"] as const) if (state[key]) parts.set(key, String(state[key]));
   if (state.guesses?.length) parts.set("guesses", JSON.stringify(state.guesses));
->>>>>>> wt-page-s2
   if (state.edits?.length) parts.set("edits", JSON.stringify(state.edits));
   if (state.settings && Object.keys(state.settings).length) parts.set("settings", JSON.stringify(state.settings));
   return parts.toString();
