@@ -13,6 +13,7 @@ from cutaway.apps.server.session import Call, Limits, Reader, Served
 from cutaway.apps.server.wire import dumps
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
+from tests.apps.server.conftest import Serving
 
 TEXT, OTHER = "the cat sat on the mat", "the dog sat on the mat"
 
@@ -233,3 +234,18 @@ def test_the_run_that_was_used_last_is_kept(page: Page):
     assert list(page.call.runs.items) == ["r3", "r4", "r1", "r5"]
     with pytest.raises(BadArgument, match="which is gone"):
         page("head", run="r2", layer=0, head=0)
+
+
+def test_a_long_run_over_the_socket(running: Serving):
+    said = "the cat sat on the mat " * 100
+    with running.reader() as reader:
+        answer = reader.answer("run", text=said)
+        count = len(answer["answer"]["tokens"])
+        assert count >= 600 and answer["arrays"]["thumbnails"].shape == (3, 4, 64, 64)
+        head = reader.answer("head", run="r1", layer=2, head=1)["arrays"]
+        trace = running.lm.trace(said, "blocks.2.attn.pattern")
+        assert torch.equal(head["pattern"], trace["attn.pattern", 2, 1][0])
+        full = reader.answer("compare", run="r1")["answer"]
+        assert len(full["kl"]) == count and full["sites"]
+        assert "send head" in reader.error("values", run="r1", site="blocks.0.attn.pattern")
+        assert "none of this reader" in reader.error("head", run="r9", layer=0, head=0)
