@@ -42,6 +42,7 @@ export class Page {
   lesson = $state(0);
   guesses = $state<(string | null)[]>([]);
   working = $state<Working | null>(null);
+  pending = $state(0); // requests that wait for their answer
   error = $state.raw<Error | null>(null);
   theme = $state<Theme | "auto">("auto");
   private systemDark = $state(false);
@@ -53,6 +54,7 @@ export class Page {
     this.systemDark = dark.matches;
     dark.addEventListener("change", () => (this.systemDark = dark.matches));
     wire.onlost = (why) => (this.error = why);
+    wire.onpending = (count) => (this.pending = count);
     this.restore(address.read(location.hash));
   }
 

@@ -41,6 +41,8 @@ export class Wire {
   private ended = new Refused(...LOST);
   /** Called once, when the connection ends, with why. */
   onlost: (why: Refused) => void = () => {};
+  /** Called with how many requests wait for their last answer, whenever that changes. */
+  onpending: (count: number) => void = () => {};
 
   constructor(private socket: Socket) {
     socket.binaryType = "arraybuffer";
@@ -92,6 +94,7 @@ export class Wire {
     for (const [older, waiting] of this.waiting)
       if (waiting.channel === channel) this.settle(older, new Cancelled(`a newer ${ask}`));
     this.waiting.set(id, { channel, frame, fail, onworking: options.onworking });
+    this.onpending(this.waiting.size);
     options.signal?.addEventListener("abort", () => this.drop(id), { once: true });
     const text = JSON.stringify({ id, ask, channel, ...args });
     if (this.open) this.socket.send(text);
@@ -106,15 +109,20 @@ export class Wire {
 
   private settle(id: number, error: Error): void {
     const waiting = this.waiting.get(id);
-    this.waiting.delete(id);
+    this.remove(id);
     waiting?.fail(error);
+  }
+
+  private remove(id: number): void {
+    this.waiting.delete(id);
+    this.onpending(this.waiting.size);
   }
 
   private receive(data: string | ArrayBuffer): void {
     if (typeof data !== "string") {
       const frame = readFrame(data);
       const waiting = this.waiting.get(frame.id);
-      if (frame.last) this.waiting.delete(frame.id);
+      if (frame.last) this.remove(frame.id);
       waiting?.frame(frame);
       return;
     }
