@@ -89,6 +89,10 @@ def test_the_choice_after_any_position_is_python_s(page: Open, plain: LM):
     tab.get_by_role("cell", name="300", exact=True).first.wait_for()
     tab.wait_for_timeout(300)
     assert shown_rows(tab)[-1] == rows(plain, made, 299, 1)[0]
+    tab.get_by_role("button", name="Go to the drawn token").click()
+    tab.wait_for_timeout(300)
+    marked = tab.locator("tr.drawn td").first
+    assert read(marked) == str(next(c.rank for c in made.window(0, 300) if c.id == int(made.ids[0])) + 1)
 
 
 def test_each_slider_acts_and_each_draw_follows(page: Open, plain: LM):

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Candidate, Curve } from "../src/lib/answers";
 import { complete, FILTERS, positionOf, published, sent } from "../src/lib/settings";
-import { decades, effect, fallsAt, nearest, parts, powerOfTen, powers, sentence, stairs } from "../src/stages/logits/plot";
+import { between, decades, effect, fallsAt, nearest, parts, powerOfTen, powers, sentence, stairs } from "../src/stages/logits/plot";
 
 const filter = (name: string) => FILTERS.find((each) => each.name === name)!;
 const curve: Curve = { rank: [1, 2, 10], logprob: [-0.7, -1.6, -4], cumulative: [0.5, 0.7, 1] };
@@ -42,6 +42,10 @@ describe("the draw", () => {
   it("falls on the first token whose cumulative probability is above u", () => {
     expect([0, 0.49, 0.5, 0.7, 0.9999999].map((u) => fallsAt(curve, u))).toEqual([0, 0, 1, 2, 2]);
     expect(fallsAt({ ...curve, cumulative: [0.5, 0.7, 0.999] }, 0.9999)).toBe(2);
+  });
+  it("is found between two ranks that the curve has", () => {
+    const at = (u?: number) => between({ draw: { id: 1, text: "", u }, final_curve: curve } as never);
+    expect([at(0.1), at(0.6), at(0.8), at()]).toEqual([[0, 0], [1, 1], [2, 9], [0, 0]]);
   });
   it("divides [0, 1) among the candidates, and the others share the rest", () => {
     expect(parts([candidate(0, 0.5), candidate(1, 0.25), candidate(2, 0)]).map((p) => [p.id, p.start, p.end]))

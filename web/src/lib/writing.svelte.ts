@@ -48,6 +48,8 @@ export class Writing {
   texts = $state.raw<Text[]>([]);
   /** The text that is shown. */
   shown = $state.raw<Text | null>(null);
+  /** It and the text that it branched off, side by side. */
+  pair = $state.raw<Text[]>([]);
   /** Its step that is open. */
   step = $state<number | null>(null);
   error = $state.raw<Error | null>(null);
@@ -81,11 +83,14 @@ export class Writing {
 
   clear(): void {
     this.stop();
-    [this.texts, this.shown, this.step, this.error] = [[], null, null, null];
+    [this.texts, this.error] = [[], null];
+    this.show(null);
   }
 
   show(text: Text | null, step: number | null = null): void {
     [this.shown, this.step] = [text, step];
+    if (!text) this.pair = [];
+    else if (!this.pair.includes(text)) this.pair = text.fork ? [text.fork.parent, text] : [text];
   }
 
   /** The ids whose keys and values a family's cache holds: all but the last of its newest text. */

@@ -51,7 +51,7 @@ const tokens: Step = {
         `${pieces.map(shown).join(" · ")}.`,
         more
           ? `${pieces.length - page.tokens.length} more: a spelling that was rare in the training text is in the list only in pieces.`
-          : `Your sentence ${how} is no longer: what was common in the training text is in the list as a whole.`,
+          : `It is no longer ${how}: what was common in the training text is in the list as a whole.`,
       ],
     };
   },
@@ -207,7 +207,7 @@ const attention: Step = {
       said: texts(page)[best]!, right: guess === texts(page)[best],
       then: [
         `It gets ${percent(weights[best] ?? NaN)}.` + (Number.isNaN(share) ? "" : ` Over your whole sentence, this head gives ${percent(share)} to the token just before: more than any other head.`),
-        `Another habit: ${resting} of the ${first.length} heads give more than half of their weight to the first token. They rest there when they find nothing to read.`,
+        ...(resting ? [`Another habit: ${resting} of the ${first.length} heads give more than half of their weight to the first token. They rest there when they find nothing to read.`] : []),
       ],
     };
   },

@@ -52,6 +52,13 @@ export function fallsAt(curve: Curve, u: number): number {
   return found < 0 ? curve.rank.length - 1 : found;
 }
 
+/** The ranks, from 0, between which the drawn token stands: two neighbours on the curve. */
+export function between({ draw, final_curve }: Sampling): [number, number] {
+  if (draw.u === undefined) return [0, 0];
+  const at = fallsAt(final_curve, draw.u);
+  return [at ? final_curve.rank[at - 1]! : 0, (final_curve.rank[at] ?? 1) - 1];
+}
+
 export interface Part { id: number | null; text: string; start: number; end: number }
 
 /** [0, 1) divided among the first candidates, in the order of the draw; the last part is all the others. */
