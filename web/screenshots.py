@@ -1,0 +1,93 @@
+"""Photographs the page for docs/page: each stage and panel, wide and narrow, light and dark, of the default model.
+
+python web/screenshots.py, with the page built and Debian's Chromium. It draws nothing itself: what is in a picture is
+what `cutaway serve` showed.
+"""
+
+import base64
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlencode
+
+from playwright.sync_api import Page, sync_playwright
+
+OUT = Path(__file__).parents[1] / "docs" / "page"
+MOST = 2_000_000  # bytes of all pictures
+SCREENS = {"wide": {"width": 1440, "height": 900}, "narrow": {"width": 390, "height": 844}}
+PROMPT = "When Mary and John went to the store, John gave a drink to"
+DRAWN = '{"do_sample": true, "temperature": 0.8, "top_p": 0.9}'
+VIEWS = {
+    "1-text": {"open": "1", "second": "The sun rises"},
+    "2-embedding": {"open": "2"},
+    "3-blocks": {"open": "3", "focus": "l21"},
+    "4-attention": {"open": "4", "focus": "t13.l17.h1"},
+    "5-mlp": {"open": "5", "focus": "t13.l20"},
+    "6-residual": {"open": "6"},
+    "7-logits": {"open": "7", "settings": DRAWN, "seed": "3"},
+    "8-writing": {"open": "8", "settings": DRAWN, "seed": "3"},
+    "lesson": {"open": "4", "panel": "lesson", "lesson": "5"},
+    "8-bits": {"panel": "eight", "open": "4"},
+    "change-it": {"panel": "change", "open": "6"},
+    "any-number": {"open": "4", "site": "blocks.17.attn.z", "index": "13.1.5", "focus": "t13.l17.h1"},
+}
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The address of `cutaway serve` on a free port."""
+    main = "from cutaway.apps.cli.main import main; main()"
+    command = [sys.executable, "-c", main, "serve", "--port", "0", "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def photograph(tab: Page, path: Path, quality: int) -> int:
+    """What is in sight, as WebP; its bytes."""
+    session = tab.context.new_cdp_session(tab)
+    data = session.send("Page.captureScreenshot", {"format": "webp", "quality": quality})["data"]
+    path.write_bytes(base64.b64decode(data))
+    return path.stat().st_size
+
+
+def settled(tab: Page) -> None:
+    """Until nothing is awaited any more, and it is painted."""
+    tab.locator(".river").wait_for(timeout=120_000)
+    tab.wait_for_timeout(400)
+    tab.locator('main[aria-busy="false"]').wait_for(timeout=300_000)
+    tab.wait_for_timeout(600)
+
+
+def main() -> None:
+    OUT.mkdir(exist_ok=True)
+    total, chromium = 0, shutil.which("chromium")
+    with served() as address, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for screen, size in SCREENS.items():
+            for scheme in ("light", "dark"):
+                context = browser.new_context(viewport=size, color_scheme=scheme)
+                for name, state in VIEWS.items():
+                    tab = context.new_page()
+                    tab.goto(f"{address}#{urlencode({'prompt': PROMPT} | state)}")
+                    settled(tab)
+                    if name == "8-writing":
+                        tab.get_by_role("button", name="Write", exact=False).first.click()
+                        settled(tab)
+                    total += photograph(tab, OUT / f"{name}-{screen}-{scheme}.webp", 60 if screen == "wide" else 55)
+                    tab.close()
+                context.close()
+        browser.close()
+    sys.stdout.write(f"{len(VIEWS) * 4} pictures, {total / 1e6:.2f} MB\n")
+    if total > MOST:
+        sys.exit(f"found {total} bytes of pictures; expected at most {MOST}; lower their quality")
+
+
+if __name__ == "__main__":
+    main()
