@@ -10,10 +10,10 @@ from cutaway.analysis.logit_lens import lens_grid, logit_lens
 from cutaway.analysis.neurons import strongest
 from cutaway.explain.attention_row import attention_row
 from cutaway.lm import LM
+from tests.apps.server.conftest import tiny
+from tests.web.test_first_stages import SMALL, Open, expected, page, plain, running, said, table, view
 
-from .conftest import SMALL, Open
-from .test_first_stages import expected, said, table, view
-
+__all__ = ["page", "plain", "running", "tiny"]
 TEXT = "the cat sat on the cat"
 PROMPT = f"prompt={quote_plus(TEXT)}"
 LAYER, HEAD, TOKEN = 1, 2, 4
