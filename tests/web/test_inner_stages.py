@@ -10,10 +10,10 @@ from cutaway.analysis.logit_lens import lens_grid, logit_lens
 from cutaway.analysis.neurons import strongest
 from cutaway.explain.attention_row import attention_row
 from cutaway.lm import LM
+from tests.apps.server.conftest import tiny
+from tests.web.test_first_stages import SMALL, Open, expected, page, plain, running, said, table, view
 
-from .conftest import SMALL, Open
-from .test_first_stages import expected, said, table, view
-
+__all__ = ["page", "plain", "running", "tiny"]
 TEXT = "the cat sat on the cat"
 PROMPT = f"prompt={quote_plus(TEXT)}"
 LAYER, HEAD, TOKEN = 1, 2, 4
@@ -66,6 +66,7 @@ def test_a_head_is_chosen_by_keyboard_and_a_reload_restores_the_order(page: Open
 def test_arcs_and_matrix_are_the_heads_weights(page: Open, plain: LM):
     tab = page(f"{FOCUS}&open=4")
     trace, tokens = plain.trace(TEXT), words(plain)
+    told = [f"{word} ({i})" if tokens.count(word) > 1 else word for i, word in enumerate(tokens)]
     pattern = trace[f"blocks.{LAYER}.attn.pattern"][0, HEAD]
     arcs = view(tab, f"{NAME}: which word reads which")
     arcs.locator("canvas").wait_for()
@@ -73,11 +74,11 @@ def test_arcs_and_matrix_are_the_heads_weights(page: Open, plain: LM):
     for position in (TOKEN, TOKEN - 1):
         best = pattern[position].topk(min(5, position + 1))
         read = [
-            f"{tokens[i]} {said(w)}"
+            f"{told[i]} {said(w)}"
             for w, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
             if w >= 0.002
         ]
-        assert arcs.locator("output").inner_text() == f"{tokens[position]} reads {', '.join(read)}"
+        assert arcs.locator("output").inner_text() == f"{told[position]} reads {', '.join(read)}"
         tab.keyboard.press("ArrowLeft")
         tab.wait_for_timeout(100)
     assert "21 weights" in arcs.locator(".note").inner_text()  # of 6 × 6, half of them masked

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { read, write } from "../src/lib/address";
 import { shortened } from "../src/lib/text";
+import { words } from "../src/lib/words";
 import { steps } from "../src/stages/text/merging";
 
 describe("the address", () => {
@@ -33,5 +34,12 @@ describe("a long token", () => {
   it("loses its middle", () => {
     expect(shortened("internationalization", 9)).toBe("inte…tion");
     expect(shortened("short", 9)).toBe("short");
+  });
+});
+
+describe("words of a sentence", () => {
+  it("that stand twice have their positions", () => {
+    const tokens = [" John", " and", " John"].map((text, id) => ({ id, text }));
+    expect(words(tokens)).toEqual(["␣John (0)", "␣and", "␣John (2)"]);
   });
 });

@@ -1,4 +1,5 @@
 // Views as files: SVG and PNG. It does not know what the views show.
+import type { Theme } from "./colours";
 
 interface Drawn {
   image: string;
@@ -16,7 +17,17 @@ interface Drawn {
 }
 const SVG = "http://www.w3.org/2000/svg";
 const FONT = "system-ui, sans-serif";
-const safe = (text: string) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
+/** Text as it stands in XML. */
+export const safe = (text: string) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
+
+/** An SVG of its own: the page's font, in the ink of the page's colours. */
+export function svgFile(width: number, height: number, title: string, theme: Theme, drawn: string): string {
+  const ink = theme === "dark" ? "#e8eaee" : "#181a1f";
+  return (
+    `<svg xmlns="${SVG}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="${FONT}" ` +
+    `font-size="14" fill="${ink}"><title>${safe(title)}</title>${drawn}</svg>`
+  );
+}
 
 /** A matrix with its labels: text as text, the cells as one image of a pixel each. */
 export function matrixSvg(m: Drawn): string {

@@ -1,4 +1,6 @@
 // A view's values as a table: what "as table" shows and "copy" copies.
+import type { Theme } from "./colours";
+import { safe, svgFile } from "./export";
 
 export interface TableData {
   rows: number;
@@ -29,25 +31,20 @@ export function records(rowAxis: string, names: string[], columns: Record<string
   };
 }
 
-const safe = (text: string) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
-
-/** The table as an SVG, for views that are made of text. said: a number as it is shown. */
-export function tableSvg(data: TableData, title: string, ink: string, said: (value: number) => string): string {
+/** The table as an SVG, all of its rows. said: a number as it is shown. */
+export function tableSvg(data: TableData, title: string, theme: Theme, said: (value: number) => string): string {
   const heads = [data.rowAxis, ...range(data.columns).map(data.columnName)];
-  const lines = range(data.rows).map((r) => [
-    data.rowName(r),
-    ...range(data.columns).map((c) => data.value(r, c)).map((value) => (typeof value === "number" ? said(value) : value)),
-  ]);
-  const widths = heads.map((head, c) => 8.5 * Math.max(...[head, ...lines.map((line) => line[c] ?? "")].map((text) => [...text].length)) + 20);
-  const ends = widths.map((_, c) => widths.slice(0, c + 1).reduce((sum, each) => sum + each, 0));
-  const line = (cells: string[], y: number) =>
-    cells.map((text, c) => `<text x="${c ? ends[c]! - 8 : 8}" y="${y}"${c ? ' text-anchor="end"' : ""}>${safe(text)}</text>`).join("");
-  const [width, height] = [Math.ceil(ends.at(-1) ?? 0), 24 * lines.length + 66];
-  return (
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" font-family="system-ui, sans-serif" font-size="14" ` +
-    `fill="${ink}"><title>${safe(title)}</title><g font-weight="650">${line(heads, 22)}</g>` +
-    `${lines.map((cells, i) => line(cells, 48 + 24 * i)).join("")}<text x="8" y="${height - 8}">${safe(title)}</text></svg>`
-  );
+  const lines = range(data.rows).map((r) => {
+    const values = range(data.columns).map((c) => data.value(r, c));
+    return [data.rowName(r), ...values.map((value) => (typeof value === "number" ? said(value) : value))];
+  });
+  const longest = heads.map((_, c) => Math.max(...[heads, ...lines].map((line) => [...(line[c] ?? "")].length)));
+  const ends: number[] = [];
+  for (const each of longest) ends.push((ends.at(-1) ?? 0) + 8.5 * each + 20);
+  const text = (words: string, c: number, y: number) =>
+    `<text y="${y}" ${c ? `x="${ends[c]! - 8}" text-anchor="end"` : 'x="8"'}>${safe(words)}</text>`;
+  const drawn = [heads, ...lines].map((line, r) => line.map((words, c) => text(words, c, 22 + 24 * r)).join(""));
+  return svgFile(Math.ceil(ends.at(-1) ?? 0), 24 * lines.length + 36, title, theme, drawn.join(""));
 }
 
 const cell = (text: string) => text.replace(/[\t\n\r]/g, " ");

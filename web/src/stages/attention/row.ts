@@ -24,8 +24,17 @@ export function softmaxParts(scores: Float32Array): { largest: number; sum: numb
   return { largest, sum: scores.reduce((sum, score) => sum + Math.exp(score - largest), 0) };
 }
 
+export interface Mix {
+  /** Rows as wide as z. */
+  values: Float32Array;
+  /** The positions that have a row of their own. */
+  rows: number[];
+  /** How many share one row; 0: there is no such row. */
+  others: number;
+}
+
 /** The strongest positions' share of z: rows of weight × v, then those of all the others together, then z. */
-export function mixed(weights: Float32Array, v: Float32Array, z: Float32Array, most: number): { values: Float32Array; rows: number[]; others: number } {
+export function mixed(weights: Float32Array, v: Float32Array, z: Float32Array, most: number): Mix {
   const width = z.length;
   const order = Array.from(weights.keys()).filter((i) => weights[i]! > 0).sort((a, b) => weights[b]! - weights[a]!);
   const rows = order.slice(0, most);

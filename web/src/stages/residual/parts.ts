@@ -16,7 +16,7 @@ export interface Named {
 /** "blocks.3.attn head 5" → block 3 head 5. word: a position's token. */
 export function named(part: string, word: (position: number) => string): Named {
   const found = /^blocks\.(\d+)\.(attn_out|mlp_out|attn head (\d+)|attn from (\d+)|mlp\.post\[(\d+)\])(: bias)?$/.exec(part);
-  if (!found) return { words: part.replace(/^embed\.token$/, "token embedding").replace(/^embed\.position$/, "position embedding") };
+  if (!found) return { words: part.replace(/^embed\.(token|position)$/, "$1 embedding") };
   const [, block, what, head, token, neuron, bias] = found;
   const layer = Number(block);
   const start = `block ${layer}`;
@@ -45,4 +45,5 @@ export function largest(parts: Part[], most: number): Drawn {
 }
 
 /** A signed number with two decimals, as `cutaway attribute` heads its table: +13.69. */
-export const signed = (value: number): string => (Number.isFinite(value) ? `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}` : String(value));
+export const signed = (value: number): string =>
+  Number.isFinite(value) ? `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}` : String(value);
