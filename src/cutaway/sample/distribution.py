@@ -3,6 +3,7 @@
 Everything comes from a Step's logits. It does not know the decoder, nor how a curve is drawn.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cutaway.quant.threads import one_thread
 from cutaway.sample.choose import dice, draw, greedy
 from cutaway.sample.filters import REMOVED, stages
 from cutaway.sample.settings import Sampling
@@ -77,8 +79,8 @@ def curve(logits_V: Float[Tensor, "V"], points: int = POINTS) -> Curve:
     """The distribution of some logits; tokens that were removed are not on it."""
     logprob_N = logits_V[logits_V > REMOVED].sort(descending=True).values.double().log_softmax(-1)
     count = len(logprob_N)
-    spaced = torch.logspace(0, torch.log10(torch.tensor(float(count))).item(), points, dtype=torch.float64).round()
-    rank_P = spaced.long().clamp(1, count).unique()
+    spaced_P = torch.logspace(0, math.log10(count), points, dtype=torch.float64, device="cpu").round()
+    rank_P = spaced_P.long().clamp(1, count).unique().to(logprob_N.device)
     cumulative_P = logprob_N.exp().cumsum(0)[rank_P - 1]
     return Curve(rank_P.tolist(), logprob_N[rank_P - 1].tolist(), cumulative_P.tolist())
 
@@ -134,6 +136,7 @@ def summary(step: Step) -> tuple[float, float, int]:
     """Of one text's chosen token under the model's own logits: its probability, the entropy of all in nats, its rank
     from 0."""
     logits_V, token = step.logits[0].float(), int(step.ids[0])
-    logprob_V = logits_V.double().log_softmax(-1)
-    entropy = -(logprob_V.exp() * logprob_V).nan_to_num(0.0).sum()
-    return float(logprob_V[token].exp()), float(entropy), int((logits_V > logits_V[token]).sum())
+    with one_thread(len(logits_V)):
+        logprob_V = logits_V.double().log_softmax(-1)
+        entropy = -(logprob_V.exp() * logprob_V).nan_to_num(0.0).sum()
+        return float(logprob_V[token].exp()), float(entropy), int((logits_V > logits_V[token]).sum())

@@ -29,5 +29,6 @@ def _patch(call: Call, data: dict[str, Any]) -> Edit:
         raise BadArgument(str(data)[:80], expected, "send it as such")
     run, position = call.runs[data["from"]], where.get("position")
     there = data.get("from_position", position)
-    edit = Edit.patch(data.get("site", ""), run, **where | {"position": there})
+    trace = getattr(run, "view", run)  # asks/reading.py keeps a Run
+    edit = Edit.patch(data.get("site", ""), trace, **where | {"position": there})
     return edit if position is None else replace(edit, position=position)

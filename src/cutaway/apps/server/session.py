@@ -45,12 +45,18 @@ class Served:
     limits: Limits = field(default_factory=Limits)
     shared: dict[str, Any] = field(default_factory=dict)
     kept_bytes: int = 0  # of all readers' runs and generations
-    running: "Call | None" = None  # the request whose passes the model runs now
+    running: "Call | None" = None  # the request whose passes the model's thread runs now
+    thread: threading.Thread | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)  # around what several threads count
+
+    def check(self) -> None:
+        """Raises Cancelled in the model's thread where its request is no longer wanted; interrupt.py calls it."""
+        if self.running is not None and threading.current_thread() is self.thread:
+            self.running.check()
 
 
 class Shelf:
-    """The last few runs (or generations) of a reader, by name: r1, r2, … An older one is gone."""
+    """The last few runs (or generations) that a reader used, by name: r1, r2, … The others are gone."""
 
     def __init__(self, served: Served, kind: str) -> None:
         self.served, self.kind, self.count = served, kind, 0
@@ -100,6 +106,8 @@ class Shelf:
             found = f"the {self.kind} {name[:20]!r}, which is {'gone' if gone else 'none of this reader'}"
             expected = f"one of the last {self.served.limits.runs}: {', '.join(self.items) or 'none yet'}"
             raise BadArgument(found, expected, "run it again")
+        with self.served.lock:
+            self.items[name] = self.items.pop(name)  # the last one used is the last to go
         return self.items[name][0]
 
     def resize(self, name: str, bytes: int) -> None:
