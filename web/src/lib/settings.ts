@@ -40,7 +40,10 @@ export const START: Required<Settings> = { ...NEUTRAL, top_p: 0.9 };
 /** All settings, those that are not chosen as the page begins. What is no number of the right kind is left out. */
 export function complete(chosen: Settings): Required<Settings> {
   const all = { ...START };
-  for (const { name } of FILTERS) if (typeof chosen[name] === "number" && Number.isFinite(chosen[name])) all[name] = chosen[name];
+  for (const { name } of FILTERS) {
+    const value = chosen[name];
+    if (typeof value === "number" && Number.isFinite(value)) all[name] = value;
+  }
   if (typeof chosen.do_sample === "boolean") all.do_sample = chosen.do_sample;
   return all;
 }

@@ -9,6 +9,7 @@ export interface Fork {
   /** What the cache held before, how much of that was kept, and how many tokens were read again. */
   cache: Rewound;
 }
+type Prompt = { run: string } | { text: string; chat: true };
 export interface Rewound { before: number; kept: number; again: number }
 
 /** One text, as far as it is written. */
@@ -33,6 +34,11 @@ export class Text {
 
   get words(): string {
     return this.steps.map((step) => step.text).join("");
+  }
+
+  /** What it has after the place where it branched off. */
+  get own(): string {
+    return this.steps.slice(inherited(this)).map((step) => step.text).join("");
   }
 
   take(frame: Written): void {
@@ -61,7 +67,8 @@ export class Writing {
     return this.texts.some((text) => text.running);
   }
 
-  write(from: { run: string } | { text: string; chat: true }, settings: Settings, seed: number, most: number, edits: Edit[]): Promise<void> {
+  /** most: new tokens. */
+  write(from: Prompt, settings: Settings, seed: number, most: number, edits: Edit[]): Promise<void> {
     const text = new Text(settings, seed, most, null);
     const given = edits.length ? { edits } : {};
     return this.stream(text, "generate", { ...from, ...given, settings, seed, max_new_tokens: most });
@@ -136,5 +143,6 @@ export const inherited = (text: Text): number => text.fork?.step ?? 0;
 
 /** The texts as a tree: each fork after the text that it branched off. */
 export function inOrder(texts: Text[], parent: Text | null = null): Text[] {
-  return texts.filter((text) => (text.fork?.parent ?? null) === parent).flatMap((text) => [text, ...inOrder(texts, text)]);
+  const children = texts.filter((text) => (text.fork?.parent ?? null) === parent);
+  return children.flatMap((text) => [text, ...inOrder(texts, text)]);
 }

@@ -29,6 +29,9 @@ export interface Step {
 }
 
 export const OTHER = "The sun rises in the east";
+const ORDER =
+  "The rows of the table do not know where in the text their token stands. " +
+  "Yet “dog bites man” is not “man bites dog”.";
 const last = (page: Page) => page.tokens.length - 1;
 const word = (page: Page, i = last(page)) => `“${page.tokens[i] ? shown(page.tokens[i]) : ""}”`;
 const same = (guess: string, truth: number) => guess.trim() !== "" && Number(guess) === truth;
@@ -37,10 +40,14 @@ const texts = (page: Page) => page.tokens.map((_, i) => `${i + 1} ${word(page, i
 const tokens: Step = {
   name: "Tokens", stage: 1,
   says: (page) => [
-    `A language model reads no letters and no words, but tokens: pieces of text from a fixed list, its vocabulary. This one has ${whole(page.hello!.model.vocab_size)}.`,
-    `Your sentence becomes ${count(page.tokens.length, "token")}; they stand in the row above the river. ␣ is a space: it belongs to the token that follows it.`,
+    "A language model reads no letters and no words, but tokens: pieces of text from a fixed list, its vocabulary. " +
+      `This one has ${whole(page.hello!.model.vocab_size)}.`,
+    `Your sentence becomes ${count(page.tokens.length, "token")}; they stand in the row above the river. ␣ is a ` +
+      "space: it belongs to the token that follows it.",
   ],
-  question: (page) => ({ kind: "number", ask: `Write the same sentence ${respelled(page.ran).how}. How many tokens does it become?` }),
+  question: (page) => ({
+    kind: "number", ask: `Write the same sentence ${respelled(page.ran).how}. How many tokens does it become?`,
+  }),
   truth: async (page, guess) => {
     const { text, how } = respelled(page.ran);
     const pieces = (await page.wire.ask("tokens", { texts: [text] })).answer.texts[0]!.pieces;
@@ -50,7 +57,8 @@ const tokens: Step = {
       then: [
         `${pieces.map(shown).join(" · ")}.`,
         more
-          ? `${pieces.length - page.tokens.length} more: a spelling that was rare in the training text is in the list only in pieces.`
+          ? `${pieces.length - page.tokens.length} more: ` +
+            "a spelling that was rare in the training text is in the list only in pieces."
           : `It is no longer ${how}: what was common in the training text is in the list as a whole.`,
       ],
     };
@@ -60,7 +68,8 @@ const tokens: Step = {
 const padding: Step = {
   name: "Padding", stage: 1,
   says: (page) => [
-    "A model reads several texts at once, as the rows of one table, and rows have one length. A shorter text is filled up with padding; a mask of ones and zeros says which tokens are real.",
+    "A model reads several texts at once, as the rows of one table, and rows have one length. A shorter text is " +
+      "filled up with padding; a mask of ones and zeros says which tokens are real.",
     `Let your sentence, ${count(page.tokens.length, "token")}, be read together with “${page.second || OTHER}”.`,
   ],
   question: () => ({ kind: "number", ask: "How many padding tokens does the shorter text get?" }),
@@ -73,7 +82,8 @@ const padding: Step = {
       said: String(pads), right: same(guess, pads),
       then: [
         `The two texts have ${real[0]} and ${real[1]} tokens, so the table is ${wide} wide.`,
-        "Where the mask is 0, nothing is read: attention gives that column the weight 0, and positions count the real tokens only.",
+        "Where the mask is 0, nothing is read: attention gives that column the weight 0, and positions count the " +
+          "real tokens only.",
       ],
     };
   },
@@ -85,23 +95,29 @@ const architecture: Step = {
   says: (page) => {
     const { n_layers, d_model } = page.hello!.model;
     return [
-      `From here on, each token is a vector of ${whole(d_model)} numbers. It passes ${n_layers} blocks. In each, attention lets a position read from the ones before it; then an MLP works on every position by itself.`,
-      "Both add what they found to the vector. What runs through all blocks and is only ever added to is called the residual stream.",
+      `From here on, each token is a vector of ${whole(d_model)} numbers. It passes ${n_layers} blocks. In each, ` +
+        "attention lets a position read from the ones before it; then an MLP works on every position by itself.",
+      "Both add what they found to the vector. What runs through all blocks and is only ever added to is called " +
+        "the residual stream.",
     ];
   },
   question: (page) => ({
     kind: "choice", options: ["Attention", "The MLPs"],
-    ask: `Take the lengths of all that is added to the last token, ${word(page)}. Which adds more in all ${page.hello!.model.n_layers} blocks?`,
+    ask: `Take the lengths of all that is added to the last token, ${word(page)}. ` +
+      `Which adds more in all ${page.hello!.model.n_layers} blocks?`,
   }),
   truth: async (page, guess) => {
     const { attn_size, mlp_size } = page.run!.tensors;
-    const sizes = [attn_size, mlp_size].map((each) => Array.from({ length: each.shape[0] ?? 0 }, (_, l) => at(each, l, last(page))));
+    const sizes = [attn_size, mlp_size].map((each) =>
+      Array.from({ length: each.shape[0] ?? 0 }, (_, layer) => at(each, layer, last(page))),
+    );
     const [attention, mlps] = sizes.map((each) => each.reduce((sum, size) => sum + size, 0)) as [number, number];
     const [name, own] = attention > mlps ? ["Attention", sizes[0]!] : ["The MLPs", sizes[1]!];
     return {
       said: name, right: guess === name,
       then: [
-        `Attention adds vectors with lengths of ${number(attention)} in all, the MLPs ${number(mlps)}. The largest is that of block ${largest(own)}, with ${number(own[largest(own)] ?? NaN)}.`,
+        `Attention adds vectors with lengths of ${number(attention)} in all, the MLPs ${number(mlps)}. The largest ` +
+          `is that of block ${largest(own)}, with ${number(own[largest(own)] ?? NaN)}.`,
         "In the picture each point is one such length. Pick a block to look into it.",
       ],
     };
@@ -111,18 +127,22 @@ const architecture: Step = {
 const embedding: Step = {
   name: "Embedding", stage: 2,
   says: (page) => [
-    `How does a token become a vector? By looking it up: the model has a table with one row of ${whole(page.hello!.model.d_model)} numbers for each token. They were learned.`,
-    "Tokens that are used alike have rows that point in similar directions. The cosine says how similar: 1 is the same direction, 0 is none in common.",
+    "How does a token become a vector? By looking it up: the model has a table with one row of " +
+      `${whole(page.hello!.model.d_model)} numbers for each token. They were learned.`,
+    "Tokens that are used alike have rows that point in similar directions. The cosine says how similar: 1 is the " +
+      "same direction, 0 is none in common.",
   ],
   question: (page) =>
     page.tokens.length > 1
-      ? { kind: "choice", options: texts(page).slice(0, -1), ask: `Which of the other tokens has the row most similar to ${word(page)}?` }
+      ? { kind: "choice", options: texts(page).slice(0, -1),
+          ask: `Which of the other tokens has the row most similar to ${word(page)}?` }
       : { kind: "number", ask: "How many numbers does the whole table hold?" },
   truth: async (page, guess) => {
     if (page.tokens.length < 2) {
       const { vocab_size, d_model } = page.hello!.model;
       const all = vocab_size * d_model;
-      return { said: whole(all), right: same(guess, all), then: [`${whole(vocab_size)} rows of ${whole(d_model)} numbers.`] };
+      const then = [`${whole(vocab_size)} rows of ${whole(d_model)} numbers.`];
+      return { said: whole(all), right: same(guess, all), then };
     }
     const found = cosines(page.run!.tensors["embed.token"], last(page)).slice(0, -1);
     const order = found.map((_, i) => i).sort((a, b) => found[b]! - found[a]!);
@@ -131,7 +151,8 @@ const embedding: Step = {
     return {
       said: texts(page)[best]!, right: guess === texts(page)[best],
       then: [
-        `Its cosine with ${word(page)} is ${number(found[best]!)}; the least similar is ${word(page, least)} with ${number(found[least]!)}.`,
+        `Its cosine with ${word(page)} is ${number(found[best]!)}; the least similar is ${word(page, least)} with ` +
+          `${number(found[least]!)}.`,
         "No position enters here: the same token has the same row wherever it stands.",
       ],
     };
@@ -141,24 +162,26 @@ const embedding: Step = {
 const rotation: Step = {
   name: "Positions", stage: 2,
   says: () => [
-    "The rows of the table do not know where in the text their token stands. Yet “dog bites man” is not “man bites dog”.",
-    "This model tells positions by turning: before attention compares two tokens, their vectors, called query and key, are turned pair of numbers by pair, by angles that grow with the position.",
+    ORDER,
+    "This model tells positions by turning: before attention compares two tokens, their vectors, called query and " +
+      "key, are turned pair of numbers by pair, by angles that grow with the position.",
   ],
   question: (page) => ({
     kind: "choice", options: ["It grows", "It shrinks", "It stays"],
-    ask: `The query of ${word(page)} in block 0, head 0 is turned for position ${last(page)}. What happens to its length?`,
+    ask: `The query of ${word(page)} in block 0, head 0 is turned for position ${last(page)}. ` +
+      "What happens to its length?",
   }),
   truth: async (page, guess) => {
-    const [before, after] = await Promise.all(
-      ["q", "rot_q"].map(async (each) => length(slice((await page.values(`blocks.0.attn.${each}`)).tensor, last(page), 0).data)),
-    ) as [number, number];
+    const of = async (site: string) => length(slice((await page.values(site)).tensor, last(page), 0).data);
+    const [before, after] = [await of("blocks.0.attn.q"), await of("blocks.0.attn.rot_q")];
     const change = after / before - 1;
     const said = Math.abs(change) < 1e-4 ? "It stays" : change > 0 ? "It grows" : "It shrinks";
     return {
       said, right: guess === said,
       then: [
         `${number(before)} before, ${number(after)} after: turning changes the direction only.`,
-        "When a turned query meets a turned key, only the difference of their angles is left. So attention sees how far apart two tokens stand.",
+        "When a turned query meets a turned key, only the difference of their angles is left. So attention sees " +
+          "how far apart two tokens stand.",
       ],
     };
   },
@@ -167,15 +190,18 @@ const rotation: Step = {
 const learned: Step = {
   ...rotation,
   says: () => [
-    "The rows of the table do not know where in the text their token stands. Yet “dog bites man” is not “man bites dog”.",
+    ORDER,
     "This model has a second table, with a learned vector for each position. It is added to the token’s.",
   ],
-  question: (page) => ({ kind: "choice", options: ["The token’s", "The position’s"], ask: `At ${word(page)}, which of the two vectors is longer?` }),
+  question: (page) => ({
+    kind: "choice", options: ["The token’s", "The position’s"], ask: `At ${word(page)}, which of the two vectors is longer?`,
+  }),
   truth: async (page, guess) => {
     const of = (name: "embed.token" | "embed.position") => length(slice(page.run!.tensors[name]!, last(page)).data);
     const [token, place] = [of("embed.token"), of("embed.position")];
     const said = token > place ? "The token’s" : "The position’s";
-    return { said, right: guess === said, then: [`The token’s is ${number(token)} long, the position’s ${number(place)}.`] };
+    const then = [`The token’s is ${number(token)} long, the position’s ${number(place)}.`];
+    return { said, right: guess === said, then };
   },
 };
 
@@ -191,11 +217,15 @@ const attention: Step = {
   says: (page) => {
     const { n_layers, n_heads } = page.hello!.model;
     return [
-      `In attention a token looks back at those before it, and at itself. Its query is compared with each one’s key; softmax makes the scores weights that sum to 1; the values are mixed with them.`,
-      `${n_heads} heads in each of ${n_layers} blocks do so, each in its own way: ${n_layers * n_heads} in all. Take head ${previous(page).head} of block ${previous(page).layer}.`,
+      "In attention a token looks back at those before it, and at itself. Its query is compared with each one’s " +
+        "key; softmax makes the scores weights that sum to 1; the values are mixed with them.",
+      `${n_heads} heads in each of ${n_layers} blocks do so, each in its own way: ${n_layers * n_heads} in all. ` +
+        `Take head ${previous(page).head} of block ${previous(page).layer}.`,
     ];
   },
-  question: (page) => ({ kind: "choice", options: texts(page), ask: `To which token does the last one, ${word(page)}, give most weight there?` }),
+  question: (page) => ({
+    kind: "choice", options: texts(page), ask: `To which token does the last one, ${word(page)}, give most weight there?`,
+  }),
   truth: async (page, guess) => {
     const { layer, head, share } = previous(page);
     const { tensors } = await page.wire.ask("head", { run: page.run!.answer.run, layer, head });
@@ -203,13 +233,15 @@ const attention: Step = {
     const best = largest(weights);
     const first = page.run!.tensors["role.first"].data;
     const resting = first.reduce((sum, value) => sum + (value > 0.5 ? 1 : 0), 0);
-    return {
-      said: texts(page)[best]!, right: guess === texts(page)[best],
-      then: [
-        `It gets ${percent(weights[best] ?? NaN)}.` + (Number.isNaN(share) ? "" : ` Over your whole sentence, this head gives ${percent(share)} to the token just before: more than any other head.`),
-        ...(resting ? [`Another habit: ${resting} of the ${first.length} heads give more than half of their weight to the first token. They rest there when they find nothing to read.`] : []),
-      ],
-    };
+    const then = [`It gets ${percent(weights[best] ?? NaN)}.`];
+    if (!Number.isNaN(share))
+      then[0] += ` Over your whole sentence, this head gives ${percent(share)} to the token just before: more than any other.`;
+    if (resting)
+      then.push(
+        `Another habit: ${resting} of the ${first.length} heads give more than half of their weight to the first token. ` +
+          "They rest there when they find nothing to read.",
+      );
+    return { said: texts(page)[best]!, right: guess === texts(page)[best], then };
   },
   show: (page) => ([page.focus.layer, page.focus.head] = [previous(page).layer, previous(page).head]),
 };
@@ -217,7 +249,8 @@ const attention: Step = {
 const logits: Step = {
   name: "Logits", stage: 7,
   says: (page) => [
-    `After the last block, the vector of the last token is compared with a vector for each of the ${whole(page.hello!.model.vocab_size)} tokens. Each comparison gives a number, its logit.`,
+    "After the last block, the vector of the last token is compared with a vector for each of the " +
+      `${whole(page.hello!.model.vocab_size)} tokens. Each comparison gives a number, its logit.`,
     "Softmax makes the logits probabilities: all above 0, together 1.",
   ],
   question: (page) => ({ kind: "word", ask: `What comes after ${word(page)}? Write one word.` }),
@@ -225,17 +258,19 @@ const logits: Step = {
     const where = { run: page.run!.answer.run, position: last(page) };
     const all = (await page.wire.ask("logits", where)).tensors.logits.data;
     const id = largest(all);
-    const { candidates } = (await page.wire.ask("sampling", { ...where, settings: sent(NEUTRAL), seed: 0, count: 3 })).answer;
+    const asked = { ...where, settings: sent(NEUTRAL), seed: 0, count: 3 };
+    const { candidates } = (await page.wire.ask("sampling", asked)).answer;
     const [best, ...next] = candidates.map((each) => `“${visible(each.text)}” ${percent(num(each.model))}`);
     const then = [`${best}, then ${next.join(" and ")}.`];
     let right = false;
     if (guess.trim()) {
-      const { pieces } = (await page.wire.ask("tokens", { texts: [` ${guess.trim()}`], special: false })).answer.texts[0]!;
+      const spelled = ` ${guess.trim()}`;
+      const { pieces } = (await page.wire.ask("tokens", { texts: [spelled], special: false })).answer.texts[0]!;
       const own = pieces[0]!;
       const { prob, rank } = standing(all, own.id);
       right = own.id === id;
-      const part = pieces.length > 1 ? `begins with the token “${shown(own)}”, which` : "";
-      then.push(`Your “${shown({ id: 0, text: ` ${guess.trim()}` })}” ${part} has rank ${whole(rank)} of ${whole(all.length)}, with ${percent(prob)}.`.replace(/ +/g, " "));
+      const part = pieces.length > 1 ? ` begins with the token “${shown(own)}”, which` : "";
+      then.push(`Your “${visible(spelled)}”${part} has rank ${whole(rank)} of ${whole(all.length)}, with ${percent(prob)}.`);
     }
     return { said: `“${visible(candidates[0]!.text)}”`, right, then };
   },
@@ -245,22 +280,30 @@ const logits: Step = {
 const sampling: Step = {
   name: "Sampling", stage: 7,
   says: () => [
-    "Now one token is drawn: a number u between 0 and 1 falls into the interval of a token, and the more probable the token, the wider its interval.",
-    "Before that, the temperature divides all logits: below 1 the probable tokens gain, above 1 the others do. And top-p 0.9 keeps only the most probable tokens that together reach 90 %.",
+    "Now one token is drawn: a number u between 0 and 1 falls into the interval of a token, and the more probable " +
+      "the token, the wider its interval.",
+    "Before that, the temperature divides all logits: below 1 the probable tokens gain, above 1 the others do. And " +
+      "top-p 0.9 keeps only the most probable tokens that together reach 90 %.",
   ],
-  question: () => ({ kind: "number", ask: "At temperature 1 and top-p 0.9 some tokens are left to draw from. How many are left at temperature 0.5?" }),
+  question: () => ({
+    kind: "number",
+    ask: "At temperature 1 and top-p 0.9 some tokens are left to draw from. How many are left at temperature 0.5?",
+  }),
   truth: async (page, guess) => {
     const left = async (temperature: number) => {
       const settings = sent({ ...NEUTRAL, temperature, top_p: 0.9 });
       const where = { run: page.run!.answer.run, position: last(page) };
-      return (await page.wire.ask("sampling", { ...where, settings, seed: page.seed, count: 1 })).answer.stages.at(-1)!.left;
+      const { answer } = await page.wire.ask("sampling", { ...where, settings, seed: 0, count: 1 });
+      return answer.stages.at(-1)!.left;
     };
     const [one, half, hot] = [await left(1), await left(0.5), await left(1.5)];
     return {
       said: whole(half), right: same(guess, half),
       then: [
-        `Of ${whole(page.hello!.model.vocab_size)} tokens, ${whole(one)} are left at temperature 1. At 0.5 it is ${whole(half)}; at 1.5 it would be ${whole(hot)}.`,
-        "Move the sliders and draw again. Then open Writing: the model appends the drawn token to your sentence and begins anew, one pass for each token.",
+        `Of ${whole(page.hello!.model.vocab_size)} tokens, ${whole(one)} are left at temperature 1. At 0.5 it is ` +
+          `${whole(half)}; at 1.5 it would be ${whole(hot)}.`,
+        "Move the sliders and draw again. Then open Writing: the model appends the drawn token to your sentence " +
+          "and begins anew, one pass for each token.",
       ],
     };
   },

@@ -90,5 +90,5 @@ export function sentence(draw: Sampling["draw"]): string {
 /** What a filter did, in words: "removes 48,567 tokens with 10.0 %". */
 export function effect(stage: Sampling["stages"][number]): string {
   if (stage.removed) return `removes ${count(stage.removed, "token")} with ${percent(num(stage.removed_prob))}`;
-  return stage.name === "repetition_penalty" || stage.name === "temperature" ? "moves the curve, removes none" : "removes none";
+  return ["repetition_penalty", "temperature"].includes(stage.name) ? "moves the curve, removes none" : "removes none";
 }

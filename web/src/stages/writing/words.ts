@@ -4,15 +4,15 @@ import { complete, FILTERS } from "../../lib/settings";
 import { bytes, count, visible } from "../../lib/text";
 import type { Rewound, Text } from "../../lib/writing.svelte";
 
-/** Where a probability stands on the page's colour scale: so that text on it stays readable, certainty is half of it. */
+/** Where a probability stands on the page's colour scale: certainty at its half, so that text on it stays readable. */
 export const strength = (prob: number): number => 0.5 * Math.max(0, Math.min(1, prob));
 
 /** "Drawn, temperature 0.80, top-p 0.90, seed 0" */
 export function inWords(settings: Settings, seed: number): string {
   const all = complete(settings);
-  if (!all.do_sample) return all.repetition_penalty === 1 ? "The highest logit each time" : `The highest logit, repetition penalty ${all.repetition_penalty}`;
-  const set = FILTERS.filter((each) => all[each.name] !== each.off).map((each) => `${each.label.toLowerCase()} ${each.said(all[each.name])}`);
-  return ["Drawn", ...set, `seed ${seed}`].join(", ");
+  const acting = FILTERS.filter(({ name, off }) => all[name] !== off && (all.do_sample || name === "repetition_penalty"));
+  const set = acting.map(({ label, name, said }) => `${label.toLowerCase()} ${said(all[name])}`);
+  return (all.do_sample ? ["Drawn", ...set, `seed ${seed}`] : ["The highest logit each time", ...set]).join(", ");
 }
 
 /** "Original", or "␣London instead of ␣Paris at token 3" */
@@ -22,7 +22,7 @@ export function title(text: Text, texts: Text[]): string {
     return firsts.length > 1 ? `Text ${firsts.indexOf(text) + 1}` : "Original";
   }
   const { parent, step } = text.fork;
-  const [here, there] = [text.steps[step], parent.steps[step]].map((each) => (each ? visible(each.piece ?? each.text) : "…"));
+  const [here, there] = [text, parent].map(({ steps }) => visible(steps[step]?.piece ?? steps[step]?.text ?? "…"));
   return `“${here}” instead of “${there}” at token ${step + 1}`;
 }
 
@@ -44,6 +44,8 @@ export function cacheSize(tokens: number, size: number): string {
 export function ending(text: Text): string {
   if (text.running) return "";
   const ended = text.steps.at(-1)?.ended;
-  if (!ended) return "stopped";
-  return { length: "its length is reached", eos: "the model ended it", context: "the context is full" }[String(ended)] ?? String(ended);
+  const words: Record<string, string> = {
+    length: "its length is reached", eos: "the model ended it", context: "the context is full", stop: "a stop string is reached",
+  };
+  return ended ? (words[ended] ?? ended) : "stopped";
 }
