@@ -101,7 +101,7 @@ export interface Neuron {
   promotes: Scored[];
   suppresses: Scored[];
 }
-export interface Term { what: string; value: Num; factor: Num; by: string; contribution: Num; codes?: unknown }
+export interface Term { what: string; value: Num; factor: Num; by: string; contribution: Num; codes?: [number, number] | null }
 export interface Why extends Python {
   site: string;
   index: number[];
@@ -113,7 +113,8 @@ export interface Why extends Python {
   terms: Term[];
   count: number;
   notes: string[];
-  parents: { site: string; index: number[] }[];
+  /** index: null is all of that axis. */
+  parents: { site: string; index: (number | null)[] }[];
 }
 export interface FilterStage { name: string; setting: Num; removed: number; removed_prob: Num; left: number; kept_prob: Num }
 export interface Curve { rank: number[]; logprob: Num[]; cumulative: Num[] }

@@ -3,6 +3,7 @@
 import { getContext, setContext } from "svelte";
 import * as address from "./address";
 import type { Edit, Hello, Settings } from "./answers";
+import * as changes from "./changes";
 import type { Scale, Theme } from "../draw/colours";
 import { Focus } from "./focus.svelte";
 import type { Tensor } from "./frames";
@@ -28,7 +29,12 @@ export class Page {
   /** The prompt that `run` ran. */
   ran = $state("");
   second = $state("");
-  edits = $state<Edit[]>([]);
+  /** Changes to the model's values: `run` has those that are on. */
+  history = $state.raw(changes.begun());
+  /** The run of the same prompt with no change; `run` itself where there is none. */
+  original = $state.raw<Answer<"run"> | null>(null);
+  /** The run of the other prompt, `second`, that patches take values from. */
+  other = $state.raw<Answer<"run"> | null>(null);
   settings = $state<Settings>({});
   seed = $state(0);
   open = $state<number[]>([1]);
@@ -38,6 +44,7 @@ export class Page {
   error = $state.raw<Error | null>(null);
   theme = $state<Theme | "auto">("auto");
   private systemDark = $state(false);
+  private otherRan = "";
   private known = new Map<string, Promise<Known>>();
 
   constructor(readonly wire: Wire = connect()) {
@@ -67,18 +74,69 @@ export class Page {
     });
   }
 
-  /** Run the prompt: one watched pass. A newer one cancels it. */
+  /** The edits that act, as recipes write them. */
+  get edits(): Edit[] {
+    return changes.active(this.history);
+  }
+
+  set edits(edits: Edit[]) {
+    this.history = changes.begun(changes.fromAddress(edits), edits.length ? "From the address" : undefined);
+  }
+
+  /** Run the prompt: one watched pass, with the changes beside the pass without. A newer one cancels it. */
   async send(): Promise<void> {
     await this.guarded(async () => {
-      const args = { text: this.prompt, ...(this.edits.length ? { edits: $state.snapshot(this.edits) as Edit[] } : {}) };
-      const run = await this.wire.ask("run", args, { channel: "run", onworking: (working) => (this.working = working) });
+      const [text, edits] = [this.prompt, this.edits];
+      let answers: Awaited<ReturnType<Page["asked"]>>;
+      try {
+        answers = await this.asked(text, edits);
+      } catch (error) {
+        if (!(error instanceof Refused && / is gone$/.test(error.found))) throw error;
+        this.original = this.other = null; // the server keeps the last few runs only
+        answers = await this.asked(text, edits);
+      }
+      const [original, run] = answers;
       const { n_layers, n_heads } = this.hello!.model;
       this.known.clear();
-      if (this.run) this.focus.close(); // the address's number belongs to the first run
+      if (this.run && text !== this.ran) this.focus.close(); // the address's number belongs to the first run
       this.focus.fit(run.answer.tokens.length, n_layers, n_heads);
-      this.ran = args.text;
-      this.run = run;
+      this.ran = text;
+      [this.original, this.run] = [original, run];
     });
+  }
+
+  /** Another list of changes, run at once; one that the server refuses is not kept. */
+  async change(did: string, list: readonly changes.Change[]): Promise<void> {
+    const before = this.history;
+    this.history = changes.done(before, did, list);
+    await this.send();
+    if (this.error) this.history = before;
+  }
+
+  /** Undo, redo, or back to any list before. */
+  async travel(now: number): Promise<void> {
+    this.history = changes.at(this.history, now);
+    await this.send();
+  }
+
+  /** Run the other prompt, once. */
+  async runOther(): Promise<Answer<"run">> {
+    if (this.other === null || this.otherRan !== this.second) {
+      const text = this.second;
+      this.other = await this.wire.ask("run", { text }, { channel: "other" });
+      this.otherRan = text;
+    }
+    return this.other;
+  }
+
+  private async asked(text: string, edits: Edit[]): Promise<[original: Answer<"run">, run: Answer<"run">]> {
+    const options = { channel: "run", onworking: (working: Working) => (this.working = working) };
+    const kept = edits.length && text === this.ran ? this.original : null;
+    const original = kept ?? (await this.wire.ask("run", { text }, options));
+    if (!edits.length) return [original, original];
+    const other = edits.some((each) => each.from === changes.OTHER) ? (await this.runOther()).answer.run : undefined;
+    const args = { text, edits: changes.sent(edits, other), base: original.answer.run };
+    return [original, await this.wire.ask("run", args, options)];
   }
 
   cancel(): void {
@@ -124,7 +182,8 @@ export class Page {
   get fragment(): string {
     const { prompt, second, open, panel, seed, focus } = this;
     const site = focus.site ?? "";
-    const [edits, settings] = [$state.snapshot(this.edits) as Edit[], $state.snapshot(this.settings)];
+    const edits = changes.asAddress(changes.changesOf(this.history));
+    const settings = $state.snapshot(this.settings);
     return address.write({ prompt, second, open, panel, seed, edits, settings, focus: focus.words, site, index: focus.index });
   }
 

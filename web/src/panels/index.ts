@@ -1,5 +1,8 @@
 // What opens beside the river: the one list that the header's buttons come from.
 import type { Component } from "svelte";
+import EightBits from "./EightBits.svelte";
+import AnyNumber from "./Number.svelte";
+import ChangeIt from "./ChangeIt.svelte";
 
 export interface Panel {
   /** Stands in the address. */
@@ -7,6 +10,12 @@ export interface Panel {
   /** On its button. */
   name: string;
   body: Component;
+  /** Takes about half of the page. */
+  wide?: boolean;
 }
 
-export const PANELS: Panel[] = [];
+export const PANELS: Panel[] = [
+  { id: "eight", name: "8 bits", body: EightBits, wide: true },
+  { id: "change", name: "Change it", body: ChangeIt, wide: true },
+  { id: "number", name: "Any number", body: AnyNumber },
+];
