@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { divergence, largest, logSoftmax } from "../src/lib/distribution";
+import { divergence, logSoftmax } from "../src/lib/distribution";
 
 describe("distributions", () => {
   it("sum to 1 however large the logits are, and a masked one has none", () => {
@@ -13,10 +13,5 @@ describe("distributions", () => {
     expect(divergence(p, q)).toBeCloseTo(0.5 * Math.log(0.5 / 0.75) + 0.5 * Math.log(0.5 / 0.25), 12);
     expect(divergence(p, p)).toBe(0);
     expect(divergence(logSoftmax([0, -Infinity]), p)).toBeCloseTo(Math.log(2), 12);
-  });
-
-  it("have a largest part, equal ones by id", () => {
-    expect(largest([1, 5, 3, 5, 2], 3)).toEqual([1, 3, 2]);
-    expect(largest([1, 2], 5)).toEqual([1, 0]);
   });
 });

@@ -16,16 +16,3 @@ export function divergence(p: Float64Array, q: Float64Array): number {
   for (let i = 0; i < p.length; i++) if (p[i]! > -Infinity) sum += Math.exp(p[i]!) * (p[i]! - q[i]!);
   return Math.max(0, sum);
 }
-
-/** The ids of the k largest, largest first; of equal ones the smaller id first. */
-export function largest(values: ArrayLike<number>, k: number): number[] {
-  const best: number[] = [];
-  for (let i = 0; i < values.length; i++) {
-    if (best.length === k && !(values[i]! > values[best[k - 1]!]!)) continue;
-    let at = best.length;
-    while (at && values[i]! > values[best[at - 1]!]!) at--;
-    best.splice(at, 0, i);
-    if (best.length > k) best.pop();
-  }
-  return best;
-}
