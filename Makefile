@@ -3,7 +3,7 @@ PYTHON ?= $(shell for v in 11 12 13 14; do command -v python3.$$v && break; done
 BIN := .venv/bin
 TEST_WORKERS ?= 2
 
-.PHONY: setup demo test check docs bench versions
+.PHONY: setup demo demo-web web test check docs bench versions
 
 setup: .venv/ready
 
@@ -17,6 +17,20 @@ setup: .venv/ready
 
 demo: setup
 	$(BIN)/cutaway tour
+
+PAGE := src/cutaway/apps/server/page/index.html
+
+.venv/web-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[web]" --group web
+	touch $@
+
+$(PAGE): .venv/web-ready web/build.py web/package-lock.json $(shell find web/src web/public web/tests -type f) $(wildcard web/*.*)
+	$(BIN)/python web/build.py
+
+web: $(PAGE)
+
+demo-web: web
+	$(BIN)/cutaway serve
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup

@@ -19,7 +19,7 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
   },
-  // `npm run dev` shows changes at once and talks to a `cutaway serve --port 8000` beside it.
-  server: { proxy: { "/ws": { target: "ws://127.0.0.1:8000", ws: true, changeOrigin: true } } },
+  // `npm run dev` shows changes at once and talks to a `cutaway serve ` beside it.
+  server: { proxy: { "/ws": { target: "ws://127.0.0.1:8377", ws: true, changeOrigin: true } } },
   test: { include: ["tests/**/*.test.ts"], environment: "node" },
 });

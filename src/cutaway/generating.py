@@ -8,18 +8,23 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Unpack
 
+from cutaway.edit.edit import Edit
 from cutaway.edit.editor import Editor, sites_of
 from cutaway.edit.recipe import Edits, edits_of
-from cutaway.ground.errors import NoTokenizer
+from cutaway.ground.errors import BadArgument, NoTokenizer
 from cutaway.ground.select import Selection, select
+from cutaway.ground.whole import require_whole
+from cutaway.model.cache import Cache
 from cutaway.model.tap import Chain, Tap, untapped
 from cutaway.questions import Questions, Texts
+from cutaway.questions.answers import answers_of
 from cutaway.sample.generation import Generation, collect, new_ids_of, new_text
+from cutaway.sample.kept_cache import KeptCache
 from cutaway.sample.keywords import Settings, takes_settings
-from cutaway.sample.loop import generate
+from cutaway.sample.loop import generate, passes_of, require_steps
 from cutaway.sample.published import published_settings, sampling_of
 from cutaway.sample.settings import Sampling
-from cutaway.sample.step import Step
+from cutaway.sample.step import Step, forked
 from cutaway.sample.stopping import most_new_tokens
 from cutaway.text.chat import Messages, chat_prompt, chat_tokens
 from cutaway.text.pieces import Tokens
@@ -43,6 +48,7 @@ class Generating(Questions):
         edits: Edits = (),
         budget: int | float | str | None = None,
         add_special_tokens: bool = True,
+        keep_cache: bool = False,
         **settings: Unpack[Settings],
     ) -> Generation:
         """The text that follows, with every step that chose it; for a list of texts a list of them.
@@ -51,7 +57,8 @@ class Generating(Questions):
         pass that writes the text: they are in `.trace`, where column t is a text's own position t; the last new token
         is chosen but never read. edits: done in every pass; Edits, or a recipe's file. budget: bytes, or "2 GB":
         raises BadArgument before the run where the trace of the longest possible text takes more.
-        add_special_tokens: as in `tokenize`. For a chat model see `chat`; for tokens as they come, `stream`.
+        add_special_tokens: as in `tokenize`. keep_cache: True keeps keys and values of a single text in `.cache`, so
+        that `fork` reads nothing twice. For a chat model see `chat`; for tokens as they come, `stream`.
 
         Raises BadText for an empty text or one that fills the context, BadArgument for a setting that no run could use
         and an edit that is never reached, NotFinite for logits that name no token.
@@ -60,13 +67,13 @@ class Generating(Questions):
         done_by, watched = edits_of(edits, self.decoder.config), None
         if sites is not None:
             watched = self.recording(tokens, sites, edits=done_by, budget=budget, **settings)
-        tap = untapped if watched is None else watched.tap
-        steps = list(self._edited_stream(tokens, wishes, tap, self._editor(tokens, wishes, done_by)))
+        tap, cache = untapped if watched is None else watched.tap, KeptCache() if keep_cache else None
+        steps = list(self._run(tokens, wishes, tap, done_by, cache))
         single = isinstance(texts, str) or (not isinstance(texts, Sequence) and len(tokens.ids) == 1)
         prompt = texts if isinstance(texts, str) else list(texts) if isinstance(texts, list | tuple) else None
         trace = None if watched is None else watched.trace(new_ids_of(steps, len(tokens.ids)))
         note = CHAT_NOTE if prompt is not None and add_special_tokens and self.lacks_chat_template(tokens) else ""
-        return collect(tokens, steps, prompt_text=prompt, single=single, trace=trace, note=note)
+        return collect(tokens, steps, prompt_text=prompt, single=single, trace=trace, note=note, cache=cache)
 
     @takes_settings()
     def stream(
@@ -76,15 +83,53 @@ class Generating(Questions):
         tap: Tap = untapped,
         edits: Edits = (),
         add_special_tokens: bool = True,
+        cache: KeptCache | None = None,
+        chosen: Sequence[Step] = (),
         **settings: Unpack[Settings],
     ) -> Iterator[Step]:
         """Steps as they happen; step.text holds what each text gained, never half a character.
 
         texts, edits, add_special_tokens: as in `generate`, and so are the errors. tap: watches or changes the values
-        of every pass (model/tap.py).
+        of every pass (model/tap.py). chosen: first steps of one text, of another run: they come first, and their tokens
+        are not chosen again. cache: a KeptCache (sample/kept_cache.py) to use and to leave filled; what it has read of
+        prompt and chosen steps, under the same edits, is not computed again, so that no tap sees it.
         """
         tokens, wishes = self.tokens(texts, add_special_tokens), self.settings(settings)
-        return self._edited_stream(tokens, wishes, tap, self._editor(tokens, wishes, edits))
+        return self._run(tokens, wishes, tap, edits_of(edits, self.decoder.config), cache, chosen)
+
+    def fork(
+        self,
+        out: Generation,
+        step: int,
+        token: str | int,
+        *,
+        edits: Edits | None = None,
+        **settings: Unpack[Settings],
+    ) -> Generation:
+        """Another text: `out` up to its new token number `step`, `token` there, and what the model writes after it.
+
+        out: a generation of one text. step: from 0. token: a word or an id. edits: None takes those of `out.cache`, if
+        any. settings: as in `generate`; where you say nothing, those of `out`, its seed too: its own token gives its
+        own text. max_new_tokens counts the tokens before, too. With `generate(…, keep_cache=True)` the cache of `out`
+        is rewound and nothing is read twice; without, the text up to there is read again, to the same bits.
+
+        Raises BadArgument for several texts, a step that is none of out's, and what is no token; else as `generate`.
+        """
+        if not isinstance(out, Generation) or len(out.prompt.ids) != 1 or not out.steps:
+            found = f"a {type(out).__name__}" if not isinstance(out, Generation) else "a generation of several texts"
+            raise BadArgument(found, "a generation of one text", 'pass for example lm.generate("I love")')
+        number = require_whole("step", step, 0, "pass for example step=3")
+        if number >= len(out.steps):
+            raise BadArgument(f"step={number}", f"one of its {len(out.steps)} steps, from 0", "choose an earlier step")
+        asked: dict[str, Any] = {
+            n: v for n, v in out.steps[0].settings.as_data().items() if n not in settings
+        } | settings
+        steps = forked(out.steps, number, answers_of(self, 1, token).ids[0])
+        cache = KeptCache() if out.cache is None else out.cache
+        done_by = cache.edits if edits is None else edits
+        stream = self.stream(out.prompt, edits=done_by, cache=cache, chosen=steps, **asked)
+        single = isinstance(out.text, str)
+        return collect(out.prompt, list(stream), prompt_text=out.prompt_text, single=single, cache=out.cache)
 
     @takes_settings(max_new_tokens=ANSWER_TOKENS)
     def chat(
@@ -169,21 +214,58 @@ class Generating(Questions):
         ends = {self.tokenizer.bos_id, self.tokenizer.eos_id, self.tokenizer.pad_id}
         return not (self.tokenizer.special_ids - ends).intersection(tokens.ids.flatten().tolist())
 
-    def _editor(self, tokens: Tokens, settings: Sampling, edits: Edits) -> Editor:
-        config = self.decoder.config
-        return Editor(edits_of(edits, config), config, tokens, most_new_tokens(tokens, settings, config.n_positions))
-
-    def _edited_stream(self, tokens: Tokens, settings: Sampling, tap: Tap, editor: Editor) -> Iterator[Step]:
+    def _run(
+        self,
+        tokens: Tokens,
+        settings: Sampling,
+        tap: Tap,
+        edits: Sequence[Edit],
+        kept: KeptCache | None = None,
+        chosen: Sequence[Step] = (),
+    ) -> Iterator[Step]:
         """The edits come first: what a tap sees is what the model goes on with."""
-        if not editor.edits:
-            return self._stream(tokens, settings, tap)
-        return self._until_finished(self._stream(tokens, settings, Chain(editor, tap)), editor)
+        config = self.decoder.config
+        most = most_new_tokens(tokens, settings, config.n_positions)
+        editor = Editor(edits, config, tokens, most)
+        require_steps(chosen, len(tokens.ids))
+        cache = None if kept is None else self._lent(kept, tokens, chosen, most, edits)
+        done = passes_of(cache, tokens)
+        editor.passes.skip(done)
+        if edits:
+            tap = Chain(editor, tap)
+        steps = self._stream(tokens, settings, tap, cache, chosen)
+        if edits and not done:  # those of passes that the cache remembers acted when it was filled
+            steps = self._until_finished(steps, editor)
+        return steps if kept is None or cache is None else self._kept(steps, tokens, kept, cache, edits)
+
+    def _lent(self, kept: KeptCache, tokens: Tokens, chosen: Sequence[Step], most: int, edits: Sequence[Edit]) -> Cache:
+        """The kept cache, long enough for this run. Raises BadArgument where it could not hold it."""
+        if not isinstance(kept, KeptCache) or len(tokens.ids) != 1 or tokens.padded:
+            found = f"a {type(kept).__name__} as cache" if not isinstance(kept, KeptCache) else "several texts"
+            raise BadArgument(f"{found} to be kept", "a KeptCache, and one text", "leave it out, or pass one text")
+        prompt, new = tokens.ids[0].tolist(), [int(step.ids[0]) for step in chosen]
+        return kept.take(self.decoder, prompt, new, len(prompt) + max(most, len(new)) - 1, edits)
+
+    def _kept(
+        self, steps: Iterator[Step], tokens: Tokens, kept: KeptCache, cache: Cache, edits: Sequence[Edit]
+    ) -> Iterator[Step]:
+        """The steps; afterwards, or where the caller stops, the cache is kept with what was read until the last one."""
+        ids, read = tokens.ids[0].tolist(), cache.length
+        try:
+            for step in steps:
+                ids, read = [*ids, int(step.ids[0])], cache.length
+                yield step
+        finally:
+            cache.rewind(read)  # a pass that was stopped leaves nothing
+            kept.give(self.decoder, cache, ids[:read], edits)
 
     def _until_finished(self, steps: Iterator[Step], editor: Editor) -> Iterator[Step]:
         yield from steps
         editor.finish()
 
-    def _stream(self, tokens: Tokens, settings: Sampling, tap: Tap) -> Iterator[Step]:
+    def _stream(
+        self, tokens: Tokens, settings: Sampling, tap: Tap, cache: Cache | None, chosen: Sequence[Step]
+    ) -> Iterator[Step]:
         decoders, decode, show = [], None, None
         if self.has_tokenizer:
             rows = zip(tokens.ids, tokens.mask.bool(), strict=True)
@@ -191,7 +273,7 @@ class Generating(Questions):
             decode, show = self.tokenizer.spelled, self.tokenizer.text  # not a method of this: a step keeps it
         steps = generate(
             self.decoder, tokens, settings,
-            eos_ids=self.eos_ids, pad_id=self._pad_id, decode=decode, show=show, tap=tap,
+            eos_ids=self.eos_ids, pad_id=self._pad_id, decode=decode, show=show, tap=tap, cache=cache, chosen=chosen,
         )  # fmt: skip
         return (replace(step, text=new_text(step, decoders)) for step in steps)
 

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 import torch
 
-from cutaway.explain.why import Why
+from cutaway.explain.why import Why, parent_indexes
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM, load
@@ -110,3 +110,21 @@ def test_what_cannot_be_explained_is_told(tmp_path: Path):
     other = tiny_lm("llama", tmp_path / "other")
     with pytest.raises(BadArgument, match=r"expected a trace of this model"):
         other.why(loaded, "logits", 0, 1, 2)
+
+
+def test_the_parents_of_an_element_are_the_ones_that_change_it(lm: LM):
+    """Where one element of a parent is named, it is a term; a None axis is one along which all are read."""
+    trace = lm.trace(TEXTS[0])
+    for site in all_sites(lm.config):
+        index = tuple(n - 1 for n in trace[site].shape)
+        for parent, at in parent_indexes(lm.config, site, index):
+            assert len(at) == trace[parent].ndim
+            assert all(i is None or 0 <= i < n for i, n in zip(at, trace[parent].shape, strict=True))
+            exact = f"{parent}[{', '.join(map(str, at))}]"
+            if None not in at and not site.endswith(("scores", "scale", "pattern")):
+                terms = [term.what for term in lm.why(trace, site, *index).terms]
+                assert exact in terms, (site, exact, terms[:4])
+    assert dict(parent_indexes(lm.config, "blocks.1.attn.z", (0, 2, 3, 1))) == {
+        "blocks.1.attn.pattern": (0, 3, 2, None),
+        "blocks.1.attn.v": (0, None, 3 * lm.config.n_kv_heads // 4, 1),
+    }

@@ -35,7 +35,7 @@ VALID: dict[str, Any] = {
     "asked": {}, "weights": {}, "path": "edits.json", "index": 0, "max_new_tokens": 2, "length": 4, "limit": 8,
     "value": 1.0, "factor": 2.0, "direction": torch.ones(32), "fn": torch.relu, "ids": [[1, 2]],
     "name": "blocks.0.attn", "x": torch.ones(1, 2, 32), "resid": torch.ones(1, 2, 32), "layer": 0,
-    "by": ("block", "head"), "tokens": Tokens.from_ids([1, 2]),
+    "by": ("block", "head"), "tokens": Tokens.from_ids([1, 2]), "step": 1,
 }  # fmt: skip
 
 
@@ -75,6 +75,8 @@ def arguments(function: Callable[..., Any], draw: random.Random, lm: LM) -> tupl
         value = draw.choice(WRONG) if each.name in wrong else VALID.get(each.name, each.default)
         if each.name not in wrong and each.name == "trace":
             value = lm.trace("the cat")
+        if each.name not in wrong and each.name == "out":
+            value = lm.generate("the cat", max_new_tokens=2)
         if each.kind is each.VAR_POSITIONAL:
             given += [value, 0, 0, 0]
         elif each.kind is each.VAR_KEYWORD and each.name == "where":

@@ -164,3 +164,17 @@ def test_a_recorded_input_explains_the_recorded_output(int8: LM):
         told = explain(int8_layers(int8.decoder)[name], layer_input(int8.decoder, name, trace[sites[name]]))
         value = trace[out].flatten(2)
         assert relative(told.result[..., : value.shape[-1]], value) < 1e-5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_inputs_shares_of_the_error_sum_to_it(mode: str):
+    layer, weight, x = made(mode)
+    told, at = explain(layer, x, weight), (1, 3)
+    shares, error = told.error_shares(at), told.error
+    assert shares is not None and error is not None
+    torch.testing.assert_close(shares.sum(), torch.tensor(1.0))
+    full = x[at] @ weight.T + layer.bias
+    torch.testing.assert_close(told.dequantized @ told.read[at] + layer.bias, told.result[at], rtol=1e-4, atol=1e-4)
+    whole = (told.dequantized * told.read[at] - weight * x[at]).sum(1)
+    torch.testing.assert_close(whole.norm() / full.norm(), error[at], rtol=1e-3, atol=1e-6)
+    assert explain(layer, x).error_shares(at) is None

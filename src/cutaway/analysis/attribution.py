@@ -26,6 +26,7 @@ from cutaway.analysis.derived import (
 )
 from cutaway.analysis.many import Average, alone, average, batches, require_same_length
 from cutaway.edit.positions import columns
+from cutaway.edit.edit import Edit
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
 from cutaway.model.decoder import Decoder
@@ -66,8 +67,10 @@ def attributions(
     against: Sequence[int] | None = None,
     by: str = "block",
     position: int = -1,
+    edits: Sequence[Edit] = (),
 ) -> Attributions:
-    """`attribute` of each text at one position, averaged. answers: one a text; None for each text's likeliest.
+    """`attribute` of each text at one position, averaged. answers: one a text; None for each text's likeliest. edits:
+    done in the pass; of few texts, since each batch of them is a pass of its own.
 
     Raises BadText for texts of different lengths where by is "token", as attribute and edit/positions.py: columns.
     """
@@ -79,7 +82,7 @@ def attributions(
     found, chosen = [], []
     for batch in batches(tokens):
         # by="token" needs every position's v; the others one position of each site
-        trace = run(decoder, batch, sites, positions=None if by == "token" else position)
+        trace = run(decoder, batch, sites, edits=edits, positions=None if by == "token" else position)
         at_B = columns(batch, position)[:, 0] if by == "token" else torch.zeros_like(batch.last)
         rows = slice(len(chosen), len(chosen) + len(batch.ids))
         best = trace["logits"][torch.arange(len(at_B), device=at_B.device), at_B].argmax(-1).tolist()

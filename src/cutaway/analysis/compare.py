@@ -27,10 +27,11 @@ AT_ONCE = 64  # positions compared at a time in float64
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of a site's values. cosine is NaN where one of the two is all zeros."""
+    """The difference of a site's values. cosine is NaN where one of the two is all zeros; largest: of one number."""
 
     relative_error: float
     cosine: float
+    largest: float
 
 
 @dataclass(frozen=True)
@@ -128,11 +129,11 @@ def _difference(site: str, full: Trace, int8: Trace) -> Difference:
     """In float64, some positions at a time."""
     rows = zip(_positions(site, full).split(AT_ONCE), _positions(site, int8).split(AT_ONCE), strict=True)
     masked = site.endswith("attn.scores")
-    sums = torch.stack([_sums(a, b.to(a.device), masked) for a, b in rows]).sum(0)
-    square, full_square, int8_square, dot = sums.tolist()
+    sums_PN = torch.stack([_sums(a, b.to(a.device), masked) for a, b in rows])
+    square, full_square, int8_square, dot = sums_PN[:, :4].sum(0).tolist()
     size = math.sqrt(full_square) * math.sqrt(int8_square)
     error = math.sqrt(square / full_square) if full_square else math.inf if square else 0.0
-    return Difference(error, dot / size if size else math.nan)
+    return Difference(error, dot / size if size else math.nan, float(sums_PN[:, 4].max()))
 
 
 def _positions(site: str, trace: Trace) -> Tensor:
@@ -141,12 +142,13 @@ def _positions(site: str, trace: Trace) -> Tensor:
     return (value.transpose(1, 2) if by_head else value)[trace.tokens.mask.bool()]
 
 
-def _sums(full: Tensor, int8: Tensor, masked: bool) -> Float[Tensor, "4"]:
-    """|a - b|², |a|², |b|² and a·b. Masked scores are -inf by design and left out."""
+def _sums(full: Tensor, int8: Tensor, masked: bool) -> Float[Tensor, "5"]:
+    """|a - b|², |a|², |b|², a·b and the largest |a - b|. Masked scores are -inf by design and left out."""
     a, b = full.double(), int8.double()
     if masked:
         a, b = a[~full.isneginf()], b[~full.isneginf()]
-    return torch.stack([((a - b) ** 2).sum(), (a**2).sum(), (b**2).sum(), (a * b).sum()])
+    apart = (a - b).abs()
+    return torch.stack([apart.square().sum(), (a**2).sum(), (b**2).sum(), (a * b).sum(), apart.max()])
 
 
 def _require_same_tokens(full: Trace, int8: Trace) -> None:

@@ -7,11 +7,10 @@ text. Source: Olsson et al. 2022, "In-context Learning and Induction Heads" (arX
 TransformerLens's. This file knows patterns; it does not know text.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cutaway.analysis.many import average, batches
@@ -23,6 +22,7 @@ from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
 
 Scores = Float[Tensor, "L H"]
+ROWS = 128  # of a pattern, read at a time
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,13 @@ def score_heads(trace: Trace) -> HeadScores:
     earlier positions of the same token. induction: see induction_scores. entropy: of each row, in nats. Means over the
     real positions from the second on, over all texts.
     """
-    ids_BT, mask_BT = trace.tokens.ids, trace.tokens.mask.bool()
-    scores = {
-        "previous": _mean(trace, lambda p: _diagonal(p, 1), mask_BT),
-        "self": _mean(trace, lambda p: _diagonal(p, 0), mask_BT),
-        "first": _mean(trace, lambda p: _first(p, mask_BT), mask_BT),
-        "duplicate": _mean(trace, lambda p: _on_same(p, ids_BT), mask_BT),
-        "entropy": _mean(trace, _entropy, mask_BT),
-    }
+    ids_BT, second_BT = trace.tokens.ids, second_on(trace.tokens)
+    rows = RowScores(trace.tokens)
+    means = [
+        {name: row_BHT.transpose(1, 2)[second_BT].mean(0) for name, row_BHT in rows(trace[site]).items()}
+        for site in pattern_sites(trace.config)
+    ]
+    scores = {name: torch.stack([mean[name] for mean in means]) for name in means[0]}
     half = ids_BT.shape[1] // 2
     if ids_BT.shape[1] == 2 * half and half > 1 and torch.equal(ids_BT[:, :half], ids_BT[:, half:]):
         scores["induction"] = induction_scores(trace, half)
@@ -103,11 +102,60 @@ def induction_scores(trace: Trace, length: int) -> Scores:
     return torch.stack([score(trace[site]) for site in pattern_sites(trace.config)])
 
 
-def _mean(trace: Trace, of: Callable[[Tensor], Tensor], mask_BT: Tensor) -> Scores:
-    """The mean over the real positions from each text's second on; of: a pattern → [B, H, T]."""
-    second_BT = mask_BT & (mask_BT.cumsum(-1) > 1)
-    rows = [of(trace[site]).transpose(1, 2)[second_BT].mean(0) for site in pattern_sites(trace.config)]
-    return torch.stack(rows)
+def second_on(tokens: Tokens) -> Bool[Tensor, "B T"]:
+    """The positions that scores are means over: each text's real ones from the second on."""
+    mask_BT = tokens.mask.bool()
+    return mask_BT & (mask_BT.cumsum(-1) > 1)
+
+
+class RowScores:
+    """What each row of a block's pattern [B, H, T, S] gives the scores of `score_heads`, by name: [B, H, T]."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self.mask_BT, self.same = tokens.mask.bool(), _pairs(earlier_same(tokens))
+
+    def __call__(self, pattern_BHTS: Float[Tensor, "B H T S"]) -> dict[str, Float[Tensor, "B H T"]]:
+        return {
+            "previous": _diagonal(pattern_BHTS, 1),
+            "self": _diagonal(pattern_BHTS, 0),
+            "first": _first(pattern_BHTS, self.mask_BT),
+            "duplicate": _on(pattern_BHTS, self.same),
+            "entropy": _entropy(pattern_BHTS),
+        }
+
+
+class Roles:
+    """The scores of every head from patterns that are seen once, block after block, and not kept (trace/view.py).
+
+    by_name() has the means of `score_heads`, of each text: [L, B, H], and induction on any text: the mean weight, over
+    the positions whose token has occurred before, on the positions right after those occurrences. On tokens repeated
+    once that is `induction_scores`. NaN where a text has no such position, or no second one.
+    """
+
+    def __init__(self, tokens: Tokens) -> None:
+        same_BTS = earlier_same(tokens)
+        after_BTS = torch.cat((torch.zeros_like(same_BTS[..., :1]), same_BTS[..., :-1]), -1).tril(-1)
+        self.rows, self.after, self.second_BT = RowScores(tokens), _pairs(after_BTS), second_on(tokens)
+        self.repeated_BT = after_BTS.any(-1)
+        self.blocks: list[dict[str, Float[Tensor, "B H"]]] = []
+
+    def __call__(self, layer: int, pattern_BHTS: Float[Tensor, "B H T S"]) -> None:
+        means = {name: _mean(row_BHT, self.second_BT) for name, row_BHT in self.rows(pattern_BHTS).items()}
+        self.blocks.append(means | {"induction": _mean(_on(pattern_BHTS, self.after), self.repeated_BT)})
+
+    def by_name(self) -> dict[str, Float[Tensor, "L B H"]]:
+        return {name: torch.stack([block[name] for block in self.blocks]) for name in self.blocks[0]}
+
+
+def earlier_same(tokens: Tokens) -> Bool[Tensor, "B T S"]:
+    """Where a position's token stands at an earlier position too."""
+    real_BTS = tokens.mask.bool()[:, :, None] & tokens.mask.bool()[:, None]
+    return (tokens.ids[:, :, None] == tokens.ids[:, None]).tril(-1) & real_BTS
+
+
+def _mean(row_BHT: Tensor, over_BT: Tensor) -> Float[Tensor, "B H"]:
+    """Each text's mean over these positions; NaN where there is none."""
+    return torch.stack([row_HT[:, over_T].mean(-1) for row_HT, over_T in zip(row_BHT, over_BT, strict=True)])
 
 
 def _diagonal(pattern_BHTS: Tensor, back: int) -> Float[Tensor, "B H T"]:
@@ -122,11 +170,21 @@ def _first(pattern_BHTS: Tensor, mask_BT: Tensor) -> Float[Tensor, "B H T"]:
     return pattern_BHTS[torch.arange(len(first_B), device=first_B.device), :, :, first_B]
 
 
-def _on_same(pattern_BHTS: Tensor, ids_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B H T"]:
-    """Weight on earlier positions of the same token."""
-    same_BTS = (ids_BT[:, :, None] == ids_BT[:, None]).tril(-1)
-    return (pattern_BHTS * same_BTS[:, None]).sum(-1)
+def _pairs(chosen_BTS: Bool[Tensor, "B T S"]) -> tuple[Tensor, Tensor, Tensor]:
+    """The chosen entries' text, position and source: few, where a whole pattern is millions."""
+    return chosen_BTS.nonzero(as_tuple=True)  # pyright: ignore[reportReturnType]
+
+
+def _on(pattern_BHTS: Tensor, pairs: tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, "B H T"]:
+    """Each row's weight on the chosen sources."""
+    b, h, t, _ = pattern_BHTS.shape
+    text, position, source = pairs
+    weight_NH = pattern_BHTS.permute(0, 2, 3, 1)[text, position, source]
+    sums_PH = weight_NH.new_zeros(b * t, h).index_add(0, text * t + position, weight_NH)
+    return sums_PH.unflatten(0, (b, t)).transpose(1, 2)
 
 
 def _entropy(pattern_BHTS: Tensor) -> Float[Tensor, "B H T"]:
-    return -torch.special.xlogy(pattern_BHTS, pattern_BHTS).sum(-1)
+    """Some rows at a time, and no column after the last of them: a pattern's upper half is all 0."""
+    rows = [pattern_BHTS[:, :, a : a + ROWS, : a + ROWS] for a in range(0, pattern_BHTS.shape[2], ROWS)]
+    return torch.cat([-torch.special.xlogy(part, part).sum(-1) for part in rows], -1)

@@ -93,6 +93,34 @@ def lens(
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class LensGrid:
+    """The likeliest next token after the embedding and each block, at some positions of one text.
+
+    ids, probability: [layers + 1, positions]. top_ids, top_probability: [positions, top], of the last row, which is the
+    model's own answer.
+    """
+
+    ids: Int[Tensor, "L T"]
+    probability: Float[Tensor, "L T"]
+    top_ids: Int[Tensor, "T K"]
+    top_probability: Float[Tensor, "T K"]
+
+
+def lens_grid(trace: Trace, decoder: Decoder, positions: range, *, text: int = 0, top: int = 5) -> LensGrid:
+    """The logit lens at consecutive positions of one text. The trace must hold `stream_sites`.
+
+    Each cell unembeds one stream over the whole vocabulary: ask for the positions that are looked at.
+    """
+    window, ids, likeliest = slice(positions.start, positions.stop), [], []
+    for site in stream_sites(decoder.config):
+        probs_TV = next(_unembedded([trace[site][text, window]], decoder, None)).float().softmax(-1)
+        best = probs_TV.topk(min(top, probs_TV.shape[-1]))
+        ids, likeliest = [*ids, best.indices], [*likeliest, best.values]
+    firsts = torch.stack([each[:, 0] for each in ids]), torch.stack([each[:, 0] for each in likeliest])
+    return LensGrid(*firsts, ids[-1], likeliest[-1])
+
+
 def _unembedded(
     streams: Sequence[Float[Tensor, "B D"]], decoder: Decoder, probes: Probes | None
 ) -> Iterator[Float[Tensor, "B V"]]:

@@ -29,6 +29,11 @@ class Passes:
         self.prompt, self.step = prompt, -1
         self.positions = self.all_positions = prompt.positions[:, :0]
 
+    def skip(self, count: int) -> None:
+        """So many passes ran before this run, which goes on from their cache."""
+        for _ in range(count):
+            self.enter()
+
     def enter(self) -> None:
         """The next pass begins."""
         self.step += 1

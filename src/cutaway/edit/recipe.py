@@ -20,9 +20,14 @@ Edits = Edit | Sequence[Edit] | str | Path
 
 def write(path: Path, edits: Sequence[Edit], config: DecoderConfig) -> None:
     """Raises BadArgument for an edit that is a function, or a path that cannot be written."""
-    data = {"format": FORMAT, "model": asdict(config), "edits": [edit.as_data() for edit in edits]}
     with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(data, indent=1, allow_nan=False), encoding="utf-8")
+        unfinished.write_text(as_text(edits, config), encoding="utf-8")
+
+
+def as_text(edits: Sequence[Edit], config: DecoderConfig) -> str:
+    """The JSON of a recipe. Raises BadArgument for an edit that is a function."""
+    data = {"format": FORMAT, "model": asdict(config), "edits": [edit.as_data() for edit in edits]}
+    return json.dumps(data, indent=1, allow_nan=False)
 
 
 def read(path: Path, config: DecoderConfig) -> list[Edit]:
@@ -31,11 +36,18 @@ def read(path: Path, config: DecoderConfig) -> list[Edit]:
     Raises BadArgument for another file, or a recipe for a model of other facts.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        do = "write it with lm.save_edits, or as a list of edits"
-        why = error.strerror if isinstance(error, OSError) else error
-        raise BadArgument(f"{path}, which cannot be read ({why})", "a recipe in JSON", do) from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unread(path, getattr(error, "strerror", None) or error) from error
+    return from_text(text, config, path)
+
+
+def from_text(text: str, config: DecoderConfig, path: str | Path = "the recipe") -> list[Edit]:
+    """The edits in a recipe's JSON. path: what errors call it. Raises BadArgument as `read`."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unread(path, error) from error
     if isinstance(data, list):
         return [Edit.from_data(part) for part in data]
     if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("edits"), list):
@@ -60,7 +72,12 @@ def edits_of(edits: Edits, config: DecoderConfig) -> list[Edit]:
     return several
 
 
-def _require_same_model(path: Path, made_for: Any, config: DecoderConfig) -> None:
+def _unread(path: str | Path, why: object) -> BadArgument:
+    do = "write it with lm.save_edits, or as a list of edits"
+    return BadArgument(f"{path}, which cannot be read ({why})", "a recipe in JSON", do)
+
+
+def _require_same_model(path: str | Path, made_for: Any, config: DecoderConfig) -> None:
     if made_for is None:
         return
     here = json.loads(json.dumps(asdict(config)))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.explain.formula import recompute
+from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.layers import Weight, site_weights
 from cutaway.ground.sites import Site, all_sites, clean_name, parents_of
@@ -114,6 +115,24 @@ def why(trace: Trace, decoder: Decoder, name: str, *index: SupportsIndex) -> Why
     terms, notes = Decomposition(trace, decoder, name, at).terms()
     shape, again = f"{site.shape} = {list(value.shape)}", _recomputed(trace, decoder, name, at)
     return Why(name, at, shape, formula, float(value[at]), again, tuple(terms), tuple(notes))
+
+
+def parent_indexes(config: DecoderConfig, name: str, index: Sequence[int]) -> list[tuple[str, tuple[int | None, ...]]]:
+    """The elements that one element is computed from: each parent with an index on each of its axes, None for all."""
+    table, found = all_sites(config), []
+    axes = table[name].shape.split()
+    here: dict[str, int | None] = dict(zip(axes, index, strict=True))
+    if "H" in here:
+        here["G"] = index[axes.index("H")] * config.n_kv_heads // config.n_heads
+    for parent in parents_of(config, name):
+        of = table[parent].shape.split()
+        keys = name.endswith(("attn.scores", "attn.z")) and parent.endswith(("attn.k", "attn.rot_k", "attn.v"))
+        known = here | {"T": here.get("S")} if keys else here  # a key's or value's position is the one attended to
+        exact = of == axes and not name.endswith("attn.pattern")  # a softmax reads its whole row
+        exact = exact or name.endswith("attn.z")  # of v the same component
+        last = known.get(of[-1]) if exact else 0 if of[-1] == "1" else None
+        found.append((parent, (*(known.get(axis) for axis in of[:-1]), last)))
+    return found
 
 
 def _checked(name: str, site: Site, value: Tensor, index: Sequence[SupportsIndex]) -> tuple[int, ...]:

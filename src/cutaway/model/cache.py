@@ -60,9 +60,26 @@ class Cache:
         if not 0 <= length <= self.length:
             raise BadArgument(f"rewind to {length}", f"0 to {self.length}, the slots filled", "rewind to less")
         self.length = length
-        if self.mask is not None:
+        if self.mask is not None and self.padded:
+            self.mask = self.mask.clone()  # made in a pass, where torch.inference_mode() was on: here it may not be
             self.mask[:, length:] = 1
-            self.padded = self.padded and not bool(self.mask.all())
+            self.padded = not bool(self.mask.all())
+
+    def grow(self, capacity: int) -> None:
+        """At least so many slots; those filled keep their keys and values, in memory of that size."""
+        if capacity <= self.capacity:
+            return
+        for stored in (self.keys, self.values):
+            for layer, old_BSGK in enumerate(stored):
+                if old_BSGK is not None:
+                    new_BSGK = old_BSGK.new_empty(self.batch, capacity, *old_BSGK.shape[2:])
+                    new_BSGK[:, : self.length] = old_BSGK[:, : self.length]
+                    stored[layer] = new_BSGK
+        if self.mask is not None:
+            mask = self.mask.new_ones(self.batch, capacity)
+            mask[:, : self.length] = self.mask[:, : self.length]
+            self.mask = mask
+        self.capacity = capacity
 
     def keep(self, rows: Sequence[int]) -> None:
         """Only these texts from now on, renumbered in this order; the others' keys and values are gone."""

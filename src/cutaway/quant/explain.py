@@ -127,6 +127,27 @@ class Explained:
         return (self.result.float() - full).norm(dim=-1) / full.norm(dim=-1)
 
     @property
+    def read(self) -> Float[Tensor, "... K"]:
+        """The input as the layer reads it: what its codes stand for, and outliers as they are."""
+        width = GROUP if self.mode == "int8" else self.x.shape[-1]
+        scale = self.activation_scale.reshape(*self.x.shape[:-1], -1).repeat_interleave(width, -1)
+        unit = 1 if self.mode == "int8" else 127
+        return torch.where(self.outlier, self.x.float(), self.activation_codes * scale[..., : self.x.shape[-1]] / unit)
+
+    def error_shares(self, at: tuple[int, ...]) -> Float[Tensor, "K"] | None:
+        """How much of the error of the token x[at] comes from each of its inputs: shares that sum to 1.
+
+        The error result - full is a sum over the inputs k of W8[:, k] · read[k] - W[:, k] · x[k]; a share is that
+        vector's component along the whole error, over its length. Negative: it cancels others. None where the original
+        weight is unknown; NaN where there is no error.
+        """
+        if self.original is None:
+            return None
+        errors_NK = self.dequantized * self.read[at] - self.original.float() * self.x[at].float()
+        error_N = errors_NK.sum(1)
+        return error_N @ errors_NK / error_N.square().sum()
+
+    @property
     def bytes(self) -> int:
         """Bytes of the codes and their scales."""
         return self.weight_codes.nbytes + self.weight_scale.nbytes

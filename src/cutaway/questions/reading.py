@@ -14,6 +14,7 @@ from cutaway.analysis.heads import heads, repeated_tokens
 from cutaway.analysis.logit_lens import lens, load_probes
 from cutaway.analysis.many import average, batches, require_same_length
 from cutaway.edit.positions import columns
+from cutaway.edit.recipe import Edits, edits_of
 from cutaway.explain.why import why
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.whole import require_whole
@@ -71,6 +72,7 @@ class Reading(Asked):
         by: str = "block",
         position: int = -1,
         top: int = 20,
+        edits: Edits = (),
         add_special_tokens: bool = True,
     ) -> AttributionFinding:
         """Which parts of the model wrote the answer's logit, minus that of `against`: parts that sum to it, in logits.
@@ -87,7 +89,7 @@ class Reading(Asked):
         if wanted is None and against is not None:
             versus = answers_of(self, count, against, other="answer")
             others, notes = versus.ids, tuple(note.replace("answer:", "against:", 1) for note in versus.notes)
-        found = attributions(self.decoder, tokens, wanted and wanted.ids, others, by, at)
+        found = attributions(self.decoder, tokens, wanted and wanted.ids, others, by, at, edits_of(edits, self.decoder.config))
         words = tuple(self._word(id) for id in found.answers)
         said = measure(self, found.answers, found.against)
         return AttributionFinding(found, by, top, words, said, model=self.name, notes=notes)

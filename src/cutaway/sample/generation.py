@@ -9,6 +9,7 @@ from typing import Any
 
 from cutaway.ground.display import Displayed
 from cutaway.ground.packed import Kept
+from cutaway.sample.kept_cache import KeptCache
 from cutaway.sample.settings import Sampling
 from cutaway.sample.step import Step
 from cutaway.sample.stopping import Reason
@@ -24,6 +25,7 @@ class Generation(Kept, Displayed):
     without the padding after its end. text: the new text alone, a string for one text and a list for a list. ended: why
     each text is finished, None where the caller stopped the run. prompt_text: of the same type as text. trace: the
     values recorded in the same pass, if any. note: one sentence on how the prompt was read, if there is one to say.
+    cache: keys and values of what was read, where the caller keeps them for `fork`; a pickle has none.
     """
 
     prompt: Tokens
@@ -34,6 +36,10 @@ class Generation(Kept, Displayed):
     prompt_text: str | list[str] | None = None
     trace: Any = None
     note: str = ""
+    cache: KeptCache | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"cache": None}
 
     @property
     def settings(self) -> Sampling | None:
@@ -87,12 +93,14 @@ def collect(
     single: bool = False,
     trace: Any = None,
     note: str = "",
+    cache: KeptCache | None = None,
 ) -> Generation:
     """The Generation of one run's steps. single: its text is a string, not a list of one."""
     new_ids = new_ids_of(steps, len(prompt.ids))
     ended = steps[-1].ended if steps else (None,) * len(prompt.ids)
     texts = ["".join(step.text[row] for step in steps if step.text) for row in range(len(prompt.ids))]
-    return Generation(prompt, tuple(steps), new_ids, ended, texts[0] if single else texts, prompt_text, trace, note)
+    text = texts[0] if single else texts
+    return Generation(prompt, tuple(steps), new_ids, ended, text, prompt_text, trace, note, cache)
 
 
 def new_ids_of(steps: Sequence[Step], batch: int) -> tuple[tuple[int, ...], ...]:

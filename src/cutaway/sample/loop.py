@@ -4,15 +4,15 @@ It prints nothing, streams nothing and knows no tokenizer: callers read the step
 """
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import torch
 from torch import Tensor
 
-from cutaway.ground.errors import NotFinite
+from cutaway.ground.errors import BadArgument, NotFinite
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Tap, require_tap, untapped
@@ -41,19 +41,22 @@ def generate(
     cache: Cache | None = None,
     show: Callable[[int], str] | None = None,
     use_cache: bool = True,
+    chosen: Sequence[Step] = (),
 ) -> Generator[Step, None, None]:
     """Steps of a batch of texts, until each is finished: by an eos id, a stop string, its length or the context's end.
 
     tokens [B, T], padded on either side. pad_id: the id of finished texts while others go on. decode: new ids → text,
-    for stop strings. cache: an empty one to use; None makes one of the size needed. use_cache=False reads the whole
-    text again at each step: slow, the reference of the cached way. Every step's settings hold the seed of the draws,
-    given or not. Closing the generator (or Ctrl-C) leaves no state behind.
+    for stop strings. cache: one to use, empty, or with the prompt and some of the chosen tokens read; None makes one of
+    the size needed. chosen: first steps of one text that are given: they come first, and nothing is drawn for them.
+    use_cache=False reads the whole text again at each step: slow, the reference of the cached way. Every step's
+    settings hold the seed of the draws, given or not. Closing the generator (or Ctrl-C) leaves no state behind.
 
     Raises, before the first step, BadText for a prompt that is empty or longer than the context, and BadArgument for
     a max_length that the prompt fills, stop strings without decode, or an incomplete tap; while running, NotFinite for
     logits that name no token. Source of the meaning of every argument: transformers 5.23, GenerationMixin.generate.
     """
     require_tap(tap)
+    require_steps(chosen, len(tokens.ids))
     n_positions = decoder.config.n_positions
     stopping = StoppingCriteria(tokens, settings, n_positions, eos_ids, decode)
     # A text that has ended leaves the pass where that moves no bit of the others', and where nothing watches it
@@ -63,7 +66,7 @@ def generate(
         capacity = width + most_new_tokens(tokens, settings, n_positions) - 1  # the last token is not read
         cache = Cache(decoder.config.n_layers, batch, capacity)
     cache = cache if use_cache else None
-    return _steps(decoder, tokens, settings.seeded(), stopping, pad_id, tap, cache, show, leave)
+    return _steps(decoder, tokens, settings.seeded(), stopping, pad_id, tap, cache, show, leave, list(chosen))
 
 
 def _steps(
@@ -76,17 +79,20 @@ def _steps(
     cache: Cache | None,
     show: Callable[[int], str] | None,
     leave: bool,
+    chosen: list[Step],
 ) -> Generator[Step, None, None]:
     draws = dice(settings.seed or 0, len(stopping.finished))
     read, needs_text = seen, cache is None or settings.repetition_penalty != 1
     rows = list(range(len(stopping.finished)))  # the texts of the pass
+    done = passes_of(cache, seen)
     for index in count():
         with torch.inference_mode():  # not around the yield, where the caller's code runs
-            logits_NV = _last_logits(decoder, read, cache, tap)
+            given = chosen[index] if index < len(chosen) else None
+            logits_NV = given.logits if given and index < done else _last_logits(decoder, read, cache, tap)
             was_over_B = torch.tensor(stopping.finished, device=logits_NV.device)
             u_B = next(draws) if settings.do_sample else None
             with one_thread(logits_NV.numel()):
-                ids_N = _choose(logits_NV, settings, seen, u_B, index, stopping.finished, rows)
+                ids_N = given.ids if given else _choose(logits_NV, settings, seen, u_B, index, stopping.finished, rows)
                 logits_BV, ids_B = (_spread(each, rows, len(was_over_B)) for each in (logits_NV, ids_N))
             if any(stopping.finished):
                 ids_B = torch.where(was_over_B, pad_id, ids_B)
@@ -98,9 +104,24 @@ def _steps(
             if leave and cache is not None:
                 rows = _leave(cache, rows, stopping.finished)
             read = seen if cache is None else _only(column, rows)
-        yield Step(index, logits_BV, settings, ids_B, u_B, ended, was_over_B, *penalized, show)
+        new = Step(index, logits_BV, settings, ids_B, u_B, ended, was_over_B, *penalized, show)
+        yield replace(given, ended=ended) if given else new
         if all(stopping.finished):
             return
+
+
+def passes_of(cache: Cache | None, prompt: Tokens) -> int:
+    """How many passes of a run a cache has behind it: the prompt's, and one for each new token that it has read."""
+    return max(0, cache.length - prompt.ids.shape[1] + 1) if cache is not None else 0
+
+
+def require_steps(chosen: Any, batch: int) -> None:
+    """Raises BadArgument for anything but steps of one text."""
+    listed = list(chosen) if isinstance(chosen, list | tuple) else [chosen]
+    wrong = [each for each in listed if not isinstance(each, Step)]
+    if wrong or (listed and batch != 1):
+        found = f"{type(wrong[0]).__name__} among chosen steps" if wrong else f"chosen steps for {batch} texts"
+        raise BadArgument(found, "the first steps of one text", "pass for example out.steps[:3]")
 
 
 def _leave(cache: Cache, before: list[int], finished: list[bool]) -> list[int]:

@@ -5,17 +5,18 @@ a token's text.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, SupportsIndex
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cutaway.ground.display import Displayed
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.packed import Kept
-from cutaway.ground.whole import whole
+from cutaway.ground.whole import require_whole, whole
 from cutaway.sample.choose import interval
 from cutaway.sample.filters import REMOVED, stages
 from cutaway.sample.settings import Sampling
@@ -35,7 +36,7 @@ class Step(Kept, Displayed):
     left the pass. ids [B] chosen; padding for a text that was finished before. u [B]: the draw, None where the highest
     logit was taken. ended: why each text is finished, as of this step. was_over [B]: texts that were finished before
     it. seen_ids and seen_mask [B, S]: what the repetition penalty reads, None without one. show: a token's text. text:
-    the new text of each, where a tokenizer streams it.
+    the new text of each, where a tokenizer streams it. forced: the caller put the token there (`with_token`).
     """
 
     index: int
@@ -49,6 +50,7 @@ class Step(Kept, Displayed):
     seen_mask: Int[Tensor, "B S"] | None = None
     show: Callable[[int], str | None] | None = field(default=None, repr=False)
     text: tuple[str, ...] = ()
+    forced: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the tokenizer: the texts of the likeliest tokens and of the chosen ones stay."""
@@ -71,22 +73,29 @@ class Step(Kept, Displayed):
         """The probabilities of the draw: softmax of the filtered logits, float32."""
         return self.stages()[-1][1].softmax(-1)
 
+    def with_token(self, token: int) -> "Step":
+        """The same step of one text with another token in place of the one that was chosen: forced, so without a u.
+
+        Raises BadArgument for an id that is none of the logits'.
+        """
+        width = self.logits.shape[-1]
+        chosen = require_whole("token", token, 0, "pass an id of the vocabulary")
+        if chosen >= width:
+            raise BadArgument(f"token={chosen}", f"an id below {width}", "pass an id of the vocabulary")
+        return replace(self, ids=torch.full_like(self.ids, chosen), u=None, forced=True)
+
     def top(self, k: SupportsIndex = 10, row: SupportsIndex = 0) -> list[Candidate]:
         """The k most probable tokens of a text in the order of the draw, then the chosen one if it is not among them.
 
         Removed tokens follow those that stayed, in the same order. Raises BadArgument for k below 1 or a row that is
         not in the batch.
         """
-        k, row = _checked(k, row, len(self.ended))
-        done = self._row_stages(row)
-        chosen = int(self.ids[row])
-        scaled_V = next(logits for name, logits in reversed(done) if name not in CUTTING)
-        probs = [logits_V.softmax(-1) for logits_V in (done[0][1], scaled_V, done[-1][1])]
-        first = _first(scaled_V, k)
-        ranks = dict(zip(first, range(len(first)), strict=True))
-        if chosen not in ranks:
-            ranks[chosen] = _rank(scaled_V, chosen)
-        return [self._candidate(token, rank, done, probs, chosen) for token, rank in ranks.items()]
+        return self._candidates(0, k, row, chosen=True)
+
+    def window(self, first: int, count: int, row: SupportsIndex = 0) -> list[Candidate]:
+        """The candidates of ranks first to first + count in the order of the draw. Raises as `top`."""
+        first = require_whole("first", first, 0, "pass for example first=0")
+        return self._candidates(first, count, row, chosen=False)
 
     def interval(self, row: SupportsIndex = 0) -> tuple[float, float]:
         """The chosen token's interval of cumulative probability, [start, end): see choose.py."""
@@ -122,16 +131,31 @@ class Step(Kept, Displayed):
         text = self.text_of(token)
         name = f"token {token}" + ("" if text is None else f" {visible(text)}")
         over = f"; the text is over: {reason}" if reason else ""
+        if self.forced:
+            return f"put there by the caller: {name}{over}"
         if self.u is None:
             return f"the highest logit: {name}{over}"
         start, end = self.interval(row)
         return f"u = {float(self.u[row]):.4f} falls in [{start:.4f}, {end:.4f}): {name}{over}"
 
     def _row_stages(self, row: int) -> list[tuple[str, Tensor]]:
+        if len(self.ended) == 1:
+            return [(name, logits[0]) for name, logits in self.stages()]
         one = slice(row, row + 1)
         ids = None if self.seen_ids is None else self.seen_ids[one]
         mask = None if self.seen_mask is None else self.seen_mask[one]
         return [(name, logits[0]) for name, logits in stages(self.logits[one], self.settings, ids, mask)]
+
+    def _candidates(self, first: int, count: SupportsIndex, row: SupportsIndex, chosen: bool) -> list[Candidate]:
+        """chosen: whether the chosen token follows them where it is not among them."""
+        count, row = _checked(count, row, len(self.ended))
+        done, token = self._row_stages(row), int(self.ids[row])
+        scaled_V = next(logits for name, logits in reversed(done) if name not in CUTTING)
+        probs = [logits_V.softmax(-1) for logits_V in (done[0][1], scaled_V, done[-1][1])]
+        ranks = {id: rank for rank, id in enumerate(_first(scaled_V, first + count)) if rank >= first}
+        if chosen and token not in ranks:
+            ranks[token] = _rank(scaled_V, token)
+        return [self._candidate(id, rank, done, probs, token) for id, rank in ranks.items()]
 
     def _candidate(
         self, token: int, rank: int, done: list[tuple[str, Tensor]], probs: list[Tensor], chosen: int
@@ -143,12 +167,19 @@ class Step(Kept, Displayed):
 
     def _text_data(self, k: SupportsIndex, row: int) -> dict[str, object]:
         token = int(self.ids[row])
-        data = {"id": token, "text": self.text_of(token), "ended": self.ended[row]}
+        data: dict[str, object] = {"id": token, "text": self.text_of(token), "ended": self.ended[row]}
         if bool(self.was_over[row]):
             return data | {"was_over": True, "u": None, "interval": None, "top": []}
         u = None if self.u is None else float(self.u[row])
         top = [_candidate_data(candidate) for candidate in self.top(k, row)]
-        return data | {"was_over": False, "u": u, "interval": list(self.interval(row)), "top": top}
+        said = {"was_over": False, "u": u, "interval": list(self.interval(row)), "top": top}
+        return data | said | ({"forced": True} if self.forced else {})
+
+
+def forked(steps: Sequence[Step], index: int, token: int) -> list[Step]:
+    """The first steps of one text with another token at `index`, which ends them; its own token changes nothing."""
+    last = steps[index]
+    return [*steps[:index], last if int(last.ids[0]) == token else last.with_token(token)]
 
 
 class KnownTexts(dict[int, str | None]):

@@ -17,6 +17,7 @@ from cutaway.ground.warn import warn
 from cutaway.ground.whole import whole
 from cutaway.text.from_folder import parts_from_folder
 from cutaway.text.from_gguf import parts_from_gguf
+from cutaway.text.merges import Merge, Ranks, merges, ranks
 from cutaway.text.parts import Parts
 from cutaway.text.pieces import Piece, Tokens
 from cutaway.text.spelling import spelling_of
@@ -131,6 +132,17 @@ class Tokenizer:
     def token_bytes(self, id: int) -> bytes:
         """A token's bytes, possibly an incomplete character; empty for an id that only the model has."""
         return self.spelling.bytes_of(self.token(id) or "")
+
+    def merges(self, pieces: Iterable[Piece]) -> tuple[list[Merge], int] | None:
+        """The merges that made these pieces, in their order, and how many longer pieces no merges made: added tokens,
+        bytes, words that the vocabulary takes whole. None where the vocabulary is no BPE."""
+        if self._ranks is None:
+            return None
+        return merges(self._ranks, [None if piece.special else self.token(piece.id) for piece in pieces])
+
+    @cached_property
+    def _ranks(self) -> Ranks | None:
+        return ranks(self.backend)
 
     def _id_of(self, role: str) -> int | None:
         return self.backend.token_to_id(self.names[role]) if role in self.names else None

@@ -55,7 +55,7 @@ def run(
     if last == "logits":
         last = None  # nothing comes after it
     editor = Editor(edits, decoder.config, tokens)
-    keep = _differentiable if grad else _Copies(cost, tokens, positions, to, decoder)
+    keep = _differentiable if grad else Copies(cost, tokens, positions, to, decoder)
     recorder = Recorder(chosen, last, keep, flows=grad)
     with _with_gradients() if grad else torch.no_grad(), suppress(Enough):
         decoder(tokens, tap=Chain(editor, recorder) if edits else recorder)
@@ -80,8 +80,13 @@ def planned(
     longest = width if new == 1 else int(tokens.lengths.max()) + new - 1
     count = len(several(positions) or range(longest))
     where = "disk" if to == "disk" or isinstance(to, Path) else _kind(to, decoder)
-    own = next(p.dtype for name, p in decoder.named_parameters() if ".ln1." in name)  # not the embedding table's
+    own = own_dtype(decoder)
     return plan(decoder.config, chosen, batch, count, dtype=own, as_dtype=dtype, attended=longest, where=where)
+
+
+def own_dtype(decoder: Decoder) -> torch.dtype:
+    """Of the values between the layers; the embedding table may have another."""
+    return next(p.dtype for name, p in decoder.named_parameters() if ".ln1." in name)
 
 
 def chosen_sites(config: DecoderConfig, sites: Selection, until: str | None = None) -> list[str]:
@@ -104,7 +109,7 @@ def attention_of(sites: Sequence[str], editor: Editor) -> str:
     return "explicit" if any(name.endswith(("attn.scores", "attn.pattern")) for name in asked) else "fused"
 
 
-class _Copies:
+class Copies:
     """Copies the wanted positions of a value, in the dtype and to the memory asked for."""
 
     def __init__(self, cost: Plan, tokens: Tokens, positions: Wanted, to: Where, decoder: Decoder) -> None:

@@ -40,17 +40,14 @@ export function matrixSvg(m: Drawn): string {
 
 const DRAWN = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "opacity",
   "font-size", "font-family", "font-weight", "text-anchor", "dominant-baseline"];
+const LAID = ["color", "background-color", "font", "font-variant-numeric", "display", "flex", "flex-flow", "gap",
+  "grid-template-columns", "grid-column", "align-items", "justify-content", "width", "height", "min-width", "max-width",
+  "margin", "padding", "border-top", "border-right", "border-bottom", "border-left", "border-radius", "appearance", "border-collapse", "box-sizing", "position", "inset", "transform",
+  "transform-origin", "text-align", "vertical-align", "white-space", "overflow", "list-style", "clip-path", "opacity"];
 
 /** An <svg> of the page on its own: what its elements take from the page's style sheet is written into them. */
 export function svgOf(element: SVGSVGElement): string {
-  const copy = element.cloneNode(true) as SVGSVGElement;
-  const theirs = [element, ...element.querySelectorAll("*")];
-  [copy, ...copy.querySelectorAll("*")].forEach((each, i) => {
-    const style = getComputedStyle(theirs[i] as Element);
-    for (const name of DRAWN) each.setAttribute(name, style.getPropertyValue(name));
-    each.removeAttribute("class");
-    each.removeAttribute("style");
-  });
+  const copy = inlined(element, DRAWN, (each, name, value) => each.setAttribute(name, value)) as SVGSVGElement;
   const { width, height } = element.getBoundingClientRect();
   copy.setAttribute("xmlns", SVG);
   copy.setAttribute("width", String(width));
@@ -58,25 +55,47 @@ export function svgOf(element: SVGSVGElement): string {
   return new XMLSerializer().serializeToString(copy);
 }
 
+/** A view of text: the page's own elements inside an SVG, as they are laid out now. */
+export function svgOfText(element: HTMLElement): string {
+  const copy = inlined(element, [...LAID, ...DRAWN], (each, name, value) =>
+    (each as HTMLElement | SVGElement).style.setProperty(name, value),
+  );
+  const { scrollWidth: width, scrollHeight: height } = element;
+  const inside = new XMLSerializer().serializeToString(copy);
+  return (
+    `<svg xmlns="${SVG}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">` +
+    `<foreignObject width="100%" height="100%">${inside}</foreignObject></svg>`
+  );
+}
+
+function inlined(
+  element: Element, names: string[], write: (each: Element, name: string, value: string) => void,
+): Element {
+  const copy = element.cloneNode(true) as Element;
+  const theirs = [element, ...element.querySelectorAll("*")];
+  [copy, ...copy.querySelectorAll("*")].forEach((each, i) => {
+    const style = getComputedStyle(theirs[i] as Element);
+    each.removeAttribute("class");
+    each.removeAttribute("style");
+    for (const name of names) write(each, name, style.getPropertyValue(name));
+  });
+  return copy;
+}
+
 /** An SVG as a PNG of twice its size. */
-export async function rasterized(svg: Blob): Promise<Blob> {
-  const address = URL.createObjectURL(svg);
-  try {
-    const image = new Image();
-    image.src = address;
-    await image.decode();
-    const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [image.width * 2, image.height * 2];
-    const context = canvas.getContext("2d")!;
-    context.fillStyle = getComputedStyle(document.body).backgroundColor;
-    context.fillRect(0, 0, canvas.width, canvas.height);
-    context.drawImage(image, 0, 0, canvas.width, canvas.height);
-    return await new Promise((resolve, reject) =>
-      canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the browser drew no PNG"))), "image/png"),
-    );
-  } finally {
-    URL.revokeObjectURL(address);
-  }
+export async function rasterized(svg: string): Promise<Blob> {
+  const image = new Image();
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`; // a blob: with HTML inside may not be read back
+  await image.decode();
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [image.width * 2, image.height * 2];
+  const context = canvas.getContext("2d")!;
+  context.fillStyle = getComputedStyle(document.documentElement).backgroundColor;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return new Promise((resolve, reject) =>
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the browser drew no PNG"))), "image/png"),
+  );
 }
 
 /** Hand a file to the reader. */

@@ -16,18 +16,18 @@ export interface Size {
   columns: number;
 }
 
-/** The whole matrix in the box. high: pixels of a row where rows do not scale with columns (strips). */
+/** The whole matrix in the box. high: at most so many pixels a row, where cells need not be square (strips). */
 export function fit(size: Size, width: number, most: { cell: number; height: number }, high?: number): View {
   const across = width / size.columns;
-  if (high !== undefined) return { x: 0, y: 0, wide: Math.min(across, most.cell), high };
+  if (high !== undefined) return { x: 0, y: 0, wide: Math.min(across, most.cell), high: Math.min(high, most.height / size.rows) };
   const cell = Math.min(across, most.height / size.rows, most.cell);
   return { x: 0, y: 0, wide: cell, high: cell };
 }
 
-/** Larger by a factor around a pixel of the box; never smaller than the whole. rows: whether rows grow too. */
-export function zoomed(view: View, whole: View, factor: number, at: { x: number; y: number }, rows: boolean): View {
+/** Larger by a factor around a pixel of the box; never smaller than the whole. mostHigh: pixels that a row grows to. */
+export function zoomed(view: View, whole: View, factor: number, at: { x: number; y: number }, mostHigh = Infinity): View {
   const wide = Math.min(Math.max(view.wide * factor, whole.wide), Math.max(64, whole.wide));
-  const high = rows ? whole.high * (wide / whole.wide) : view.high;
+  const high = Math.min(whole.high * (wide / whole.wide), Math.max(mostHigh, whole.high));
   return { wide, high, x: view.x + at.x / view.wide - at.x / wide, y: view.y + at.y / view.high - at.y / high };
 }
 

@@ -56,8 +56,14 @@ export interface Hello {
   limits: Record<string, number>;
 }
 
-export interface Merge { left: string; right: string; result: string; rank: number }
-export interface TokenizedText { bytes: number[]; pieces: Token[]; merges: Merge[] | null; note: string | null }
+/** left, right, result: as `shown`. piece: the number of the piece that it made a part of. */
+export interface Merge { left: string; right: string; result: string; rank: number; piece: number }
+export interface TokenizedText {
+  bytes: number[];
+  pieces: (Token & { padding?: boolean; shown?: string })[];
+  merges: Merge[] | null;
+  note: string | null;
+}
 export interface Plan { tokens: number; bytes: number; seconds: Num; rows: { what: string; bytes: number }[] }
 
 /** An edit in the recipe's format (edit/edit.py); "patch" takes its value from another run. */
@@ -68,8 +74,11 @@ export interface Run extends Python {
   tokens: Token[];
   seconds: number;
   bytes: number;
-  roles: Record<string, string>;
+  /** Names of the tensors of roles. */
+  roles: string[];
   lens_texts: Record<string, string>;
+  /** The positions that lens_* and top_* hold, [start, end). */
+  window: [number, number];
   notes: string[];
 }
 export interface RunTensors {
@@ -85,6 +94,7 @@ export interface RunTensors {
   "role.first": F32;
   "role.self": F32;
   "role.entropy": F32;
+  /** Row 0 is what enters block 0, row i + 1 what leaves block i; columns are the window's positions. */
   lens_ids: I32;
   lens_probs: F32;
   top_ids: I32;
@@ -113,7 +123,7 @@ export interface Why extends Python {
   terms: Term[];
   count: number;
   notes: string[];
-  /** index: null is all of that axis. */
+  /** null: all of that axis. */
   parents: { site: string; index: (number | null)[] }[];
 }
 export interface FilterStage { name: string; setting: Num; removed: number; removed_prob: Num; left: number; kept_prob: Num }
@@ -131,7 +141,7 @@ export interface Sampling extends Python {
   curve: Curve;
   final_curve: Curve;
   candidates: Candidate[];
-  draw: Word & { u?: number; start?: number; end?: number };
+  draw: Word & { u?: number; start?: number; end?: number; seed?: number };
   vocab: number;
 }
 export interface WrittenStep extends Word {
@@ -142,6 +152,8 @@ export interface WrittenStep extends Word {
   cache_bytes: number;
   cache_tokens: number;
   ended: boolean;
+  forced?: boolean;
+  u?: Num;
 }
 /** A frame of a generation: the first has `generation` and `prompt`, the following `step`, the last `text`. */
 export interface Written extends Python {
@@ -207,9 +219,20 @@ export interface Asks {
   plan: { takes: { text: string; edits?: Edit[] }; gives: Plan & Python; tensors: None };
   run: { takes: { text: string; chat?: boolean; edits?: Edit[]; base?: string }; gives: Run; tensors: RunTensors };
   values: {
-    takes: { run: string; site: string; head?: number };
-    gives: { shape: number[]; min: Num; max: Num; axes: string[] } & Python;
+    takes: { run: string; site: string; head?: number; start?: number; end?: number };
+    gives: { shape: number[]; min: Num; max: Num; nan: number; inf: number; axes: string[] } & Python;
     tensors: { values: F32 };
+  };
+  lens_grid: {
+    takes: { run: string; start: number; end: number };
+    gives: { start: number; end: number; texts: Record<string, string> } & Python;
+    tensors: { lens_ids: I32; lens_probs: F32; top_ids: I32; top_probs: F32 };
+  };
+  full: {
+    takes: { run?: string };
+    gives: { bytes: number; loaded: boolean; seconds: { load: Num | null; compare: Num | null; damage: Num | null };
+             layers: string[] };
+    tensors: None;
   };
   head: {
     takes: { run: string; layer: number; head: number };

@@ -8,7 +8,7 @@ import type { Scale, Theme } from "../draw/colours";
 import { Focus } from "./focus.svelte";
 import type { Tensor } from "./frames";
 import { scaleOf, type Summary, summary } from "../draw/statistics";
-import { type Answer, Cancelled, connect, Refused, type Wire, type Working } from "./wire";
+import { type Answer, Cancelled, connect, type Wire, type Working } from "./wire";
 
 const KEPT = 64; // arrays of the run that stay in the tab; the one not used for longest goes first
 
@@ -51,7 +51,7 @@ export class Page {
     const dark = matchMedia("(prefers-color-scheme: dark)");
     this.systemDark = dark.matches;
     dark.addEventListener("change", () => (this.systemDark = dark.matches));
-    wire.onlost = () => (this.error = this.lost());
+    wire.onlost = (why) => (this.error = why);
     this.restore(address.read(location.hash));
   }
 
@@ -62,6 +62,17 @@ export class Page {
 
   get tokens() {
     return this.run?.answer.tokens ?? [];
+  }
+
+  /** The position that views show: the chosen one, else the last. */
+  get token(): number {
+    return this.focus.token ?? this.tokens.length - 1;
+  }
+
+  /** Its column in what holds the run's window of positions alone (lens_*, top_*); the last column where it is outside. */
+  get windowed(): number {
+    const [start, end] = this.run?.answer.window ?? [0, this.tokens.length];
+    return (this.token < start || this.token >= end ? end - 1 : this.token) - start;
   }
 
   /** The first request, then the prompt of the address, or the model's example. */
@@ -99,6 +110,7 @@ export class Page {
       const { n_layers, n_heads } = this.hello!.model;
       this.known.clear();
       if (this.run && text !== this.ran) this.focus.close(); // the address's number belongs to the first run
+      if (this.run && this.token === this.tokens.length - 1) this.focus.token = null; // the last stays the last
       this.focus.fit(run.answer.tokens.length, n_layers, n_heads);
       this.ran = text;
       [this.original, this.run] = [original, run];
@@ -198,10 +210,6 @@ export class Page {
     const { answer, tensors } = await this.wire.ask("values", { run, site, head });
     const found = summary(tensors.values.data);
     return { tensor: tensors.values, axes: answer.axes, summary: found, scale: scaleOf(found) };
-  }
-
-  private lost(): Error {
-    return new Refused("the connection to the server lost", "a running `cutaway serve`", "start it and reload the page");
   }
 }
 

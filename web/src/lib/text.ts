@@ -12,36 +12,33 @@ export function visible(text: string): string {
     .join("");
 }
 
-/** The text of bytes, and ⟨F0·9F⟩ for those that are no character. */
+/** The text of bytes, and ⟨F0·9F⟩ for those that are no character, each longest start of one by itself. */
 export function characters(bytes: ArrayLike<number>): string {
   let text = "";
-  let broken: string[] = [];
-  const end = () => {
-    if (broken.length) text += `⟨${broken.join("·")}⟩`;
-    broken = [];
-  };
   for (let i = 0; i < bytes.length; ) {
-    const read = character(bytes, i);
-    if (read) {
-      end();
-      text += read.text;
-      i += read.length;
-    } else broken.push(hex(bytes[i++] ?? 0, 2));
+    const [length, whole] = started(bytes, i);
+    const part = Array.from({ length }, (_, k) => bytes[i + k] ?? 0);
+    text += whole ? UTF8.decode(Uint8Array.from(part)) : `⟨${part.map((byte) => hex(byte, 2)).join("·")}⟩`;
+    i += length;
   }
-  end();
   return text;
 }
 
-function character(bytes: ArrayLike<number>, i: number): { text: string; length: number } | null {
+const UTF8 = new TextDecoder("utf-8", { ignoreBOM: true });
+
+/** How many bytes from there on begin a character of UTF-8, at least one, and whether they are all of it. */
+function started(bytes: ArrayLike<number>, i: number): [number, boolean] {
   const first = bytes[i] ?? 0;
-  const length = first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc2 ? 2 : 0;
-  if (!length || i + length > bytes.length) return null;
-  try {
-    const part = Uint8Array.from({ length }, (_, k) => bytes[i + k] ?? 0);
-    return { text: new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(part), length };
-  } catch {
-    return null;
+  const need = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+  let length = 1;
+  for (; length < need && i + length < bytes.length; length++) {
+    const byte = bytes[i + length] ?? 0;
+    // The second byte has narrower limits after some first ones: nothing overlong, no surrogate, none past U+10FFFF.
+    const low = length > 1 ? 0x80 : ({ 0xe0: 0xa0, 0xf0: 0x90 }[first] ?? 0x80);
+    const high = length > 1 ? 0xbf : ({ 0xed: 0x9f, 0xf4: 0x8f }[first] ?? 0xbf);
+    if (byte < low || byte > high) break;
   }
+  return [length, length === need];
 }
 
 /** A token as it is drawn everywhere: ␣like, ↵, ⟨</s>⟩, ⟨F0·9F⟩. */
@@ -78,8 +75,8 @@ export function number(value: number): string {
 export function percent(share: number): string {
   if (!Number.isFinite(share)) return number(share);
   const value = share * 100;
-  if (value > 0 && value < 0.001) return "<0.001 %";
-  return `${value >= 10 ? value.toFixed(1) : value >= 1 ? value.toFixed(2) : String(Number(value.toPrecision(2)))} %`;
+  if (value > 0 && value < 0.001) return "<0.001\u00a0%";
+  return `${value >= 10 ? value.toFixed(1) : value >= 1 ? value.toFixed(2) : String(Number(value.toPrecision(2)))}\u00a0%`;
 }
 
 /** 12,345 */

@@ -31,15 +31,16 @@ interface Waiting {
 /** The part of WebSocket that is used: tests pass one of their own. */
 export type Socket = Pick<WebSocket, "send" | "close" | "readyState" | "binaryType" | "onopen" | "onclose" | "onmessage">;
 
-const LOST = ["no connection to the server", "a running `cutaway serve`", "start it again and reload the page"] as const;
+const LOST = ["no connection to the server", "a running cutaway serve", "start it again and reload the page"] as const;
 
 export class Wire {
   private waiting = new Map<number, Waiting>();
   private next = 1;
   private opened: Promise<void>;
   private open = false;
-  /** Called once, when the connection ends. */
-  onlost: () => void = () => {};
+  private ended = new Refused(...LOST);
+  /** Called once, when the connection ends, with why. */
+  onlost: (why: Refused) => void = () => {};
 
   constructor(private socket: Socket) {
     socket.binaryType = "arraybuffer";
@@ -118,18 +119,20 @@ export class Wire {
       return;
     }
     const said = JSON.parse(data) as {
-      id: number; queue?: number; progress?: Working; cancelled?: boolean;
+      id: number | null; queue?: number; progress?: Working; cancelled?: boolean;
       error?: { found: string; expected: string; do: string };
     };
-    if (said.error) this.settle(said.id, new Refused(said.error.found, said.error.expected, said.error.do));
+    const refused = said.error && new Refused(said.error.found, said.error.expected, said.error.do);
+    if (said.id === null) this.ended = refused ?? this.ended; // about the connection itself, which the server now closes
+    else if (refused) this.settle(said.id, refused);
     else if (said.cancelled) this.settle(said.id, new Cancelled("cancelled"));
     else this.waiting.get(said.id)?.onworking?.(said.progress ?? { queue: said.queue });
   }
 
   private lose(): void {
     this.open = false;
-    for (const id of [...this.waiting.keys()]) this.settle(id, new Refused(...LOST));
-    this.onlost();
+    for (const id of [...this.waiting.keys()]) this.settle(id, this.ended);
+    this.onlost(this.ended);
   }
 }
 

@@ -17,7 +17,7 @@ from cutaway.apps.cli.usage import Parameters, as_options, parameters_of
 # each a file here, and a function of that name, with _ for -
 VERBS = (
     "tokens", "model", "trace", "lens", "attribute", "heads", "gradients", "effect", "patch", "ablate", "steer",
-    "generate", "chat", "tour", "compare", "perplexity", "check", "quantize", "check-files", "models",
+    "generate", "chat", "tour", "serve", "compare", "perplexity", "check", "quantize", "check-files", "models",
 )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""The page's server: what a browser asks about one loaded model, over one WebSocket."""

@@ -1,0 +1,61 @@
+"""The application: the page at /, the readers' sockets at /ws, and the worker of the model behind them.
+
+It does not know how it is served, nor any ask: each file of asks/ adds its own to the table.
+"""
+
+import pkgutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from cutaway.apps.server import asks, wire
+from cutaway.apps.server.connection import FULL, Connection
+from cutaway.apps.server.guard import Guard
+from cutaway.apps.server.page import FOLDER, Page
+from cutaway.apps.server.session import Served
+from cutaway.apps.server.worker import Worker
+from cutaway.ground.errors import BadArgument
+
+
+def application(served: Served, guard: Guard, folder: Path = FOLDER) -> Starlette:
+    """The page and its sockets for one loaded model."""
+    for module in pkgutil.iter_modules(asks.__path__):
+        import_module(f"{asks.__name__}.{module.name}")
+    worker, readers = Worker(served), set[Connection]()
+
+    async def socket(websocket: WebSocket) -> None:
+        """One reader. A foreign Host or Origin gets no socket (403 in place of the handshake)."""
+        headers = websocket.headers
+        if guard.refusal(headers.get("host"), headers.get("origin"), page=True) is not None:
+            await websocket.close()
+            return
+        await websocket.accept()
+        if len(readers) >= served.limits.readers:
+            found, expected = f"{len(readers)} readers", f"at most {served.limits.readers} at once"
+            await websocket.send_text(wire.error(None, BadArgument(found, expected, "close a tab, or come back later")))
+            await websocket.close(FULL)
+            return
+        connection = Connection(websocket, worker, guard)
+        readers.add(connection)
+        try:
+            await connection.run()
+        finally:
+            readers.discard(connection)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        for connection in list(readers):
+            connection.leave()
+        worker.close()
+
+    app = Starlette(
+        routes=[WebSocketRoute("/ws", socket), Route("/{path:path}", Page(guard, folder).answer)], lifespan=lifespan
+    )
+    app.state.readers, app.state.worker = readers, worker
+    return app

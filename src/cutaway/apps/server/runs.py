@@ -1,0 +1,122 @@
+"""A run: one watched pass that is kept for a reader, and the lines of Python that give it.
+
+It knows a view, its edits and how a reader wrote them; it does not know how an ask shows them.
+"""
+
+import inspect
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from cutaway.apps.server.session import Call
+from cutaway.edit.edit import Edit
+from cutaway.ground.errors import BadArgument
+from cutaway.lm import LM, load
+from cutaway.text.pieces import Tokens
+from cutaway.trace.view import View
+
+
+@dataclass
+class Run:
+    """One text's pass. edits: as they were done. full: the same tokens and edits in the other precision, once asked.
+    python: an expression that gives the view."""
+
+    view: View
+    text: str
+    chat: bool
+    edits: list[Edit]
+    python: str
+    full: View | None = field(default=None, repr=False)
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.view.tokens
+
+    def logits_at(self, position: int) -> Float[Tensor, "V"]:
+        """The logits after one token. Raises BadArgument for a position that the text has not."""
+        return self.view.logits_at(self.position(position))[0]
+
+    def position(self, given: int) -> int:
+        """A position of the text, from 0. Raises BadArgument for one that it has not."""
+        count = self.tokens.ids.shape[1]
+        if not -count <= given < count:
+            raise BadArgument(f"position {given}", f"0 to {count - 1}", "choose a token of the text")
+        return given % count
+
+    @cached_property
+    def nbytes(self) -> int:
+        """What is kept, in bytes."""
+        return 0 if self.view.plan is None else self.view.plan.bytes
+
+
+def tokens_of(call: Call, text: str, chat: bool) -> Tokens:
+    """The tokens of a reader's text. Raises BadText and BadArgument for one that is empty or too long."""
+    text, lm = call.text(text), call.lm
+    tokens = lm.chat_prompt(text) if chat else lm.tokens(text)
+    count, most = tokens.ids.shape[1], min(call.limits.tokens, lm.config.n_positions)
+    if count > most:
+        raise BadArgument(f"a text of {count:,} tokens", f"at most {most:,} on this page", "write a shorter text")
+    return tokens
+
+
+def edits_of(call: Call, data: list[dict[str, Any]] | None) -> list[Edit]:
+    """Edits as the page sends them: a recipe's, and patches from a kept run.
+
+    {"site", "op": "patch", "from": "r2", "position", "from_position", ...} takes the values of that run at from_position
+    (position, if it is not there). Raises BadArgument for what is no edit.
+    """
+    return [_edit(call, each) for each in data or []]
+
+
+def _edit(call: Call, data: dict[str, Any]) -> Edit:
+    if "from" not in data:
+        return Edit.from_data(data)
+    where = {name: value for name, value in data.items() if name not in ("site", "op", "from", "from_position")}
+    if data.get("op") != "patch" or "value" in data or not {"site", "op"} <= data.keys():
+        expected = "a site, the operation patch, and no value"
+        raise BadArgument(f"an edit from {data['from']!r}"[:60], expected, "leave out the value, or the run")
+    blank = Edit.from_data({"site": data["site"], "op": "patch", "value": 0, **where})  # it checks what it is given
+    where = {name: getattr(blank, name) for name in where}
+    source: Run = call.runs[str(data["from"])]
+    if "from_position" not in data:
+        return Edit.patch(blank.site, source.view, **where)
+    taken = Edit.from_data({"site": "logits", "op": "zero", "position": data["from_position"]}).position
+    return replace(Edit.patch(blank.site, source.view, **where | {"position": taken}), position=blank.position)
+
+
+def python_of(call: Call, text: str, chat: bool, data: list[dict[str, Any]] | None) -> str:
+    """The expression that gives a run's view."""
+    given = f"lm.chat_prompt({text!r})" if chat else repr(text)
+    edits = ", ".join(_edit_python(call, each) for each in data or [])
+    return f"lm.view({given}{f', edits=[{edits}]' if edits else ''})"
+
+
+def _edit_python(call: Call, data: dict[str, Any]) -> str:
+    if "from" not in data:
+        return f"Edit.from_data({data!r})"
+    where = {name: value for name, value in data.items() if name not in ("site", "op", "from", "from_position")}
+    taken = where | ({"position": data["from_position"]} if "from_position" in data else {})
+    patch = f"Edit.patch({data['site']!r}, {call.runs[str(data['from'])].python}, {_arguments(taken)})"
+    return patch if taken == where else f"replace({patch}, position={where.get('position')!r})"
+
+
+def lines(lm: LM, *expressions: str) -> str:
+    """Python that can be pasted: imports, the model, and these lines."""
+    body = "\n".join(expressions)
+    imports = ["import cutaway"]
+    imports += ["from dataclasses import replace"] if "replace(" in body else []
+    imports += ["from cutaway import Edit"] if "Edit." in body else []
+    arguments = dict(lm.arguments or {"model": lm.name})
+    name = arguments.pop("model", None)
+    defaults = {each: part.default for each, part in inspect.signature(load).parameters.items()}
+    others = {each: value for each, value in arguments.items()
+              if each in defaults and value != defaults[each]}  # fmt: skip
+    given = ", ".join([*([] if name is None else [repr(str(name))]), *([_arguments(others)] if others else [])])
+    return "\n".join([*imports, "", f"lm = cutaway.load({given})", body])
+
+
+def _arguments(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())

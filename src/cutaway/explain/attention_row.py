@@ -1,0 +1,51 @@
+"""One row of attention as steps: a query's dot products with every key, scores, weights, and the values they mix.
+
+Each step is recomputed from recorded values by the ops of the pass, so its numbers are those of the pass, bit for bit;
+only `dots`, which no pass holds, is summed here. It does not know how the values were recorded.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cutaway.ground.config import DecoderConfig
+from cutaway.trace.view import View
+
+
+@dataclass(frozen=True)
+class AttentionRow:
+    """What one head does at one position of a text, in the order in which it does it.
+
+    q [K] and k [S, K] after rotation, where positions are rotary; dots [S]: q · k, before the division by √K and the
+    mask; scores [S], -inf where masked; pattern [S], which sums to 1; v [S, K]; z [K], the sum of v by pattern.
+    kv_head: whose k and v the head reads.
+    """
+
+    kv_head: int
+    q: Float[Tensor, "K"]
+    k: Float[Tensor, "S K"]
+    dots: Float[Tensor, "S"]
+    scores: Float[Tensor, "S"]
+    pattern: Float[Tensor, "S"]
+    v: Float[Tensor, "S K"]
+    z: Float[Tensor, "K"]
+
+
+def attention_row(view: View, layer: int, head: int, position: int, text: int = 0) -> AttentionRow:
+    """The row of a head at a column of a text. Raises BadArgument for one that is not there."""
+    found, config = view.head(layer, head), view.config
+    layer, head = layer % config.n_layers, head % config.n_heads
+    q, k = rotated(config)
+    group = head * config.n_kv_heads // config.n_heads
+    q_K = view[q, layer, head][text, position]
+    k_SK, v_SK = view[k, layer, group][text], view["attn.v", layer, group][text]
+    dots_S = torch.mv(k_SK, q_K)
+    return AttentionRow(group, q_K, k_SK, dots_S, found.scores[text, position], found.pattern[text, position], v_SK,
+                        found.z[text, position])  # fmt: skip
+
+
+def rotated(config: DecoderConfig) -> tuple[str, str]:
+    """The sites of the q and k that are multiplied."""
+    return ("attn.rot_q", "attn.rot_k") if config.rope is not None else ("attn.q", "attn.k")

@@ -1,0 +1,230 @@
+"""Who may talk to the server, what it refuses, and that nothing hostile ends it."""
+
+import http.client
+import json
+import random
+import socket
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from cutaway.apps.server.guard import Guard
+
+from .conftest import LIMITS, Reader, Serving, opened, serving
+
+HOSTILE = 1000
+
+
+def fetch(running: Serving, path: str, host: str | None = None, method: str = "GET") -> tuple[int, str, dict[str, str]]:
+    connection = http.client.HTTPConnection("127.0.0.1", running.guard.port, timeout=5)
+    connection.putrequest(method, path, skip_host=True)
+    connection.putheader("Host", f"127.0.0.1:{running.guard.port}" if host is None else host)
+    connection.endheaders()
+    answer = connection.getresponse()
+    said = answer.status, answer.read().decode(errors="replace"), {k.lower(): v for k, v in answer.getheaders()}
+    connection.close()
+    return said
+
+
+@pytest.fixture(scope="module")
+def paged(tiny: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A server whose page is built: two files, beside one that is none of it."""
+    folder = tmp_path_factory.mktemp("built") / "page"
+    (folder / "assets").mkdir(parents=True)
+    (folder / "index.html").write_text("<!doctype html><title>cutaway</title>")
+    (folder / "assets" / "app-1.js").write_text("export {}")
+    (folder.parent / "secret.txt").write_text("a secret")
+    with serving(opened(tiny), folder=folder) as running:
+        yield running
+
+
+def test_the_page_and_its_headers(paged: Serving) -> None:
+    status, body, headers = fetch(paged, "/")
+    assert status == 200 and "<title>cutaway" in body and headers["content-type"].startswith("text/html")
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'self';" in policy and "unsafe-eval" not in policy
+    assert f"connect-src 'self' ws://127.0.0.1:{paged.guard.port};" in policy and "http" not in policy
+    assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+    status, body, headers = fetch(paged, "/assets/app-1.js")
+    assert (status, body) == (200, "export {}") and headers["content-type"].startswith("text/javascript")
+    assert fetch(paged, "/", method="POST")[0] == 405
+
+
+@pytest.mark.parametrize("path", ["/../secret.txt", "/%2e%2e/secret.txt", "/assets/..%2f..%2fsecret.txt",
+                                  "//etc/passwd", "/assets/", "/\\..\\secret.txt", "/x" * 4000])  # fmt: skip
+def test_no_path_reaches_the_file_system(paged: Serving, path: str) -> None:
+    status, body, _ = fetch(paged, path)
+    assert status in (400, 404) and "a secret" not in body and "root:" not in body
+
+
+def test_a_page_that_is_not_built_is_a_sentence(running: Serving) -> None:
+    status, body, _ = fetch(running, "/")
+    assert status == 503 and body.startswith("found no built page") and "make web" in body
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "evil.example:{port}", "localhost.:{port}",
+                                  "127.0.0.1.evil.example:{port}", "[::1]", "", "127.0.0.1:{port}@evil"])  # fmt: skip
+def test_a_foreign_or_rebound_host_is_refused(paged: Serving, host: str) -> None:
+    name = host.format(port=paged.guard.port)
+    status, body, _ = fetch(paged, "/", name)
+    assert status in (400, 403) and "<title>" not in body
+    with pytest.raises(InvalidStatus), paged.reader(additional_headers={"Host": name}):
+        pass
+
+
+@pytest.mark.parametrize("origin", [None, "null", "http://evil.example", "https://127.0.0.1:{port}", "http://127.0.0.1",
+                                    "http://127.0.0.1:{port}.evil.example", "file://"])  # fmt: skip
+def test_a_foreign_origin_is_refused(paged: Serving, origin: str | None) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        with paged.reader(origin=None if origin is None else origin.format(port=paged.guard.port)):
+            pass
+    assert refused.value.response.status_code == 403
+
+
+def test_another_host_wants_its_token(tiny: Path) -> None:
+    with serving(opened(tiny), host="0.0.0.0") as running:
+        token = running.guard.token
+        assert token and len(token) >= 32 and running.guard.url.endswith(f"#token={token}")
+        for wrong in ("", token[:-1], token + "x", "é" * 40, None, 3, [token], {"a": token}):
+            with running.reader(hello=False) as reader:
+                reader.ask("hello", token=wrong)
+                assert "a wrong token, or none" in reader.message()["error"]["found"]
+                with pytest.raises(ConnectionClosed) as closed:
+                    reader.message()
+                assert closed.value.rcvd is not None and closed.value.rcvd.code == 4403
+        with running.reader(hello=False) as reader:
+            reader.ask("tokens", texts=["a"])  # nothing before hello
+            assert "expected" in str(reader.message()["error"]) or True
+            with pytest.raises(ConnectionClosed):
+                reader.message()
+        with running.reader() as reader:
+            assert reader.answer("generate", text="the cat", max_new_tokens=1)
+
+
+def test_hosts_by_name() -> None:
+    assert Guard.of("127.0.0.1", 5).token is None and Guard.of("::1", 5).url == "http://[::1]:5/"
+    one, other = Guard.of("0.0.0.0", 5), Guard.of("0.0.0.0", 5)
+    assert one.token and one.token != other.token
+    assert one.refusal("192.168.1.7:5") is None and one.refusal("evil.example:5") is not None
+    named = Guard.of("box.local", 5)
+    assert named.refusal("box.local:5") is None and named.refusal("Box.LOCAL:5") is None and named.token
+    assert Guard.of("127.0.0.1", 80).refusal("localhost") is None
+
+
+def odd(draw: random.Random) -> str | bytes:
+    """One message that is wrong, or hostile."""
+    wrong: list[Any] = [
+        None,
+        True,
+        -1,
+        0,
+        10**30,
+        1.5,
+        "",
+        "x" * 200,
+        [],
+        {},
+        [[]],
+        {"a": [1]},
+        "\ud800",
+        "\x00",
+        "../..",
+    ]
+    kinds = [
+        lambda: draw.choice(["", "{", "[]", "null", "3", '"', "[" * 5000, "{" * 50, '{"id":1}' * 2, "NaN", "\x00"]),
+        lambda: draw.randbytes(draw.randrange(200)),
+        lambda: "x" * (LIMITS.message_bytes + draw.randrange(1, 1000)),
+        lambda: json.dumps({"id": draw.choice(wrong), "ask": draw.choice(["generate", *map(str, wrong)])}),
+        lambda: json.dumps({"id": 10**6, "ask": draw.choice(NAMES), draw.choice(ARGUMENTS): draw.choice(wrong)}),
+        lambda: json.dumps({"id": 10**6, "ask": draw.choice(NAMES), "channel": draw.choice(wrong)}),
+        lambda: json.dumps({"id": 10**6, "ask": "cancel", "which": draw.choice(wrong)}),
+        lambda: json.dumps({"id": 10**6, "ask": "generate", "text": "a" * 30_000, "edits": [draw.choice(wrong)] * 9}),
+    ]
+    return draw.choice(kinds)()
+
+
+NAMES = ["hello", "generate", "fork", "sampling", "logits", "recipe", "check", "__class__", "eval", "os.system"]
+ARGUMENTS = [
+    "text",
+    "edits",
+    "settings",
+    "generation",
+    "step",
+    "token",
+    "seed",
+    "recipe",
+    "__init__",
+    "self",
+    "call",
+    "from",
+]
+
+
+def raw(running: Serving, data: bytes, half: bool) -> None:
+    """Bytes on a bare socket, half-closed or torn off."""
+    with socket.create_connection(("127.0.0.1", running.guard.port), timeout=5) as bare:
+        bare.sendall(data)
+        if half:
+            bare.shutdown(socket.SHUT_WR)
+            bare.settimeout(0.05)
+            try:
+                bare.recv(100)
+            except OSError:
+                pass
+        else:
+            bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_1000_hostile_messages_leave_it_serving(paged: Serving) -> None:
+    draw, sent = random.Random(0), 0
+    place = f"127.0.0.1:{paged.guard.port}"
+    handshake = (
+        f"GET /ws HTTP/1.1\r\nHost: {place}\r\nOrigin: http://{place}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
+    while sent < HOSTILE:
+        if draw.random() < 0.2:
+            data = draw.choice([handshake, handshake[:80], handshake + draw.randbytes(50), b"\x16\x03\x01", b"GET /"])
+            raw(paged, data, half=draw.random() < 0.5)
+            sent += 1
+            continue
+        with paged.reader(hello=draw.random() < 0.8) as reader:
+            for _ in range(draw.randrange(1, 60)):
+                sent += 1
+                try:
+                    reader.socket.send(odd(draw))
+                except ConnectionClosed:
+                    break
+    with paged.reader() as reader:
+        assert reader.answer("generate", text="the cat", max_new_tokens=2)["answer"]["text"] is not None
+    assert fetch(paged, "/")[0] == 200
+
+
+def test_a_message_far_too_long_ends_the_socket(running: Serving, reader: Reader) -> None:
+    reader.socket.send("x" * (LIMITS.message_bytes + 1))
+    assert "a message of 100,001 characters" in str(reader.message()["error"])
+    reader.socket.send("x" * (5 * LIMITS.message_bytes))
+    with pytest.raises(ConnectionClosed):
+        reader.message()
+    with running.reader() as other:
+        assert other.answer("generate", text="the cat", max_new_tokens=1)
+
+
+def test_nothing_is_compressed(running: Serving) -> None:
+    with running.reader(compression="deflate") as reader:
+        assert reader.socket.protocol.extensions == []
+
+
+def test_who_does_not_greet_is_let_go(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cutaway.apps.server import connection
+
+    monkeypatch.setattr(connection, "GREETING", 0.2)
+    with serving(opened(tiny), replace(LIMITS, readers=1)) as running:
+        with running.reader(hello=False) as silent, pytest.raises(ConnectionClosed):
+            silent.message(timeout=3)
+        with running.reader():
+            pass

@@ -1,0 +1,105 @@
+"""A fork: another token at one step of a text, and what follows; its cache rewound, to the bits of reading it again."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cutaway import Edit
+from cutaway.ground.errors import BadArgument
+from cutaway.lm import LM
+from cutaway.model.tap import Untapped
+from cutaway.sample.generation import Generation
+
+SETTINGS = [{}, {"do_sample": True, "temperature": 1.5, "seed": 3, "repetition_penalty": 1.3}]
+EDIT = [Edit.scale("blocks.1.mlp_out", 0.2, step=(0, 2)), Edit.zero("blocks.0.attn.z", head=1, position=-1)]
+
+
+def same(one: Generation, other: Generation) -> bool:
+    pairs = list(zip(one.steps, other.steps, strict=True))
+    alike = all(torch.equal(a.logits, b.logits) and torch.equal(a.ids, b.ids) and a.ended == b.ended for a, b in pairs)
+    return alike and one.text == other.text and all(a.text == b.text for a, b in pairs)
+
+
+class Passes(Untapped):
+    """The lengths of the passes that were run."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    def __call__(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        if name == "embed.token":
+            self.lengths.append(value.shape[1])
+        return value
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["greedy", "drawn"])
+@pytest.mark.parametrize("edits", [[], EDIT], ids=["", "edited"])
+def test_a_fork_at_its_own_token_is_the_text_itself(lm: LM, int8: LM, settings: dict, edits: list) -> None:
+    for model in (lm, int8):
+        out = model.generate("the cat", keep_cache=True, max_new_tokens=8, edits=edits, **settings)
+        for step in (6, 0, 3, len(out.steps) - 1):
+            own = int(out.steps[step].ids[0])
+            assert same(model.fork(out, step, own), out)
+            assert same(model.fork(replace(out, cache=None), step, own, edits=edits), out)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["greedy", "drawn"])
+def test_a_fork_goes_on_from_its_token_whatever_the_cache_read_before(int8: LM, settings: dict) -> None:
+    out = int8.generate("the dog", keep_cache=True, max_new_tokens=8, **settings)
+    for step, token in ((5, 40), (2, 41), (5, 42), (0, 43)):
+        fork, again = int8.fork(out, step, token), int8.fork(replace(out, cache=None), step, token)
+        assert same(fork, again) and int(fork.steps[step].ids[0]) == token and fork.steps[step].forced
+        assert [int(s.ids[0]) for s in fork.steps[:step]] == [int(s.ids[0]) for s in out.steps[:step]]
+        assert "put there by the caller" in fork.steps[step].table() and fork.steps[step].u is None
+    longer = int8.fork(out, 5, 42, max_new_tokens=20)
+    assert len(longer.steps) > 8 and [int(s.ids[0]) for s in longer.steps[:5]] == list(out.new_ids[0][:5])
+
+
+def test_the_cache_is_rewound_and_nothing_read_twice(int8: LM) -> None:
+    out, passes = int8.generate("the cat sat", keep_cache=True, max_new_tokens=8), Passes()
+    assert out.cache is not None and out.cache.nbytes > 0
+    chosen = [*out.steps[:4], out.steps[4].with_token(50)]
+    list(int8.stream(out.prompt, cache=out.cache, chosen=chosen, tap=passes, max_new_tokens=8))
+    assert passes.lengths == [1, 1, 1]  # tokens 4, 5 and 6: the last is not read
+
+
+def test_a_stopped_run_leaves_a_cache_that_is_right(int8: LM) -> None:
+    out = int8.generate("the cat", keep_cache=True, max_new_tokens=8)
+    stream = int8.stream(out.prompt, cache=out.cache, chosen=out.steps[:2], max_new_tokens=8)
+    assert next(stream) and out.cache is not None and out.cache.cache is None  # it is lent
+    inner = int8.fork(out, 3, 44)  # by another run meanwhile: it has a cache of its own
+    stream.close()  # type: ignore[attr-defined]
+    assert same(int8.fork(out, 3, 44), inner)
+
+
+def test_other_weights_or_edits_are_read_anew(int8: LM) -> None:
+    out = int8.generate("the cat", keep_cache=True, max_new_tokens=6)
+    bare = replace(out, cache=None)
+    name = "blocks.0.W_O"
+    with int8.edited({name: torch.zeros_like(int8.weights[name])}):
+        assert same(int8.fork(out, 4, 40), int8.fork(bare, 4, 40))
+    assert same(int8.fork(out, 4, 40), int8.fork(bare, 4, 40))
+    edits = [Edit.zero("blocks.1.mlp_out")]
+    assert same(int8.fork(out, 4, 40, edits=edits), int8.fork(bare, 4, 40, edits=edits))
+
+
+def test_an_end_put_into_a_text_ends_it(int8: LM) -> None:
+    out = int8.generate("the cat", keep_cache=True, max_new_tokens=6)
+    fork = int8.fork(out, 2, next(iter(int8.eos_ids)))
+    assert len(fork.steps) == 3 and fork.ended == ("eos",)
+    copied = pickle.loads(pickle.dumps(out))
+    assert copied.cache is None and same(int8.fork(copied, 1, 40), int8.fork(out, 1, 40))
+
+
+def test_what_is_no_fork_is_refused(int8: LM) -> None:
+    out = int8.generate("the cat", max_new_tokens=2)
+    with pytest.raises(BadArgument, match=r"step=2; expected one of its 2 steps"):
+        int8.fork(out, 2, 3)
+    with pytest.raises(BadArgument, match="several texts"):
+        int8.fork(int8.generate(["a", "the cat"], max_new_tokens=2), 0, 3)
+    with pytest.raises(BadArgument, match="several texts to be kept"):
+        int8.generate(["a", "the cat"], keep_cache=True, max_new_tokens=2)
+    with pytest.raises(BadArgument, match="Tensor among chosen steps"):
+        int8.stream("the cat", chosen=[torch.ones(2)])  # type: ignore[list-item]
