@@ -65,8 +65,7 @@ def test_a_run_is_the_trace(page: Page):
         assert torch.equal(arrays["mlp_size"][layer], trace["mlp_out", layer][0].norm(dim=-1))
         assert torch.equal(arrays["resid_size"][layer], trace["resid_pre", layer][0].norm(dim=-1))
         assert torch.equal(arrays["thumbnails"][layer], (trace["attn.pattern", layer][0] * 255).round().byte())
-    scores = lm.heads(TEXT).scores.by_name if hasattr(lm.heads(TEXT), "scores") else None
-    for name, role in (scores or {}).items():
+    for name, role in lm.heads(TEXT).scores.by_name.items():
         torch.testing.assert_close(arrays[f"role.{name}"], role)
     assert sorted(data["roles"]) == sorted(name for name in arrays if name.startswith("role."))
     assert arrays["role.induction"].shape == (lm.config.n_layers, lm.config.n_heads)
@@ -111,8 +110,8 @@ def test_heads_rows_neurons_and_the_lens(page: Page):
     assert torch.equal(head["scores"], trace["attn.scores", 1, 3][0])
     row = page("row", run="r1", layer=1, head=3, position=4)
     q = "attn.rot_q" if lm.config.rope else "attn.q"
-    assert torch.equal(row.arrays["q"], trace[q, 1, 3][0, 4]) and set(row.arrays) == {"q", "K", "dots", "scores",
-                                                                                     "pattern", "v", "z"}  # fmt: skip
+    assert torch.equal(row.arrays["q"], trace[q, 1, 3][0, 4])
+    assert list(row.arrays) == ["q", "k", "dots", "scores", "pattern", "v", "z"]
     assert torch.equal(row.arrays["z"], trace["attn.z", 1, 3][0, 4])
     [strongest] = page("neurons", run="r1", layer=1, position=4, top=1).data["neurons"]
     assert strongest["post"] == float(trace["blocks.1.mlp.post"][0, 4, strongest["neuron"]])

@@ -25,8 +25,8 @@ from cutaway.analysis.derived import (
     unembedding,
 )
 from cutaway.analysis.many import Average, alone, average, batches, require_same_length
-from cutaway.edit.positions import columns
 from cutaway.edit.edit import Edit
+from cutaway.edit.positions import columns
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
 from cutaway.model.decoder import Decoder

@@ -89,7 +89,9 @@ class Reading(Asked):
         if wanted is None and against is not None:
             versus = answers_of(self, count, against, other="answer")
             others, notes = versus.ids, tuple(note.replace("answer:", "against:", 1) for note in versus.notes)
-        found = attributions(self.decoder, tokens, wanted and wanted.ids, others, by, at, edits_of(edits, self.decoder.config))
+        found = attributions(
+            self.decoder, tokens, wanted and wanted.ids, others, by, at, edits_of(edits, self.decoder.config)
+        )
         words = tuple(self._word(id) for id in found.answers)
         said = measure(self, found.answers, found.against)
         return AttributionFinding(found, by, top, words, said, model=self.name, notes=notes)

@@ -65,8 +65,8 @@ def tokens_of(call: Call, text: str, chat: bool) -> Tokens:
 def edits_of(call: Call, data: list[dict[str, Any]] | None) -> list[Edit]:
     """Edits as the page sends them: a recipe's, and patches from a kept run.
 
-    {"site", "op": "patch", "from": "r2", "position", "from_position", ...} takes the values of that run at from_position
-    (position, if it is not there). Raises BadArgument for what is no edit.
+    {"site", "op": "patch", "from": "r2", "position", "from_position", ...} takes that run's values at from_position, or
+    at position where it is not there. Raises BadArgument for what is no edit.
     """
     return [_edit(call, each) for each in data or []]
 

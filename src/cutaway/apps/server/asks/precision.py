@@ -4,6 +4,7 @@ The model in the other precision is loaded once for all readers, when first aske
 It does not know how a figure is measured.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM
 from cutaway.model.architecture import nbytes
-from cutaway.quant.explain import Explained, explain, int8_layers, layer_input, layer_input_sites, mode_of
+from cutaway.quant.explain import HEAD, Explained, explain, int8_layers, layer_input, layer_input_sites, mode_of
+from cutaway.quant.panels import panels_shape
 from cutaway.show.codes import one_output
 from cutaway.trace.view import View
 from cutaway.weights.opening import reopened
@@ -34,7 +36,8 @@ LARGEST = 12  # inputs that are listed
 def full(call: Call, *, run: str | None = None) -> Answer:
     """What the model in the other precision takes, before it is loaded."""
     took = call.served.shared.setdefault("took", {})
-    names = list(int8_layers(_eight(call).decoder if "other" in call.served.shared else call.lm.decoder))
+    models = [call.lm, *([call.served.shared["other"]] if "other" in call.served.shared else [])]
+    names = next((list(layers) for each in models if (layers := int8_layers(each.decoder))), [])
     seconds = {what: took.get(what) for what in ("load", "compare", "damage")}
     loaded = "other" in call.served.shared
     return Answer({"bytes": _bytes(call.lm), "loaded": loaded, "seconds": seconds, "layers": names})
@@ -91,7 +94,7 @@ def layer(
         raise BadArgument(found, expected, "name another layer" if layers else "serve it in 8 bits")
     site = layer_input_sites(lm.config)[layer]
     x_BTK = layer_input(lm.decoder, layer, kept.view[site])
-    original: Any = _other(call).decoder.get_submodule(layer).weight.detach() if error else None
+    original: Any = _other(call).decoder.get_submodule(layer).weight if error else None
     inside = explain(layers[layer], x_BTK, original)
     rows, columns = inside.weight_codes.shape
     if not (0 <= row < rows and 0 <= column < columns):
@@ -177,19 +180,19 @@ def _other(call: Call) -> LM:
     return shared["other"]
 
 
-def _eight(call: Call) -> LM:
-    return call.lm if int8_layers(call.lm.decoder) else call.served.shared["other"]
-
-
 def _bytes(lm: LM) -> int:
     """Of the model in the other precision: about a byte a weight in 8 bits, with the groups' scales."""
-    layers = int8_layers(lm.decoder).values()
-    size = lm.decoder.get_parameter("blocks.0.ln1.weight").element_size()
-    numbers = sum(layer.out_features * layer.in_features for layer in layers)
-    if layers:
-        return nbytes(lm.decoder) - sum(layer.nbytes for layer in layers) + numbers * size
-    linear = [module for module in lm.decoder.modules() if isinstance(module, torch.nn.Linear)]
-    return nbytes(lm.decoder) - sum(m.weight.nbytes - m.weight.numel() * 34 // 32 for m in linear)
+    eight, more = int8_layers(lm.decoder), 0
+    for name in layer_input_sites(lm.config):
+        layer: Any = lm.decoder.get_submodule(name)
+        tied = name == HEAD and lm.config.tied_head  # in full precision the embedding's table
+        numbers = layer.out_features * layer.in_features
+        floats = 0 if tied else numbers * lm.decoder.embed.token.weight.element_size()
+        if name in eight:
+            more += floats - eight[name].nbytes + (0 if layer.bias is None else layer.bias.nbytes)
+        elif not eight:
+            more += math.prod(panels_shape(layer.out_features, layer.in_features)) - floats
+    return nbytes(lm.decoder) + more
 
 
 def _in_full(lm: LM, expression: str) -> str:

@@ -3,9 +3,9 @@
 Thin functions over lm.view and analysis/; each answer says the Python that gives it. It does not know sockets.
 """
 
+import math
 import time
 import warnings
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from cutaway.ground.shapes import sizes
 from cutaway.ground.sites import all_sites, parents_of
 from cutaway.ground.whole import require_whole
 from cutaway.lm import LM
-from cutaway.trace.view import SQUARES, view_plan
+from cutaway.trace.view import SQUARES, View, view_plan
 
 CELLS = 1024  # of the lens, each of them a whole vocabulary: a third of a second of a small model
 MOST = 16_000_000  # bytes of an answer
@@ -101,11 +101,11 @@ def head(call: Call, *, run: str, layer: int, head: int) -> Answer:
 def row(call: Call, *, run: str, layer: int, head: int, position: int) -> Answer:
     """One row of attention, step by step."""
     kept: Run = call.runs[run]
-    found = asdict(attention_row(kept.view, layer, head, kept.position(position)))
+    found = vars(attention_row(kept.view, layer, head, kept.position(position)))
     imports = "from cutaway.explain.attention_row import attention_row"
     expression = f"attention_row(view, {layer}, {head}, {position})"
-    return Answer({"kv_head": found.pop("kv_head")}, {f"{'K' if name == 'k' else name}": x for name, x in found.items()
-                  if name != "k"}, lines(call.lm, imports, f"view = {kept.python}", expression))  # fmt: skip
+    steps = {name: value for name, value in found.items() if name != "kv_head"}
+    return Answer({"kv_head": found["kv_head"]}, steps, lines(call.lm, imports, f"view = {kept.python}", expression))
 
 
 @ask("neurons")
@@ -172,44 +172,47 @@ def why(call: Call, *, run: str, site: str, index: list[int]) -> Answer:
 
 
 def read_values(
-    view: Any, lm: LM, site: str, head: int | None, start: int, end: int | None
+    view: View, lm: LM, site: str, head: int | None, start: int, end: int | None
 ) -> tuple[Tensor, dict[str, Any], str]:
     """A site's values of the one text, what is said of them, and the Python."""
-    name = full_name("site", site, lm.sites)
-    axes, count = all_sites(lm.config)[name].shape.split()[1:], view.tokens.ids.shape[1]
-    end = count if end is None else end
-    if not 0 <= start < end <= count:
-        raise BadArgument(f"positions {start} to {end}", f"a part of 0 to {count}", "choose positions of the text")
-    heads = next((axis for axis in axes if axis in "HG"), None)
-    square = name.endswith(SQUARES)
-    if (head is None and square) or (head is not None and heads is None):
-        expected = "one head" if square else "no head"
-        raise BadArgument(f"{name} [{' '.join(axes)}] with head {head}", expected, "send head, or leave it out")
-    width = sizes(lm.config) | {"T": end - start, "S": count, "1": 1}
-    bytes = 4
-    for axis in axes:
-        bytes *= 1 if head is not None and axis == heads else width[axis]
-    if bytes > MOST:
-        expected = f"at most {MOST // 10**6} MB at once"
-        raise BadArgument(f"{name}, {bytes // 10**6} MB", expected, "ask for fewer positions: start and end")
-    expression = f'view["{name}"][0' + (f", {start}:{end}]" if end - start < count else "]")
-    if head is not None:
-        relative = name.split(".", 2)
-        expression = f'view["{relative[2]}", {relative[1]}, {head}][0' + expression.split("[0", 1)[1]
-    if square:
+    name, count = full_name("site", site, lm.sites), view.tokens.ids.shape[1]
+    stop = count if end is None else end
+    if not 0 <= start < stop <= count:
+        raise BadArgument(f"positions {start} to {stop}", f"a part of 0 to {count}", "choose positions of the text")
+    axes = _axes(lm, name, head, {"T": stop - start, "S": count})
+    if name.endswith(SQUARES) and head is not None:
         found = view.head(int(name.split(".")[1]), head)
-        value = (found.scores if name.endswith("scores") else found.pattern)[0, start:end]
+        value = found.scores if name.endswith("scores") else found.pattern
     else:
-        layer = name.split(".")[1] if head is not None else ""
-        value = view[name][0] if head is None else view[name.split(".", 2)[2], int(layer), head][0]
-        value = value[start:end]
+        value = view[name] if head is None else view[_relative(name), int(name.split(".")[1]), head]
+    value = value[0, start:stop]
+    read = f'view["{name}"]' if head is None else f'view["{_relative(name)}", {name.split(".")[1]}, {head}]'
     finite = value[value.isfinite()].float()
+    ends = (float(finite.min()), float(finite.max())) if finite.numel() else (None, None)
     data = {
-        "shape": list(value.shape), "axes": [axis for axis in axes if head is None or axis != heads], "site": name,
-        "min": float(finite.min()) if finite.numel() else None, "max": float(finite.max()) if finite.numel() else None,
-        "nan": int(value.isnan().sum()), "inf": int(value.isinf().sum()), "start": start, "end": end,
+        "site": name, "shape": list(value.shape), "axes": axes, "min": ends[0], "max": ends[1],
+        "nan": int(value.isnan().sum()), "inf": int(value.isinf().sum()), "start": start, "end": stop,
     }  # fmt: skip
-    return value, data, expression
+    return value, data, f"{read}[0]" if (start, stop) == (0, count) else f"{read}[0, {start}:{stop}]"
+
+
+def _axes(lm: LM, name: str, head: int | None, width: dict[str, int]) -> list[str]:
+    """The axes that are sent. Raises BadArgument for a head where there is none, or that is missing, or too much."""
+    axes = all_sites(lm.config)[name].shape.split()[1:]
+    squares, heads = name.endswith(SQUARES), [axis for axis in axes if axis in "HG"]
+    if (squares and head is None) or (head is not None and not heads):
+        found, expected = f"{name} [{' '.join(axes)}] with head {head}", "one head" if squares else "no head"
+        raise BadArgument(found, expected, "send head, or leave it out")
+    sent = [axis for axis in axes if head is None or axis not in heads]
+    nbytes = 4 * math.prod((sizes(lm.config) | {"1": 1} | width)[axis] for axis in sent)
+    if nbytes > MOST:
+        expected = f"at most {MOST // 10**6} MB at once"
+        raise BadArgument(f"{name}, {nbytes // 10**6} MB", expected, "ask for fewer positions: start and end")
+    return sent
+
+
+def _relative(name: str) -> str:
+    return name.split(".", 2)[2]
 
 
 def _window(kept: Run, lm: LM, start: int | None, end: int | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
