@@ -228,12 +228,6 @@ export interface Asks {
     gives: { start: number; end: number; texts: Record<string, string> } & Python;
     tensors: { lens_ids: I32; lens_probs: F32; top_ids: I32; top_probs: F32 };
   };
-  full: {
-    takes: { run?: string };
-    gives: { bytes: number; loaded: boolean; seconds: { load: Num | null; compare: Num | null; damage: Num | null };
-             layers: string[] };
-    tensors: None;
-  };
   head: {
     takes: { run: string; layer: number; head: number };
     gives: Python;

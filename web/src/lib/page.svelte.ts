@@ -8,7 +8,7 @@ import type { Scale, Theme } from "../draw/colours";
 import { Focus } from "./focus.svelte";
 import type { Tensor } from "./frames";
 import { scaleOf, type Summary, summary } from "../draw/statistics";
-import { type Answer, Cancelled, connect, type Wire, type Working } from "./wire";
+import { type Answer, Cancelled, connect, Refused, type Wire, type Working } from "./wire";
 
 const KEPT = 64; // arrays of the run that stay in the tab; the one not used for longest goes first
 
