@@ -94,19 +94,20 @@ export class Page {
     this.history = changes.begun(changes.fromAddress(edits), edits.length ? "From the address" : undefined);
   }
 
-  /** Run the prompt: one watched pass, with the changes beside the pass without. A newer one cancels it. */
-  async send(): Promise<void> {
+  /** Run the prompt: one watched pass, with the changes beside the pass without. A newer one cancels it.
+   * again: run what was run before, too. */
+  async send(again = true): Promise<void> {
     await this.guarded(async () => {
       const [text, edits] = [this.prompt, this.edits];
       let answers: Awaited<ReturnType<Page["asked"]>>;
       try {
-        answers = await this.asked(text, edits);
+        answers = await this.asked(text, edits, again);
       } catch (error) {
         if (!(error instanceof Refused && / is gone$/.test(error.found))) throw error;
-        this.original = this.other = null; // the server keeps the last few runs only
-        answers = await this.asked(text, edits);
+        answers = await this.asked(text, edits, true); // the server keeps the last few runs only
       }
       const [original, run] = answers;
+      if (run === this.run) return;
       const { n_layers, n_heads } = this.hello!.model;
       this.known.clear();
       if (this.run && text !== this.ran) this.focus.close(); // the address's number belongs to the first run
@@ -121,19 +122,19 @@ export class Page {
   async change(did: string, list: readonly changes.Change[]): Promise<void> {
     const before = this.history;
     this.history = changes.done(before, did, list);
-    await this.send();
+    await this.send(false);
     if (this.error) this.history = before;
   }
 
   /** Undo, redo, or back to any list before. */
   async travel(now: number): Promise<void> {
     this.history = changes.at(this.history, now);
-    await this.send();
+    await this.send(false);
   }
 
-  /** Run the other prompt, once. */
-  async runOther(): Promise<Answer<"run">> {
-    if (this.other === null || this.otherRan !== this.second) {
+  /** Run the other prompt, once. again: though it was run before. */
+  async runOther(again = false): Promise<Answer<"run">> {
+    if (again || this.other === null || this.otherRan !== this.second) {
       const text = this.second;
       this.other = await this.wire.ask("run", { text }, { channel: "other" });
       this.otherRan = text;
@@ -141,12 +142,13 @@ export class Page {
     return this.other;
   }
 
-  private async asked(text: string, edits: Edit[]): Promise<[original: Answer<"run">, run: Answer<"run">]> {
+  private async asked(text: string, edits: Edit[], again: boolean): Promise<[original: Answer<"run">, run: Answer<"run">]> {
     const options = { channel: "run", onworking: (working: Working) => (this.working = working) };
-    const kept = edits.length && text === this.ran ? this.original : null;
+    const kept = !again && text === this.ran ? this.original : null;
     const original = kept ?? (await this.wire.ask("run", { text }, options));
     if (!edits.length) return [original, original];
-    const other = edits.some((each) => each.from === changes.OTHER) ? (await this.runOther()).answer.run : undefined;
+    const patched = edits.some((each) => each.from === changes.OTHER);
+    const other = patched ? (await this.runOther(again)).answer.run : undefined;
     const args = { text, edits: changes.sent(edits, other), base: original.answer.run };
     return [original, await this.wire.ask("run", args, options)];
   }

@@ -50,7 +50,7 @@ class Served:
 
 
 class Shelf:
-    """The last few runs (or generations) of a reader, by name: r1, r2, … An older one is gone."""
+    """The few runs (or generations) of a reader that were used last, by name: r1, r2, … An older one is gone."""
 
     def __init__(self, served: Served, kind: str) -> None:
         self.served, self.kind, self.count = served, kind, 0
@@ -58,7 +58,7 @@ class Shelf:
         self.closed = False
 
     def keep(self, item: Any, bytes: int) -> str:
-        """Its name. The oldest go where there are too many, and where memory for this one is short.
+        """Its name. Those not used for longest go where there are too many, and where memory for this one is short.
 
         Raises BadArgument where it does not fit even so, and Cancelled where the reader has left.
         """
@@ -95,12 +95,14 @@ class Shelf:
                 self.served.kept_bytes += before
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self.items:
+        with self.served.lock:
+            if name in self.items:
+                self.items[name] = self.items.pop(name)  # used last, dropped last
+                return self.items[name][0]
             gone = name[:1] == self.kind[0] and name[1:].isdigit() and 0 < int(name[1:]) <= self.count
             found = f"the {self.kind} {name[:20]!r}, which is {'gone' if gone else 'none of this reader'}"
             expected = f"one of the last {self.served.limits.runs}: {', '.join(self.items) or 'none yet'}"
-            raise BadArgument(found, expected, "run it again")
-        return self.items[name][0]
+        raise BadArgument(found, expected, "run it again")
 
     def resize(self, name: str, bytes: int) -> None:
         """What it takes, now that it is known."""
