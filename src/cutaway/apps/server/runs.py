@@ -18,6 +18,8 @@ from cutaway.lm import LM, load
 from cutaway.text.pieces import Tokens
 from cutaway.trace.view import View
 
+MOST_EDITS = 200  # of one pass
+
 
 @dataclass
 class Run:
@@ -62,17 +64,21 @@ def tokens_of(call: Call, text: str, chat: bool) -> Tokens:
     return tokens
 
 
-def edits_of(call: Call, data: list[dict[str, Any]] | None) -> list[Edit]:
+def edits_of(call: Call, data: list[Any] | None) -> list[Edit]:
     """Edits as the page sends them: a recipe's, and patches from a kept run.
 
     {"site", "op": "patch", "from": "r2", "position", "from_position", ...} takes that run's values at from_position, or
-    at position where it is not there. Raises BadArgument for what is no edit.
+    at position where it is not there. Raises BadArgument for what is no edit, and for too many.
     """
-    return [_edit(call, each) for each in data or []]
+    given = data or []
+    if len(given) > MOST_EDITS:
+        expected, do = f"at most {MOST_EDITS}", "make fewer, or name several indexes in one"
+        raise BadArgument(f"{len(given)} edits", expected, do)
+    return [_edit(call, each) for each in given]
 
 
-def _edit(call: Call, data: dict[str, Any]) -> Edit:
-    if "from" not in data:
+def _edit(call: Call, data: Any) -> Edit:
+    if not isinstance(data, dict) or "from" not in data:
         return Edit.from_data(data)
     where = {name: value for name, value in data.items() if name not in ("site", "op", "from", "from_position")}
     if data.get("op") != "patch" or "value" in data or not {"site", "op"} <= data.keys():
