@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cutaway.quant.threads import one_thread
 from cutaway.sample.choose import dice, draw, greedy
 from cutaway.sample.filters import REMOVED, stages
 from cutaway.sample.settings import Sampling
@@ -134,6 +135,7 @@ def summary(step: Step) -> tuple[float, float, int]:
     """Of one text's chosen token under the model's own logits: its probability, the entropy of all in nats, its rank
     from 0."""
     logits_V, token = step.logits[0].float(), int(step.ids[0])
-    logprob_V = logits_V.double().log_softmax(-1)
-    entropy = -(logprob_V.exp() * logprob_V).nan_to_num(0.0).sum()
-    return float(logprob_V[token].exp()), float(entropy), int((logits_V > logits_V[token]).sum())
+    with one_thread(len(logits_V)):
+        logprob_V = logits_V.double().log_softmax(-1)
+        entropy = -(logprob_V.exp() * logprob_V).nan_to_num(0.0).sum()
+        return float(logprob_V[token].exp()), float(entropy), int((logits_V > logits_V[token]).sum())

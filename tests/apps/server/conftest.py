@@ -24,7 +24,7 @@ from cutaway.lm import LM
 from tests.tiny import build, llama, save_tokenizer
 
 CONTEXT = 2048
-LIMITS = Limits(message_bytes=100_000, characters=20_000)
+LIMITS = Limits(message_bytes=100_000, characters=20_000, unsent_bytes=3_000_000)
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Serving:
     def reader(self, hello: bool = True, **over: Any) -> Iterator["Reader"]:
         """A page's socket; over: other headers, as of websockets.connect."""
         place = f"127.0.0.1:{self.guard.port}"
-        asked = {"origin": f"http://{place}", "max_size": None, "compression": None} | over
+        asked = {"origin": f"http://{place}", "max_size": None, "max_queue": None, "compression": None} | over
         with connect(f"ws://{place}/ws", **asked) as socket:
             reader = Reader(socket)
             if hello:
@@ -127,7 +127,9 @@ def opened(folder: Path) -> LM:
     """A model of its own: a server changes how its passes run."""
     from cutaway.lm import load as load_lm
 
-    return load_lm(folder, quantize="int8", dtype="float32", device="cpu")
+    lm = load_lm(folder, quantize="int8", dtype="float32", device="cpu")
+    lm.eos_ids = frozenset()  # so that every text is as long as asked
+    return lm
 
 
 @pytest.fixture(scope="module")

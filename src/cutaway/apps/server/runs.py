@@ -111,8 +111,8 @@ def _edit_python(call: Call, data: dict[str, Any]) -> str:
 
 def lines(lm: LM, *expressions: str) -> str:
     """Python that can be pasted: imports, the model, and these lines."""
-    body = "\n".join(expressions)
-    imports = ["import cutaway"]
+    body = "\n".join(each for each in expressions if not each.startswith(("from ", "import ")))
+    imports = ["import cutaway", *(each for each in expressions if each.startswith(("from ", "import ")))]
     imports += ["from dataclasses import replace"] if "replace(" in body else []
     imports += ["from cutaway import Edit"] if "Edit." in body else []
     arguments = dict(lm.arguments or {"model": lm.name})

@@ -3,6 +3,7 @@
 The one module that imports uvicorn; its absence is one sentence. It does not know the page, nor the model.
 """
 
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -34,15 +35,11 @@ def listening(host: str, port: int) -> socket.socket:
         raise BadArgument(f"port={port}", "0 to 65535", "pass port=0 for any free one")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        made = socket.socket(family, socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((host, port))
-        made.listen(128)
+        return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = (os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)).lower()
         do = "pass port=0 for any free one, or end the program that has it"
         raise BadArgument(f"{host} port {port}, which cannot be listened to ({why})", "a free port", do) from error
-    return made
 
 
 def server(app: Any, limits: "Limits", started: Callable[[], None]) -> "uvicorn.Server":

@@ -30,7 +30,7 @@ from cutaway.ground.whole import require_whole
 from cutaway.lm import LM
 from cutaway.trace.view import SQUARES, View, view_plan
 
-CELLS = 1024  # of the lens, each of them a whole vocabulary: a third of a second of a small model
+CELLS = 512  # of the lens at once, each of them a product with a whole vocabulary: 0.2 s of the default model
 MOST = 16_000_000  # bytes of an answer
 TERMS = 50  # of a number's, the largest
 
