@@ -3,6 +3,7 @@
 Everything comes from a Step's logits. It does not know the decoder, nor how a curve is drawn.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -78,8 +79,8 @@ def curve(logits_V: Float[Tensor, "V"], points: int = POINTS) -> Curve:
     """The distribution of some logits; tokens that were removed are not on it."""
     logprob_N = logits_V[logits_V > REMOVED].sort(descending=True).values.double().log_softmax(-1)
     count = len(logprob_N)
-    spaced = torch.logspace(0, torch.log10(torch.tensor(float(count))).item(), points, dtype=torch.float64).round()
-    rank_P = spaced.long().clamp(1, count).unique()
+    spaced_P = torch.logspace(0, math.log10(count), points, dtype=torch.float64, device="cpu").round()
+    rank_P = spaced_P.long().clamp(1, count).unique().to(logprob_N.device)
     cumulative_P = logprob_N.exp().cumsum(0)[rank_P - 1]
     return Curve(rank_P.tolist(), logprob_N[rank_P - 1].tolist(), cumulative_P.tolist())
 

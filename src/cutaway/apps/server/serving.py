@@ -37,7 +37,8 @@ def listening(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
-        why = (os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)).lower()
+        number = error.errno or 0  # below 0: the name is not known
+        why = (os.strerror(number) if number > 0 else error.strerror or str(error)).lower()
         do = "pass port=0 for any free one, or end the program that has it"
         raise BadArgument(f"{host} port {port}, which cannot be listened to ({why})", "a free port", do) from error
 

@@ -45,8 +45,14 @@ class Served:
     limits: Limits = field(default_factory=Limits)
     shared: dict[str, Any] = field(default_factory=dict)
     kept_bytes: int = 0  # of all readers' runs and generations
-    running: "Call | None" = None  # the request whose passes the model runs now
+    running: "Call | None" = None  # the request whose passes the model's thread runs now
+    thread: threading.Thread | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)  # around what several threads count
+
+    def check(self) -> None:
+        """Raises Cancelled in the model's thread where its request is no longer wanted; interrupt.py calls it."""
+        if self.running is not None and threading.current_thread() is self.thread:
+            self.running.check()
 
 
 class Shelf:

@@ -61,8 +61,8 @@ class Worker:
         self.served, self.jobs, self.running, self.closed = served, list[Job](), None, False
         self.condition = threading.Condition()
         self.beside = ThreadPoolExecutor(BESIDE, "cutaway-beside")
-        interruptible(served.lm.decoder, self._check)
-        self.thread = threading.Thread(target=self._work, name="cutaway-model", daemon=True)
+        interruptible(served.lm.decoder, served.check)
+        self.thread = served.thread = threading.Thread(target=self._work, name="cutaway-model", daemon=True)
         self.thread.start()
 
     def submit(self, job: Job) -> None:
@@ -175,14 +175,6 @@ class Worker:
             if place != job.told and place > 0:
                 job.told = place
                 job.outbox.put(wire.note(job.call.id, queue=place), needed=False)
-
-    def _check(self) -> None:
-        """Raises Cancelled in a pass whose request is no longer wanted."""
-        if self.closed:
-            raise Cancelled
-        running = self.served.running
-        if running is not None and threading.current_thread() is self.thread:
-            running.check()
 
 
 def bug(error: Exception) -> CutawayError:
