@@ -55,8 +55,13 @@ def test_a_number_is_reached_read_and_left_by_keyboard(page: Open, plain: LM):
     assert tab.evaluate("document.activeElement.role") == "gridcell"
 
 
-@pytest.mark.parametrize("site, index", [("blocks.1.mlp_out", (3, 5)), ("blocks.2.attn.pattern", (1, 4, 2)), ("logits", (2, 7)),
-                                         ("blocks.0.attn.rot_q", (3, 1, 4)), ("blocks.0.attn.scores", (0, 1, 3))])  # fmt: skip
+NUMBERS = {
+    "blocks.1.mlp_out": (3, 5), "blocks.2.attn.pattern": (1, 4, 2), "logits": (2, 7), "blocks.0.attn.rot_q": (3, 1, 4),
+    "blocks.0.attn.scores": (0, 1, 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("site, index", NUMBERS.items(), ids=NUMBERS)
 def test_a_number_says_what_why_says(page: Open, plain: LM, site: str, index: tuple[int, ...]):
     tab = page(f"{PROMPT}&site={site}&index={'.'.join(map(str, index))}")
     panel = tab.get_by_role("complementary", name="Any number")
