@@ -1,16 +1,65 @@
-"""Stages 1 to 3: every number read off the screen is the one that Python gives; by pointer, keyboard and table."""
+"""Stages 1 to 3: every number read off the screen is the one that Python gives; by pointer, keyboard and table.
+
+A tiny model behind a real server. A console error, a failed request or one to another host fails the test.
+"""
 
 import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import quote_plus
 
+import pytest
+
+from cutaway.apps.server.page import FOLDER
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM
 from cutaway.show.colours import number
+from tests.apps.server.conftest import Serving, opened, serving, tiny
 
-from .conftest import SMALL, Open
-
+__all__ = ["tiny"]
+SMALL, LARGE = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
+Open = Callable[..., "object"]
 TEXT, SECOND = "the cat sat on the mat", "naïve 👍"
 PROMPT = f"prompt={quote_plus(TEXT)}"
+
+
+@pytest.fixture(scope="module")
+def running(browser: object, tiny: Path) -> Iterator[Serving]:
+    """One server of the built page for a module's tests."""
+    with serving(opened(tiny), folder=FOLDER) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def plain(tiny: Path) -> LM:
+    """The same model, served by none: what the page's numbers are compared with."""
+    return opened(tiny)
+
+
+@pytest.fixture
+def page(browser, running: Serving) -> Iterator[Open]:
+    """page(fragment, size): the page at that address, when its river is there."""
+    contexts, wrong = [], []
+
+    def open_page(fragment: str = "", size: dict[str, int] = LARGE):
+        context = browser.new_context(viewport=size)
+        contexts.append(context)
+        tab = context.new_page()
+        address = f"http://127.0.0.1:{running.guard.port}/"
+        tab.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        tab.on("pageerror", lambda error: wrong.append(str(error)))
+        tab.on("requestfailed", lambda request: None if request.failure == "net::ERR_ABORTED"  # by a reload
+               else wrong.append(request.url))  # fmt: skip
+        tab.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:"))
+               else wrong.append(request.url))  # fmt: skip
+        tab.goto(f"{address}#{fragment}")
+        tab.locator(".river").wait_for()
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
 
 
 def said(value: float) -> str:
