@@ -3,8 +3,7 @@
 It knows a view, its edits and how a reader wrote them; it does not know how an ask shows them.
 """
 
-import inspect
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,11 +13,8 @@ from torch import Tensor
 from cutaway.apps.server.session import Call
 from cutaway.edit.edit import Edit
 from cutaway.ground.errors import BadArgument
-from cutaway.lm import LM, load
 from cutaway.text.pieces import Tokens
 from cutaway.trace.view import View
-
-MOST_EDITS = 200  # of one pass
 
 
 @dataclass
@@ -64,35 +60,6 @@ def tokens_of(call: Call, text: str, chat: bool) -> Tokens:
     return tokens
 
 
-def edits_of(call: Call, data: list[Any] | None) -> list[Edit]:
-    """Edits as the page sends them: a recipe's, and patches from a kept run.
-
-    {"site", "op": "patch", "from": "r2", "position", "from_position", ...} takes that run's values at from_position, or
-    at position where it is not there. Raises BadArgument for what is no edit, and for too many.
-    """
-    given = data or []
-    if len(given) > MOST_EDITS:
-        expected, do = f"at most {MOST_EDITS}", "make fewer, or name several indexes in one"
-        raise BadArgument(f"{len(given)} edits", expected, do)
-    return [_edit(call, each) for each in given]
-
-
-def _edit(call: Call, data: Any) -> Edit:
-    if not isinstance(data, dict) or "from" not in data:
-        return Edit.from_data(data)
-    where = {name: value for name, value in data.items() if name not in ("site", "op", "from", "from_position")}
-    if data.get("op") != "patch" or "value" in data or not {"site", "op"} <= data.keys():
-        expected = "a site, the operation patch, and no value"
-        raise BadArgument(f"an edit from {data['from']!r}"[:60], expected, "leave out the value, or the run")
-    blank = Edit.from_data({"site": data["site"], "op": "patch", "value": 0, **where})  # it checks what it is given
-    where = {name: getattr(blank, name) for name in where}
-    source: Run = call.runs[str(data["from"])]
-    if "from_position" not in data:
-        return Edit.patch(blank.site, source.view, **where)
-    taken = Edit.from_data({"site": "logits", "op": "zero", "position": data["from_position"]}).position
-    return replace(Edit.patch(blank.site, source.view, **where | {"position": taken}), position=blank.position)
-
-
 def python_of(call: Call, text: str, chat: bool, data: list[dict[str, Any]] | None) -> str:
     """The expression that gives a run's view."""
     given = f"lm.chat_prompt({text!r})" if chat else repr(text)
@@ -109,19 +76,13 @@ def _edit_python(call: Call, data: dict[str, Any]) -> str:
     return patch if taken == where else f"replace({patch}, position={where.get('position')!r})"
 
 
-def lines(lm: LM, *expressions: str) -> str:
+def lines(call: Call, *expressions: str) -> str:
     """Python that can be pasted: imports, the model, and these lines."""
-    body = "\n".join(each for each in expressions if not each.startswith(("from ", "import ")))
-    imports = ["import cutaway", *(each for each in expressions if each.startswith(("from ", "import ")))]
-    imports += ["from dataclasses import replace"] if "replace(" in body else []
-    imports += ["from cutaway import Edit"] if "Edit." in body else []
-    arguments = dict(lm.arguments or {"model": lm.name})
-    name = arguments.pop("model", None)
-    defaults = {each: part.default for each, part in inspect.signature(load).parameters.items()}
-    others = {each: value for each, value in arguments.items()
-              if each in defaults and value != defaults[each]}  # fmt: skip
-    given = ", ".join([*([] if name is None else [repr(str(name))]), *([_arguments(others)] if others else [])])
-    return "\n".join([*imports, "", f"lm = cutaway.load({given})", body])
+    body = [each for each in expressions if not each.startswith(("from ", "import "))]
+    imports = ["import cutaway", *(each for each in expressions if each not in body)]
+    imports += ["from dataclasses import replace"] if any("replace(" in each for each in body) else []
+    imports += ["from cutaway import Edit"] if any("Edit." in each for each in body) else []
+    return "\n".join([*imports, "", f"lm = cutaway.load({call.served.loaded})", *body])
 
 
 def _arguments(values: dict[str, Any]) -> str:

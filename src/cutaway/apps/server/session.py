@@ -56,7 +56,7 @@ class Served:
 
 
 class Shelf:
-    """The few runs (or generations) of a reader that were used last, by name: r1, r2, … An older one is gone."""
+    """The last few runs (or generations) that a reader used, by name: r1, r2, … The others are gone."""
 
     def __init__(self, served: Served, kind: str) -> None:
         self.served, self.kind, self.count = served, kind, 0
@@ -64,7 +64,7 @@ class Shelf:
         self.closed = False
 
     def keep(self, item: Any, bytes: int) -> str:
-        """Its name. Those not used for longest go where there are too many, and where memory for this one is short.
+        """Its name. The oldest go where there are too many, and where memory for this one is short.
 
         Raises BadArgument where it does not fit even so, and Cancelled where the reader has left.
         """
@@ -101,14 +101,14 @@ class Shelf:
                 self.served.kept_bytes += before
 
     def __getitem__(self, name: str) -> Any:
-        with self.served.lock:
-            if name in self.items:
-                self.items[name] = self.items.pop(name)  # used last, dropped last
-                return self.items[name][0]
+        if name not in self.items:
             gone = name[:1] == self.kind[0] and name[1:].isdigit() and 0 < int(name[1:]) <= self.count
             found = f"the {self.kind} {name[:20]!r}, which is {'gone' if gone else 'none of this reader'}"
             expected = f"one of the last {self.served.limits.runs}: {', '.join(self.items) or 'none yet'}"
-        raise BadArgument(found, expected, "run it again")
+            raise BadArgument(found, expected, "run it again")
+        with self.served.lock:
+            self.items[name] = self.items.pop(name)  # the last one used is the last to go
+        return self.items[name][0]
 
     def resize(self, name: str, bytes: int) -> None:
         """What it takes, now that it is known."""

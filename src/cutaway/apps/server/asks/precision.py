@@ -5,6 +5,7 @@ It does not know how a figure is measured.
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from torch import Tensor
 from cutaway.analysis.compare import Difference, compare_sites, most_probable, next_tokens
 from cutaway.apps.server.asks import Answer, ask
 from cutaway.apps.server.asks.reading import read_values
+from cutaway.apps.server.interrupt import interruptible
 from cutaway.apps.server.runs import Run, lines
 from cutaway.apps.server.session import Call
 from cutaway.ground.errors import BadArgument
@@ -61,7 +63,7 @@ def compare(call: Call, *, run: str) -> Answer:
     ]
     python = [] if kept.edits else [f"print(lm.compare({kept.text!r}))"]
     return Answer({"sites": sites, "flips": flips, "kl": list(found.kl[0]), "agreement": found.top1_agreement},
-                  python=lines(call.lm, *python) if python and not kept.chat else "")  # fmt: skip
+                  python=lines(call, *python) if python and not kept.chat else "")  # fmt: skip
 
 
 @ask("compare_values")
@@ -116,7 +118,7 @@ def layer(
     imports = "from cutaway.quant.explain import explain, int8_layers, layer_input"
     asked = f'explain(int8_layers(lm.decoder)["{layer}"], layer_input(lm.decoder, "{layer}", view["{site}"]))'
     shown = f"print(inside.output({at}, {row}))"
-    return Answer(data, arrays, lines(lm, imports, f"view = {kept.python}", f"inside = {asked}", shown))
+    return Answer(data, arrays, lines(call, imports, f"view = {kept.python}", f"inside = {asked}", shown))
 
 
 @ask("damage")
@@ -129,7 +131,7 @@ def damage(call: Call, *, text: str | None = None, run: str | None = None) -> An
     mode = mode_of(call.lm.decoder) or "int8"
     with _timed(call, "damage"):
         found = whole.damage(given, mode, progress=call.progress)
-    return Answer(found.to_dict(), python=_in_full(call.lm, f"print(lm.damage({text!r}, {mode!r}))") if text else "")
+    return Answer(found.to_dict(), python=_in_full(call, f"print(lm.damage({text!r}, {mode!r}))") if text else "")
 
 
 def _differences(call: Call, whole: View, eight: View) -> dict[str, Difference]:
@@ -174,6 +176,7 @@ def _other(call: Call) -> LM:
         load: Callable[..., Any] = reopened
         with _timed(call, "load"), torch.inference_mode(False):
             decoder = load(lm.checkpoint, lm.name, quantize=mode, dtype=dtype, device=lm.device, progress=call.progress)
+        interruptible(decoder, call.served.check)
         shared["other"] = LM(decoder, lm.checkpoint, lm.name)
         if lm.has_tokenizer:
             vars(shared["other"])["tokenizer"] = lm.tokenizer
@@ -195,9 +198,11 @@ def _bytes(lm: LM) -> int:
     return nbytes(lm.decoder) + more
 
 
-def _in_full(lm: LM, expression: str) -> str:
-    written = lines(lm, expression)
-    return written.replace("cutaway.load(", "cutaway.load(quantize=None, ").replace("None, )", "None)")
+def _in_full(call: Call, expression: str) -> str:
+    """The Python with the model in full precision."""
+    loaded = re.sub(r"(, )?quantize=[^,]+", "", call.served.loaded)
+    given = ", ".join(part for part in (loaded.removeprefix(", "), "quantize=None") if part)
+    return f"import cutaway\n\nlm = cutaway.load({given})\n{expression}"
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from cutaway.analysis.neurons import sites as neuron_sites
 from cutaway.analysis.neurons import strongest
 from cutaway.apps.server.asks import Answer, ask
 from cutaway.apps.server.asks.text import pieces
-from cutaway.apps.server.runs import Run, edits_of, lines, python_of, tokens_of
+from cutaway.apps.server.edits import edits_of
+from cutaway.apps.server.runs import Run, lines, python_of, tokens_of
 from cutaway.apps.server.session import Call
 from cutaway.explain.attention_row import attention_row
 from cutaway.explain.why import parent_indexes
@@ -42,7 +43,7 @@ def run(
     """One pass over the text, kept for this reader; with a base the cone of what changed."""
     lm, tokens = call.lm, tokens_of(call, text, chat)
     against: Run | None = None if base is None else call.runs[base]
-    done, expression = edits_of(call, edits), python_of(call, text, chat, edits)
+    done, expression = edits_of(call, edits or []), python_of(call, text, chat, edits)
     call.runs.make_space(view_plan(lm.decoder, tokens, done).bytes)
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:  # of an edit that changed nothing
@@ -63,7 +64,7 @@ def run(
         "roles": [name for name in arrays if name.startswith("role.")], "lens_texts": data.pop("texts"),
         "notes": [str(each.message) for each in caught], "seconds": time.perf_counter() - start,
     }  # fmt: skip
-    return Answer(data, arrays | grid, lines(lm, f"view = {expression}", "print(repr(view))"))
+    return Answer(data, arrays | grid, lines(call, f"view = {expression}", "print(repr(view))"))
 
 
 @ask("lens_grid")
@@ -74,7 +75,7 @@ def grid(call: Call, *, run: str, start: int, end: int) -> Answer:
     imports = "from cutaway.analysis.logit_lens import lens_grid"
     asked = f"lens_grid(view, lm.decoder, range({data['window'][0]}, {data['window'][1]}))"
     return Answer({**data, "start": data["window"][0], "end": data["window"][1]}, arrays,
-                  lines(call.lm, imports, f"view = {kept.python}", asked))  # fmt: skip
+                  lines(call, imports, f"view = {kept.python}", asked))  # fmt: skip
 
 
 @ask("values")
@@ -84,7 +85,7 @@ def values(
     """One site's values of the text; of scores and patterns, one head's. start, end: positions."""
     kept: Run = call.runs[run]
     value, data, expression = read_values(kept.view, call.lm, site, head, start, end)
-    return Answer(data, {"values": value}, lines(call.lm, f"view = {kept.python}", expression))
+    return Answer(data, {"values": value}, lines(call, f"view = {kept.python}", expression))
 
 
 @ask("head")
@@ -94,7 +95,7 @@ def head(call: Call, *, run: str, layer: int, head: int) -> Answer:
     found = kept.view.head(layer, head)
     expression = f"scores, pattern, z = view.head({layer}, {head})"
     arrays = {"pattern": found.pattern[0], "scores": found.scores[0]}
-    return Answer({}, arrays, lines(call.lm, f"view = {kept.python}", expression))
+    return Answer({}, arrays, lines(call, f"view = {kept.python}", expression))
 
 
 @ask("row")
@@ -105,7 +106,7 @@ def row(call: Call, *, run: str, layer: int, head: int, position: int) -> Answer
     imports = "from cutaway.explain.attention_row import attention_row"
     expression = f"attention_row(view, {layer}, {head}, {position})"
     steps = {name: value for name, value in found.items() if name != "kv_head"}
-    return Answer({"kv_head": found["kv_head"]}, steps, lines(call.lm, imports, f"view = {kept.python}", expression))
+    return Answer({"kv_head": found["kv_head"]}, steps, lines(call, imports, f"view = {kept.python}", expression))
 
 
 @ask("neurons")
@@ -119,7 +120,7 @@ def neurons(call: Call, *, run: str, layer: int, position: int, top: int = 12) -
     data = [vars(each) | {name: _named(lm, getattr(each, name)) for name in words} for each in found]
     imports = "from cutaway.analysis.neurons import strongest"
     expression = f"strongest(view, lm.decoder, {layer}, {at}, top={top})"
-    return Answer({"neurons": data}, python=lines(lm, imports, f"view = {kept.python}", expression))
+    return Answer({"neurons": data}, python=lines(call, imports, f"view = {kept.python}", expression))
 
 
 @ask("lens")
@@ -136,7 +137,7 @@ def lens(call: Call, *, run: str, layer: int, position: int, top: int = 10) -> A
     found = [{"id": id, "text": lm.piece(id), "logit": float(logits_V[id]), "prob": float(probs_V[id])} for id in ids]
     imports = "from cutaway.analysis.logit_lens import logit_lens"
     expression = f"logit_lens(view, lm.decoder, torch.tensor([{at}]))[{layer}, 0].softmax(-1).topk({top})"
-    return Answer({"tokens": found}, python=lines(lm, "import torch", imports, f"view = {kept.python}", expression))
+    return Answer({"tokens": found}, python=lines(call, "import torch", imports, f"view = {kept.python}", expression))
 
 
 @ask("attribute")
@@ -149,7 +150,7 @@ def attribute(
     found = call.lm.attribute(kept.tokens, answer, against, by=by, position=at, edits=kept.edits)
     asked = f"lm.attribute(view.tokens, {answer}, {against}, by={by!r}, position={at}"
     asked += ", edits=view.source.edits)" if kept.edits else ")"
-    return Answer(found.to_dict(), python=lines(call.lm, f"view = {kept.python}", asked))
+    return Answer(found.to_dict(), python=lines(call, f"view = {kept.python}", asked))
 
 
 @ask("why")
@@ -168,7 +169,7 @@ def why(call: Call, *, run: str, site: str, index: list[int]) -> Answer:
         "parents": [{"site": parent, "index": list(at[1:])} for parent, at in parents],
     }  # fmt: skip
     expression = f"print(lm.why(view, {name!r}, {', '.join(map(str, own))}))"
-    return Answer(data, python=lines(call.lm, f"view = {kept.python}", expression))
+    return Answer(data, python=lines(call, f"view = {kept.python}", expression))
 
 
 def read_values(

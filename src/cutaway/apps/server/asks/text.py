@@ -6,7 +6,8 @@ It does not know values.
 from typing import Any, Literal, cast
 
 from cutaway.apps.server.asks import Answer, ask
-from cutaway.apps.server.runs import edits_of, lines, tokens_of
+from cutaway.apps.server.edits import edits_of
+from cutaway.apps.server.runs import lines, tokens_of
 from cutaway.apps.server.session import Call
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
@@ -30,7 +31,7 @@ def tokens(call: Call, *, texts: list[str], padding_side: str = "right", special
     return Answer(
         {"texts": [_text(lm, text, row) for text, row in zip(given, batch.pieces or (), strict=True)]},
         {"ids": batch.ids, "mask": batch.mask, "positions": batch.positions},
-        lines(lm, f"tokens = lm.tokenize({given if len(given) > 1 else given[0]!r}{more})", "print(tokens)"),
+        lines(call, f"tokens = lm.tokenize({given if len(given) > 1 else given[0]!r}{more})", "print(tokens)"),
     )
 
 
@@ -38,12 +39,12 @@ def tokens(call: Call, *, texts: list[str], padding_side: str = "right", special
 def plan(call: Call, *, text: str, chat: bool = False, edits: list[dict[str, Any]] | None = None) -> Answer:
     """What a run of the text would keep, in bytes, and about how long it takes: the last run's time for a token."""
     read = tokens_of(call, text, chat)
-    cost = view_plan(call.lm.decoder, read, edits_of(call, edits))
+    cost = view_plan(call.lm.decoder, read, edits_of(call, edits or []))
     each = call.served.shared.get("seconds a token")
     count = read.ids.shape[1]
     data = {"tokens": count, "bytes": cost.bytes, "seconds": None if each is None else each * count}
     data["rows"] = [{"what": kind, "bytes": bytes} for kind, bytes in cost.kinds.items()]
-    return Answer(data, python=lines(call.lm, f"print(lm.plan({text!r}, view=True))") if not chat else "")
+    return Answer(data, python=lines(call, f"print(lm.plan({text!r}, view=True))") if not chat else "")
 
 
 def pieces(lm: LM, tokens: Tokens, row: int = 0) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from cutaway.apps.server.asks import Answer, ask
-from cutaway.apps.server.runs import edits_of
+from cutaway.apps.server.edits import edits_of
 from cutaway.apps.server.session import Call
 from cutaway.apps.server.spelled import token
 from cutaway.edit import recipe as recipes

@@ -11,7 +11,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM, load
 from cutaway.model.architecture import nbytes
 from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
-from tests.apps.test_page_reading import TEXT, Page
+from tests.apps.server.test_reading import TEXT, Page
 
 EDITS = [{"site": "blocks.1.mlp_out", "op": "scale", "value": 2, "position": 3}]
 
@@ -95,3 +95,9 @@ def test_damage_is_lm_damage(page: Page, full: LM):
     assert page.told, "progress was told"
     with pytest.raises(BadArgument, match="one of the two"):
         page("damage")
+
+
+def test_the_python_of_damage_loads_full_precision(int8: LM, full: LM, capsys: pytest.CaptureFixture[str]):
+    found = Page(int8)("damage", text=TEXT)
+    exec(found.python)
+    assert "quantize=None" in found.python and capsys.readouterr().out == f"{full.damage(TEXT)}\n"

@@ -13,6 +13,7 @@ from cutaway.apps.server.session import Call, Limits, Reader, Served
 from cutaway.apps.server.wire import dumps
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
+from tests.apps.server.conftest import Serving
 
 TEXT, OTHER = "the cat sat on the mat", "the dog sat on the mat"
 
@@ -21,7 +22,8 @@ class Page:
     """A reader who asks."""
 
     def __init__(self, lm: LM, **limits: int) -> None:
-        self.lm, self.served = lm, Served(lm, Limits(**limits))
+        loaded = f"{str(lm.checkpoint.path)!r}, quantize='int8', dtype='float32', device='cpu'"
+        self.lm, self.served = lm, Served(lm, loaded, Limits(**limits))
         self.call, self.told = Call(Reader(self.served), 1, lambda *told: self.told.append(told)), []
 
     def __call__(self, name: str, **given: Any) -> Answer:
@@ -222,3 +224,28 @@ def test_limits_are_told_before_the_pass(int8: LM):
         page("run", text="the cat " * 10)
     with pytest.raises(BadArgument, match="in all"):
         Page(int8, memory_bytes=1000)("run", text=TEXT)
+
+
+def test_the_run_that_was_used_last_is_kept(page: Page):
+    for _ in range(4):
+        page("run", text=TEXT)
+    page("head", run="r1", layer=0, head=0)
+    page("run", text=TEXT)
+    assert list(page.call.runs.items) == ["r3", "r4", "r1", "r5"]
+    with pytest.raises(BadArgument, match="which is gone"):
+        page("head", run="r2", layer=0, head=0)
+
+
+def test_a_long_run_over_the_socket(running: Serving):
+    said = "the cat sat on the mat " * 100
+    with running.reader() as reader:
+        answer = reader.answer("run", text=said)
+        count = len(answer["answer"]["tokens"])
+        assert count >= 600 and answer["arrays"]["thumbnails"].shape == (3, 4, 64, 64)
+        head = reader.answer("head", run="r1", layer=2, head=1)["arrays"]
+        trace = running.lm.trace(said, "blocks.2.attn.pattern")
+        assert torch.equal(head["pattern"], trace["attn.pattern", 2, 1][0])
+        full = reader.answer("compare", run="r1")["answer"]
+        assert len(full["kl"]) == count and full["sites"]
+        assert "send head" in reader.error("values", run="r1", site="blocks.0.attn.pattern")
+        assert "none of this reader" in reader.error("head", run="r9", layer=0, head=0)
