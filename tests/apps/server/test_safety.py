@@ -89,6 +89,7 @@ def test_a_foreign_origin_is_refused(paged: Serving, origin: str | None) -> None
     with pytest.raises(InvalidStatus) as refused, paged.reader(origin=name):
         pass
     assert refused.value.response.status_code == 403
+    assert b"expected this server's own page" in (refused.value.response.body or b"")
 
 
 def test_another_host_wants_its_token(tiny: Path) -> None:

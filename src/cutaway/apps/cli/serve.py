@@ -3,6 +3,7 @@
 It loads the model, prints one address and opens it; it does not know what the page asks.
 """
 
+import json
 import webbrowser
 from contextlib import suppress
 from typing import Annotated
@@ -38,11 +39,11 @@ def serve(options: Options, port: Port = 8377, host: Host = "127.0.0.1", no_brow
             served = Served(lm, _spelled(options), Limits())
             app = application(served, guard)
         with suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
-            server(app, served.limits, lambda: _show(guard.url, not no_browser)).run([listener])
+            server(app, served.limits, lambda: _show(guard.url, options.as_json, not no_browser)).run([listener])
 
 
-def _show(url: str, browser: bool) -> None:
-    print(url, flush=True)
+def _show(url: str, as_json: bool, browser: bool) -> None:
+    print(json.dumps({"url": url}) if as_json else url, flush=True)
     if browser:
         with suppress(webbrowser.Error):
             webbrowser.open(url)

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -29,10 +30,11 @@ def application(served: Served, guard: Guard, folder: Path = FOLDER) -> Starlett
     worker, readers = Worker(served), set[Connection]()
 
     async def socket(websocket: WebSocket) -> None:
-        """One reader. A foreign Host or Origin gets no socket (403 in place of the handshake)."""
+        """One reader. A foreign Host or Origin gets no socket, but a sentence."""
         headers = websocket.headers
-        if guard.refusal(headers.get("host"), headers.get("origin"), page=True) is not None:
-            await websocket.close()
+        refused = guard.refusal(headers.get("host"), headers.get("origin"), page=True)
+        if refused is not None:
+            await websocket.send_denial_response(PlainTextResponse(f"{refused}\n", 403))
             return
         await websocket.accept()
         if len(readers) >= served.limits.readers:

@@ -45,7 +45,10 @@ def _sizes(config: DecoderConfig) -> dict[str, Any]:
     names = ("n_layers", "n_heads", "n_kv_heads", "d_model", "d_mlp", "d_head", "vocab_size", "n_positions", "gated")
     more = ("norm", "activation", "post_norm", "final_norm", "tied_head")
     sizes = {name: getattr(config, name) for name in (*names, *more)}
-    return sizes | {"positions": "learned" if config.rope is None else "rope", "parallel": False}
+    return sizes | {
+        "positions": "learned" if config.rope is None else "rope",
+        "parallel": getattr(config, "parallel", False),
+    }
 
 
 def _load(call: Call) -> str:

@@ -25,7 +25,8 @@ from cutaway.sample.settings import NEW_TOKENS, Sampling
 from cutaway.sample.step import Step, forked
 from cutaway.text.pieces import Tokens
 
-Where = dict[str, Any]
+Named = dict[str, Any]
+DRAWS = 10_000  # of one seed: each takes those before it
 
 
 @dataclass
@@ -52,7 +53,7 @@ def generate(
     messages: list[dict[str, str]] | None = None,
     run: str | None = None,
     chat: bool = False,
-    settings: Where | None = None,
+    settings: Named | None = None,
     seed: int | None = None,
     max_new_tokens: int = NEW_TOKENS,
     edits: list[Any] | None = None,
@@ -72,7 +73,7 @@ def fork(
     generation: str,
     step: int,
     token: int,
-    settings: Where | None = None,
+    settings: Named | None = None,
     seed: int | None = None,
     max_new_tokens: int | None = None,
 ) -> Iterator[Answer]:
@@ -122,7 +123,7 @@ def sampling(
     step: int | None = None,
     run: str | None = None,
     position: int | None = None,
-    settings: Where | None = None,
+    settings: Named | None = None,
     seed: int | None = None,
     draw: int | None = None,
     from_: int = 0,
@@ -131,9 +132,9 @@ def sampling(
     """One choice over the whole vocabulary: the stages, the curves, a window of candidates, and a draw."""
     logits_V, seen, index = _chosen_from(call, generation, step, run, position)
     wanted = require_whole("draw", index if draw is None else draw, 0, "send a draw from 0")
-    if wanted > 100_000 or not 1 <= count <= 1000:
-        found = f"draw={wanted}" if wanted > 100_000 else f"count={count}"
-        raise BadArgument(found, "a draw up to 100,000 and 1 to 1,000 candidates", "send less")
+    if wanted > DRAWS or not 1 <= count <= 1000:
+        found = f"draw={wanted}" if wanted > DRAWS else f"count={count}"
+        raise BadArgument(found, f"a draw up to {DRAWS:,} and 1 to 1,000 candidates", "send less")
     given = call.lm.settings(_settings(call, settings, seed, None))
     made = choice(logits_V, given, index=wanted, seen=seen, show=call.lm.token_text)
     return Answer(as_data(made, from_, count, call.lm.token_text), python=_line(call, generation, step, made))
@@ -188,7 +189,7 @@ def _prompt(
     return tokens, repr(messages or text)
 
 
-def _settings(call: Call, given: Where | None, seed: int | None, new: int | None) -> dict[str, Any]:
+def _settings(call: Call, given: Named | None, seed: int | None, new: int | None) -> dict[str, Any]:
     """The settings of a request by name. Raises BadArgument for a length that this server does not allow."""
     settings = dict(given or {})
     if seed is not None:
