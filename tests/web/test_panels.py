@@ -12,10 +12,10 @@ from cutaway import Edit
 from cutaway.analysis.cone import cone
 from cutaway.lm import LM, load
 from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
+from tests.apps.server.conftest import tiny
+from tests.web.test_first_stages import SMALL, Open, expected, page, plain, running, said, table, view
 
-from .conftest import SMALL, Open
-from .test_first_stages import expected, said, table, view
-
+__all__ = ["page", "plain", "running", "tiny"]
 TEXT, OTHER = "the cat sat on the mat", "the dog sat on the mat"
 PROMPT = f"prompt={quote_plus(TEXT)}&second={quote_plus(OTHER)}"
 HEAD = {"site": "blocks.1.attn.z", "op": "zero", "head": 2}
