@@ -142,14 +142,18 @@ export class Page {
     return this.other;
   }
 
+  /** The edits that act, as the server takes them: a patch from the other prompt by the name of its run. */
+  async sent(again = false): Promise<Edit[]> {
+    const other = this.edits.some((each) => each.from === changes.OTHER) ? (await this.runOther(again)).answer.run : undefined;
+    return changes.sent(this.edits, other);
+  }
+
   private async asked(text: string, edits: Edit[], again: boolean): Promise<[original: Answer<"run">, run: Answer<"run">]> {
     const options = { channel: "run", onworking: (working: Working) => (this.working = working) };
     const kept = !again && text === this.ran ? this.original : null;
     const original = kept ?? (await this.wire.ask("run", { text }, options));
     if (!edits.length) return [original, original];
-    const patched = edits.some((each) => each.from === changes.OTHER);
-    const other = patched ? (await this.runOther(again)).answer.run : undefined;
-    const args = { text, edits: changes.sent(edits, other), base: original.answer.run };
+    const args = { text, edits: await this.sent(again), base: original.answer.run };
     return [original, await this.wire.ask("run", args, options)];
   }
 
