@@ -1,5 +1,6 @@
 // Views as files: SVG and PNG. It does not know what the views show.
-import type { Theme } from "./colours";
+import { number } from "../lib/text";
+import { colourAt, css, type Scale, type Theme, valueAt } from "./colours";
 
 interface Drawn {
   image: string;
@@ -14,8 +15,11 @@ interface Drawn {
   columnWords: boolean;
   title: string;
   ink: string;
+  scale: Scale;
+  theme: Theme;
 }
 const SVG = "http://www.w3.org/2000/svg";
+const KEY = 320; // of a scale's colours, wide
 const FONT = "system-ui, sans-serif";
 /** Text as it stands in XML. */
 export const safe = (text: string) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
@@ -31,7 +35,7 @@ export function svgFile(width: number, height: number, title: string, theme: The
 
 /** A matrix with its labels: text as text, the cells as one image of a pixel each. */
 export function matrixSvg(m: Drawn): string {
-  const [width, height] = [m.left + m.columns * m.wide + 60, m.top + m.rows * m.high + 34];
+  const [width, height] = [Math.max(m.left + m.columns * m.wide, m.left + KEY) + 60, m.top + m.rows * m.high + 78];
   const rows = m.rowLabels.map(
     ([i, name]) => `<text x="${m.left - 8}" y="${m.top + (i + 0.5) * m.high + 5}" text-anchor="end">${safe(name)}</text>`,
   );
@@ -45,8 +49,19 @@ export function matrixSvg(m: Drawn): string {
     `font-size="14" fill="${m.ink}"><title>${safe(m.title)}</title>${rows.join("")}${columns.join("")}` +
     `<image x="${m.left}" y="${m.top}" width="${m.columns * m.wide}" height="${m.rows * m.high}" ` +
     `preserveAspectRatio="none" style="image-rendering:pixelated" href="${m.image}"/>` +
-    `<text x="${m.left}" y="${height - 8}">${safe(m.title)}</text></svg>`
+    `<text x="${m.left}" y="${height - 54}">${safe(m.title)}</text>${key(m, m.left, height - 40)}</svg>`
   );
+}
+
+/** The scale's colours with the values that they stand for. */
+function key({ scale, theme }: Drawn, left: number, top: number): string {
+  const place = (share: number) => (scale.diverging ? share * 2 - 1 : share);
+  const wide = KEY / 64;
+  const cells = Array.from({ length: 64 }, (_, i) =>
+    `<rect x="${left + i * wide}" y="${top}" width="${wide + 0.5}" height="10" fill="${css(colourAt(place((i + 0.5) / 64), theme))}"/>`);
+  const ticks = (scale.diverging ? [0, 0.25, 0.5, 0.75, 1] : [0, 0.5, 1]).map((share) =>
+    `<text x="${left + share * KEY}" y="${top + 28}" text-anchor="middle">${number(valueAt(place(share), scale))}</text>`);
+  return cells.join("") + ticks.join("");
 }
 
 const DRAWN = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "opacity",

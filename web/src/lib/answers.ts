@@ -111,7 +111,7 @@ export interface Neuron {
   promotes: Scored[];
   suppresses: Scored[];
 }
-export interface Term { what: string; value: Num; factor: Num; by: string; contribution: Num; codes?: unknown }
+export interface Term { what: string; value: Num; factor: Num; by: string; contribution: Num; codes?: [number, number] | null }
 export interface Why extends Python {
   site: string;
   index: number[];
@@ -168,21 +168,44 @@ export interface Written extends Python {
   ended?: string | null;
 }
 type WithProb = Word & { prob: Num };
+/** The model in the other precision: what it takes, before it is loaded. */
+export interface Full extends Python {
+  bytes: number;
+  loaded: boolean;
+  seconds: { load: number | null; compare: number | null; damage: number | null };
+  layers: string[];
+}
+export interface SiteError { site: string; cosine: Num; relative: Num; max: Num }
 export interface Compared extends Python {
-  sites: { site: string; cosine: Num; relative: Num; max: Num }[];
+  sites: SiteError[];
   flips: { position: number; full: WithProb; eight: WithProb }[];
   kl: Num[];
 }
 export interface Layer extends Python {
   name: string;
-  shape: number[];
+  site: string;
+  shape: [rows: number, columns: number];
   scheme: string;
+  window: [row: number, column: number];
+  row: number;
+  weight: { scales: Num[] };
+  activation: { scales: Num[] };
+  products: Num[];
+  outlier: Num;
+  bias: Num;
+  value: Num;
   input: { largest: { index: number; value: Num; code: number }[] };
-  scale: Num;
-  rows: unknown;
   error: { relative: Num; shares: { index: number; share: Num }[] } | null;
 }
-type Finding = Python & Record<string, unknown>;
+export interface LayerDamage { name: string; alone: Num; share: Num; agreement: Num; bytes: number; full_bytes: number }
+export interface Damage extends Python {
+  mode: string;
+  dtype: string;
+  positions: number;
+  total: Num;
+  agreement: Num;
+  layers: LayerDamage[];
+}
 /** Contributions to one logit, or to the difference of two, that sum to it. */
 export interface Attribution extends Python {
   token: number;
@@ -215,12 +238,6 @@ export interface Asks {
     takes: { run: string; start: number; end: number };
     gives: { start: number; end: number; texts: Record<string, string> } & Python;
     tensors: { lens_ids: I32; lens_probs: F32; top_ids: I32; top_probs: F32 };
-  };
-  full: {
-    takes: { run?: string };
-    gives: { bytes: number; loaded: boolean; seconds: { load: Num | null; compare: Num | null; damage: Num | null };
-             layers: string[] };
-    tensors: None;
   };
   head: {
     takes: { run: string; layer: number; head: number };
@@ -257,14 +274,19 @@ export interface Asks {
   };
   generate: { takes: Sampled & { text?: string; run?: string; chat?: boolean; edits?: Edit[] }; gives: Written; tensors: None };
   fork: { takes: Sampled & { generation: string; step: number; token: number }; gives: Written; tensors: None };
+  full: { takes: { run?: string }; gives: Full; tensors: None };
   compare: { takes: { run: string }; gives: Compared; tensors: None };
-  compare_values: { takes: { run: string; site: string; head?: number }; gives: Python; tensors: { eight: F32; full: F32 } };
+  compare_values: {
+    takes: { run: string; site: string; head?: number };
+    gives: Python & { axes: string[]; shape: number[] };
+    tensors: { eight: F32; full: F32 };
+  };
   layer: {
     takes: { run: string; layer: string; position: number; row?: number; column?: number; error?: boolean };
     gives: Layer;
     tensors: { codes: I32; scales: F32; input: F32; activation_codes: I32; activation_scales: F32 };
   };
-  damage: { takes: { text?: string; run?: string }; gives: Finding; tensors: None };
+  damage: { takes: { text?: string; run?: string }; gives: Damage; tensors: None };
   recipe: { takes: { edits: Edit[] }; gives: { recipe: string }; tensors: None };
   check: { takes: { recipe: string }; gives: { edits: Edit[] }; tensors: None };
 }

@@ -3,12 +3,13 @@
 import { getContext, setContext } from "svelte";
 import * as address from "./address";
 import type { Edit, Hello, Settings } from "./answers";
+import * as changes from "./changes";
 import type { Scale, Theme } from "../draw/colours";
 import { Focus } from "./focus.svelte";
 import type { Tensor } from "./frames";
 import { scaleOf, type Summary, summary } from "../draw/statistics";
 import { Writing } from "./writing.svelte";
-import { type Answer, Cancelled, connect, type Wire, type Working } from "./wire";
+import { type Answer, Cancelled, connect, Refused, type Wire, type Working } from "./wire";
 
 const KEPT = 64; // arrays of the run that stay in the tab; the one not used for longest goes first
 
@@ -30,7 +31,12 @@ export class Page {
   /** The prompt that `run` ran. */
   ran = $state("");
   second = $state("");
-  edits = $state<Edit[]>([]);
+  /** Changes to the model's values: `run` has those that are on. */
+  history = $state.raw(changes.begun());
+  /** The run of the same prompt with no change; `run` itself where there is none. */
+  original = $state.raw<Answer<"run"> | null>(null);
+  /** The run of the other prompt, `second`, that patches take values from. */
+  other = $state.raw<Answer<"run"> | null>(null);
   settings = $state<Settings>({});
   seed = $state(0);
   open = $state<number[]>([1]);
@@ -46,6 +52,7 @@ export class Page {
   error = $state.raw<Error | null>(null);
   theme = $state<Theme | "auto">("auto");
   private systemDark = $state(false);
+  private otherRan = "";
   private known = new Map<string, Promise<Known>>();
 
   constructor(readonly wire: Wire = connect()) {
@@ -88,21 +95,78 @@ export class Page {
     });
   }
 
-  /** Run the prompt: one watched pass. A newer one cancels it. */
-  async send(): Promise<void> {
+  /** The edits that act, as recipes write them. */
+  get edits(): Edit[] {
+    return changes.active(this.history);
+  }
+
+  set edits(edits: Edit[]) {
+    this.history = changes.begun(changes.fromAddress(edits), edits.length ? "From the address" : undefined);
+  }
+
+  /** Run the prompt: one watched pass, with the changes beside the pass without. A newer one cancels it.
+   * again: run what was run before, too. */
+  async send(again = true): Promise<void> {
     await this.guarded(async () => {
-      const args = { text: this.prompt, ...(this.edits.length ? { edits: $state.snapshot(this.edits) as Edit[] } : {}) };
-      const run = await this.wire.ask("run", args, { channel: "run", onworking: (working) => (this.working = working) });
+      const [text, edits] = [this.prompt, this.edits];
+      let answers: Awaited<ReturnType<Page["asked"]>>;
+      try {
+        answers = await this.asked(text, edits, again);
+      } catch (error) {
+        if (!(error instanceof Refused && / is gone$/.test(error.found))) throw error;
+        answers = await this.asked(text, edits, true); // the server keeps the last few runs only
+      }
+      const [original, run] = answers;
+      if (run === this.run) return;
       const { n_layers, n_heads } = this.hello!.model;
       this.known.clear();
-      this.writing.clear(); // its texts go on from the run before
-      if (this.run) this.focus.close(); // the address's number belongs to the first run
+      if (this.run && text !== this.ran) this.focus.close(); // the address's number belongs to the first run
       if (this.run && this.token === this.tokens.length - 1) this.focus.token = null; // the last stays the last
       this.focus.fit(run.answer.tokens.length, n_layers, n_heads);
-      if (this.run && this.ran !== args.text) this.guesses = []; // they were about the other sentence
-      this.ran = args.text;
-      this.run = run;
+      this.writing.clear(); // its texts go on from the run before
+      if (this.run && this.ran !== text) this.guesses = []; // they were about the other sentence
+      this.ran = text;
+      [this.original, this.run] = [original, run];
     });
+  }
+
+  /** Another list of changes, run at once; one that the server refuses is not kept. */
+  async change(did: string, list: readonly changes.Change[]): Promise<void> {
+    const before = this.history;
+    this.history = changes.done(before, did, list);
+    await this.send(false);
+    if (this.error) this.history = before;
+  }
+
+  /** Undo, redo, or back to any list before. */
+  async travel(now: number): Promise<void> {
+    this.history = changes.at(this.history, now);
+    await this.send(false);
+  }
+
+  /** Run the other prompt, once. again: though it was run before. */
+  async runOther(again = false): Promise<Answer<"run">> {
+    if (again || this.other === null || this.otherRan !== this.second) {
+      const text = this.second;
+      this.other = await this.wire.ask("run", { text }, { channel: "other" });
+      this.otherRan = text;
+    }
+    return this.other;
+  }
+
+  /** The edits that act, as the server takes them: a patch from the other prompt by the name of its run. */
+  async sent(again = false): Promise<Edit[]> {
+    const other = this.edits.some((each) => each.from === changes.OTHER) ? (await this.runOther(again)).answer.run : undefined;
+    return changes.sent(this.edits, other);
+  }
+
+  private async asked(text: string, edits: Edit[], again: boolean): Promise<[original: Answer<"run">, run: Answer<"run">]> {
+    const options = { channel: "run", onworking: (working: Working) => (this.working = working) };
+    const kept = !again && text === this.ran ? this.original : null;
+    const original = kept ?? (await this.wire.ask("run", { text }, options));
+    if (!edits.length) return [original, original];
+    const args = { text, edits: await this.sent(again), base: original.answer.run };
+    return [original, await this.wire.ask("run", args, options)];
   }
 
   cancel(): void {
@@ -148,8 +212,8 @@ export class Page {
   get fragment(): string {
     const { prompt, second, open, panel, lesson, seed, focus } = this;
     const site = focus.site ?? "";
-    const [edits, settings] = [$state.snapshot(this.edits) as Edit[], $state.snapshot(this.settings)];
-    const guesses = $state.snapshot(this.guesses);
+    const edits = changes.asAddress(changes.changesOf(this.history));
+    const [settings, guesses] = [$state.snapshot(this.settings), $state.snapshot(this.guesses)];
     const state = { prompt, second, open, panel, lesson, guesses, seed, edits, settings, focus: focus.words, site };
     return address.write({ ...state, index: focus.index, views: this.views });
   }
