@@ -210,5 +210,6 @@ def _direction_before_norm(trace: Trace, decoder: Decoder, direction_BD: Tensor,
     norm = decoder.unembed.ln_final
     if norm is None:
         return direction_BD
-    scaled_BD = direction_BD * norm.weight / trace["ln_final.scale"][where]
+    scaled_BD = direction_BD if norm.gain is None else direction_BD * norm.gain
+    scaled_BD = scaled_BD / trace["ln_final.scale"][where]
     return scaled_BD - scaled_BD.mean(-1, keepdim=True) if norm.centered else scaled_BD

@@ -22,6 +22,7 @@ from cutaway.explain.formula import recompute
 from cutaway.ground.sites import all_sites
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
+from cutaway.model.parts import dtype_of
 from cutaway.quant.engine import NativeEngine
 from cutaway.quant.explain import int8_layers
 from cutaway.text.pieces import Tokens
@@ -100,7 +101,7 @@ def certify(decoder: Decoder, tokens: Tokens, checkpoint: Checkpoint) -> Iterato
     tokens: at least two texts of unequal lengths, padded on the right. checkpoint: the files that it came from.
     """
     modes = {layer.mode for layer in int8_layers(decoder).values()}
-    dtype = _dtype(decoder)
+    dtype = dtype_of(decoder)
     exact = ROUNDING[dtype]
     trace = run(decoder, tokens)
     yield from _formulas(trace, decoder, exact)
@@ -165,7 +166,7 @@ def _same_passes(trace: Trace, decoder: Decoder, tokens: Tokens, tolerance: tupl
     real_BT = tokens.mask.bool()
     with torch.no_grad():
         # not a bit may move, but where torch's fused attention runs, which adds in an order of its own
-        exact = isinstance(decoder.run_blocks, NativeEngine) and _dtype(decoder) == torch.float32
+        exact = isinstance(decoder.run_blocks, NativeEngine) and dtype_of(decoder) == torch.float32
         error, why = relative(trace["logits"][real_BT], decoder(tokens)[real_BT]), "" if exact else tolerance[1]
         yield Line("watched = unwatched", error, 0.0 if exact else tolerance[0], "logits", why)
         one = _row(tokens, 0)
@@ -259,7 +260,3 @@ def _padded_left(tokens: Tokens) -> Tokens:
         for ids, mask in zip(tokens.ids, tokens.mask, strict=True)
     ]
     return Tokens.from_ids(torch.stack([ids for ids, _ in rows]), torch.stack([mask for _, mask in rows]))
-
-
-def _dtype(decoder: Decoder) -> torch.dtype:
-    return next(p.dtype for name, p in decoder.named_parameters() if ".ln1." in name)

@@ -18,6 +18,7 @@ from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.layers import all_weights
 from cutaway.ground.shapes import sizes
+from cutaway.ground.sites import parents_of
 from cutaway.model.decoder import Decoder
 from cutaway.trace.trace import Trace
 
@@ -62,9 +63,8 @@ def component_sites(config: DecoderConfig) -> list[str]:
     if config.post_norm:
         expected = "one whose blocks add to it"
         raise BadArgument("a model that norms its residual stream after every sum", expected, "use another model")
-    names = ["embed.projected" if config.projected else "embed.token"]
-    names += ["embed.position"] if config.rope is None else []
-    return names + [f"blocks.{i}.{name}" for i in range(config.n_layers) for name in ("attn_out", "mlp_out")]
+    added = [f"blocks.{i}.{name}" for i in range(config.n_layers) for name in ("attn_out", "mlp_out")]
+    return parents_of(config, "blocks.0.resid_pre") + added
 
 
 def apply_final_norm(
@@ -78,7 +78,8 @@ def apply_final_norm(
     if norm is None:
         return output_XBTD
     centered = output_XBTD - output_XBTD.mean(-1, keepdim=True) if norm.centered else output_XBTD
-    return centered / trace["ln_final.scale"] * norm.weight
+    scaled = centered / trace["ln_final.scale"]
+    return scaled if norm.gain is None else scaled * norm.gain
 
 
 def final_bias(decoder: Decoder) -> Float[Tensor, "D"] | None:

@@ -41,9 +41,9 @@ class NativeOps(Ops):
             return None
         return ready(x_BTD, native.ACTIVATIONS[activation], gated)
 
-    def rotate(self, x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
-        if not native.usable(x_BTHK, *cos_sin):
-            return super().rotate(x_BTHK, cos_sin)
+    def rotate(self, x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor], interleaved: bool = False) -> Tensor:
+        if interleaved or not native.usable(x_BTHK, *cos_sin):
+            return super().rotate(x_BTHK, cos_sin, interleaved)
         return native.rotate(x_BTHK, cos_sin)
 
     def cos_sin(self, angle: Tensor) -> tuple[Tensor, Tensor]:
