@@ -90,8 +90,12 @@ WITH_TOKENIZER = {
 def build(config: Any, seed: int = 0, scale: float = 0.3) -> PreTrainedModel:
     """A model with random weights, none of them zero or one: a bias or a gain that is lost must show."""
     torch.manual_seed(seed)
-    head = "LMHeadModel" if config.model_type == "gpt2" else "ForCausalLM"
-    model = getattr(transformers, type(config).__name__.replace("Config", "") + head)(config)
+    return fill(transformers.AutoModelForCausalLM.from_config(config), seed, scale)
+
+
+def fill(model: PreTrainedModel, seed: int, scale: float) -> PreTrainedModel:
+    """The model with random weights; vectors, of which many are gains, are about 1."""
+    torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * scale + (1.0 if parameter.ndim == 1 else 0.0))
@@ -149,7 +153,7 @@ def tiny_lm(name: str, folder: Path, quantize: str | None = None, dtype: str = "
 def block_outputs(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     """Collects what each of transformers' own blocks returns, by hooks: the residual stream after it."""
     base = getattr(model.base_model, "decoder", model.base_model)
-    blocks = base.h if hasattr(base, "h") else base.layers
+    blocks = next(getattr(base, name) for name in ("h", "layers", "blocks") if hasattr(base, name))
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, args: Any, output: Any) -> None:

@@ -126,7 +126,7 @@ class DecoderConfig:
     @property
     def learned_positions(self) -> bool:
         """Whether a table of position vectors is added to the embedding."""
-        return self.alibi is None and not self.ropes
+        return self.rope is None and not self.layer_ropes and self.alibi is None
 
     @property
     def ropes(self) -> tuple[RopeConfig, ...]:
