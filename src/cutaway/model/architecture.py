@@ -91,7 +91,7 @@ def facts(config: DecoderConfig) -> str:
     """The model in one line."""
     shared = f" sharing {config.n_kv_heads} keys" if config.n_kv_heads != config.n_heads else ""
     gated = "gated " if config.gated else ""
-    where = "rotary" if config.rope else "learned"
+    where = "rotary" if config.ropes else "ALiBi" if config.alibi else "learned" if config.learned_positions else "no"
     return (
         f"{config.n_layers} blocks · width {config.d_model} · {config.n_heads} heads of {config.d_head}{shared}"
         f" · {gated}MLP {config.d_mlp} ({config.activation}) · {where} positions, {config.n_positions:,} at most"
