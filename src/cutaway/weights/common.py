@@ -56,7 +56,9 @@ def common(
 
 def _head_width(config: ConfigReader, width: int, heads: int, head_dim: int | bool) -> int:
     if head_dim is False:
-        return config.head_width(width, heads)
+        d_head = config.head_width(width, heads)
+        config.require("head_dim", d_head, "is another width than the heads divide the model's into")
+        return d_head
     if head_dim is not True:
         return config.size("head_dim", head_dim)
     if config.config.get("head_dim") is not None:

@@ -44,8 +44,8 @@ def read_rope(
     context = config.take("original_max_position_embeddings", original, int)
     before = {"original_max_position_embeddings": context} if context else {}  # as in transformers, before the dict's
     raw |= (old or new) | before
-    kind = raw.get("rope_type", raw.get("type"))
-    raw |= {"rope_type": old_kinds[kind]} if old_kinds and kind in old_kinds else {}
+    kind = raw.get("rope_type", raw.get("type", "default"))
+    raw["rope_type"] = kind if old_kinds is None else old_kinds.get(kind, kind)
     return rope_of(config, raw, d_head, n_positions, partial is not None, interleaved)
 
 
@@ -84,7 +84,7 @@ def rope_of(
         config.note(f"rotary positions are as trained up to {n_positions}; dynamic scaling would begin beyond them")
     if kind == "longrope" and facts.original_context < n_positions:
         limit = f"{facts.original_context:,} tokens"
-        config.note(f"a text of more than {limit} is rotated by other factors; one that grows beyond, keeps its own")
+        config.note(f"a text with its new tokens of more than {limit} is rotated by longrope's long factors throughout")
     left = leftover({name: value for name, value in raw.items() if name not in rope.read | SILENT})
     if left and kind != "default":
         config.note(f"rope parameters of {config.source} also say {left}, which its kind {kind!r} does not read")

@@ -21,7 +21,6 @@ def facts(config: ConfigReader) -> DecoderConfig:
     sizes = common(
         config, vocab=256000, width=8192, layers=40, heads=64, mlp=22528, positions=8192, tied=True, head_dim=False
     )  # fmt: skip
-    config.no_effect("head_dim")  # the heads divide the width, whatever it says
     every = config.size("sliding_window_pattern", 4, optional=True)
     types = layer_types(config, sizes["n_layers"], lambda i: (i + 1) % every != 0)
     rope = read_rope(config, sizes["d_head"], sizes["n_positions"], interleaved=True)

@@ -44,7 +44,7 @@ def facts(config: ConfigReader) -> DecoderConfig:
     parallel, shared = _norms(config)
     bias, use_alibi = config.take("bias", False), config.take("alibi", False)
     rope = read_rope(config, d_head, n_positions)
-    config.no_effect("hidden_dropout", "attention_dropout", "use_cache", "_attn_implementation")
+    config.no_effect("hidden_dropout", "attention_dropout", "use_cache", "head_dim", "_attn_implementation")
     return DecoderConfig(
         vocab_size=config.size("vocab_size", 65024),
         n_layers=config.size("num_hidden_layers", 32),
