@@ -25,7 +25,7 @@ from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.families import facts_of
 from cutaway.weights.load import load_decoder
-from tests.model_types import IDS, OPTIONS, VOCAB, drawn
+from tests.model_types import IDS, VOCAB, drawn
 
 TEXT: dict[str, Any] = {"vocab_size": 300, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
 SENTENCES = ["the cat sat on the mat", "the dog ran to the cat", "naïve café 🙂🙂"] * 3
@@ -78,7 +78,15 @@ CONFIGS = {
     "llama-yarn-fine": llama(**rope("yarn", **YARN, truncate=False, beta_fast=8.0, attention_factor=1.3)),
     "llama-gelu": llama(hidden_act="gelu_pytorch_tanh"),
 }
-CONFIGS |= {f"{model_type}-drawn": drawn(model_type, 0) for model_type in OPTIONS if model_type not in CONFIGS}
+# Of the other types those that together have every fact of the decoder; all types: parity/test_model_types.py.
+CONFIGS |= {
+    f"{model_type}-drawn": drawn(model_type, 0, **over)
+    for model_type, over in {
+        "gemma2": {}, "olmo2": {}, "bloom": {}, "gptj": {}, "smollm3": {}, "stablelm": {"qk_layernorm": True},
+        "cohere": {"use_qk_norm": True}, "olmo": {"clip_qkv": 0.5},
+        "granite": {"residual_multiplier": 0.3, "embedding_multiplier": 3.0, "attention_multiplier": 0.1},
+    }.items()
+}  # fmt: skip
 WITH_TOKENIZER = {
     "opt": opt(**TEXT),
     "opt-350m-like": opt(**TEXT, do_layer_norm_before=False, word_embed_proj_dim=16),
