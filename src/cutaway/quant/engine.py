@@ -217,7 +217,9 @@ def _called(module: nn.Module) -> bool:
 @lru_cache(maxsize=16)
 def _computes(config: DecoderConfig) -> bool:
     """Whether the library computes a block of these facts."""
-    return all(getattr(config, fact.name) == fact.default for fact in fields(config) if fact.name not in ANY)
+    interleaved = any(rope.interleaved for rope in config.ropes)
+    others = (fact for fact in fields(config) if fact.name not in ANY)
+    return not interleaved and all(getattr(config, fact.name) == fact.default for fact in others)
 
 
 def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts | None:
