@@ -162,4 +162,4 @@ def drawn(model_type: str, seed: int, **over: Any) -> PretrainedConfig:
     return transformers.AutoConfig.for_model(model_type, **{**IDS, **given})
 
 
-NULL = {"sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "head_dim", "n_inner"}
+NULL = {"sliding_window", "bos_token_id", "attn_logit_softcapping", "final_logit_softcapping", "head_dim", "n_inner"}

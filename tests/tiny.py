@@ -92,6 +92,8 @@ WITH_TOKENIZER = {
     "opt-350m-like": opt(**TEXT, do_layer_norm_before=False, word_embed_proj_dim=16),
     "gpt2": gpt2(**TEXT),
     "llama": llama(**TEXT, num_key_value_heads=2),
+    "gemma2-drawn": drawn("gemma2", 0, **TEXT),
+    "gptj-drawn": drawn("gptj", 0, **TEXT),
 }
 
 
@@ -150,7 +152,7 @@ def save_tokenizer(folder: Path) -> None:
 
 def tiny_lm(name: str, folder: Path, quantize: str | None = None, dtype: str = "float32") -> LM:
     """The model of that name in WITH_TOKENIZER, saved to the folder and loaded from it."""
-    build(WITH_TOKENIZER[name]).save_pretrained(folder)
+    build(WITH_TOKENIZER[name], scale=0.15 if name.endswith("-drawn") else 0.3).save_pretrained(folder)
     save_tokenizer(folder)
     return load(folder, quantize=quantize, dtype=dtype, device="cpu")
 

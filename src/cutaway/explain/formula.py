@@ -63,8 +63,11 @@ def _functions(decoder: Decoder, tokens: Tokens, layer: int) -> dict[str, Any]:
         t = scores_BHTS.shape[-1]
         all_TS = torch.ones(t, t, dtype=torch.bool, device=tokens.mask.device)
         itself_TS = torch.eye(t, dtype=torch.bool, device=tokens.mask.device)
-        within_TS = all_TS.tril() if window is None else all_TS.tril() & all_TS.triu(1 - window)
-        attended_BTS = within_TS & (tokens.mask[:, None].bool() | itself_TS)
+        within_BTS = all_TS.tril()
+        if window is not None:
+            position_BT = (tokens.mask.cumsum(-1) - 1).clamp(min=0)
+            within_BTS = within_BTS & (position_BT[:, :, None] - position_BT[:, None] < window)
+        attended_BTS = (within_BTS & tokens.mask[:, None].bool()) | itself_TS
         return scores_BHTS.masked_fill(~attended_BTS[:, None], -math.inf)
 
     def mean(x: Tensor) -> Tensor:
@@ -106,7 +109,9 @@ def _alibi(decoder: Decoder) -> Callable[[Tensor], Tensor]:
         assert facts is not None, "only models with it have sites with this formula"
         positions_BS = (mask.cumsum(-1) - 1).clamp(min=0)
         dtype = torch.bfloat16 if facts.bfloat16 else torch.float64
-        products = [positions_BS.to(dtype) * torch.tensor(slope, dtype=dtype) for slope in facts.slopes]
+        products = [
+            positions_BS.to(dtype) * torch.tensor(slope, dtype=dtype, device=mask.device) for slope in facts.slopes
+        ]
         return torch.stack(products, 1)[:, :, None].double() * facts.scale
 
     return alibi

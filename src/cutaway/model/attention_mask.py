@@ -36,7 +36,7 @@ def attention_mask(tokens: TokenBatch, cache: Cache | None, window: int | None =
     """These tokens attend to themselves and to real tokens before them, those in the cache too.
 
     Padding attends to itself and to real tokens before it, so that its pattern sums to 1; no real token attends to it.
-    window: how many slots a token attends to, its own one too.
+    window: how many positions a token attends to, its own one too.
     """
     new = tokens.ids.shape[1]
     before = 0 if cache is None else cache.length - new
@@ -46,16 +46,20 @@ def attention_mask(tokens: TokenBatch, cache: Cache | None, window: int | None =
         return AttentionMask(causal=new > 1)
     slot_S = torch.arange(before + new, device=tokens.ids.device)
     own_T = slot_S[before:]
-    mask_BS = tokens.mask if cache is None or cache.mask is None else cache.mask[:, : before + new]
+    mask_BS = mask_attended(tokens, cache)
     earlier_TS = slot_S[None] <= own_T[:, None]
-    if window is not None and not within:
-        earlier_TS = earlier_TS & (slot_S[None] > own_T[:, None] - window)
     itself_TS = slot_S[None] == own_T[:, None]
-    return AttentionMask(causal=False, visible_BTS=(earlier_TS & mask_BS[:, None].bool()) | itself_TS)
+    visible_BTS = earlier_TS & mask_BS[:, None].bool()
+    if window is not None and not within:
+        visible_BTS = visible_BTS & (positions_of(mask_BS)[:, None] > tokens.positions[..., None] - window)
+    return AttentionMask(causal=False, visible_BTS=visible_BTS | itself_TS)
 
 
-def positions_attended(tokens: TokenBatch, cache: Cache | None) -> Int[Tensor, "B S"]:
+def positions_of(mask_BS: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
     """The position of each slot, of padding that of the token before it, at least 0."""
-    cached = cache is not None and cache.mask is not None
-    mask_BS = cache.mask[:, : cache.length] if cached else tokens.mask  # pyright: ignore
     return (mask_BS.cumsum(-1) - 1).clamp(min=0)
+
+
+def mask_attended(tokens: TokenBatch, cache: Cache | None) -> Int[Tensor, "B S"]:
+    """1 on real tokens, of the cache's slots so far or of these tokens alone."""
+    return tokens.mask if cache is None or cache.mask is None else cache.mask[:, : cache.length]

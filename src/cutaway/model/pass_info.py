@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.shapes import TokenBatch, longest_text
-from cutaway.model.attention_mask import AttentionMask, attention_mask, positions_attended
+from cutaway.model.attention_mask import AttentionMask, attention_mask, mask_attended, positions_of
 from cutaway.model.cache import Cache
 from cutaway.model.positions import Rotary, alibi
 
@@ -34,4 +34,4 @@ def pass_info(
     angles = {i: one(tokens.positions, dtype, longest) for i, one in enumerate(rotary)}
     if config.alibi is None:
         return PassInfo(masks, angles)
-    return PassInfo(masks, angles, alibi(config.alibi, positions_attended(tokens, cache), dtype))
+    return PassInfo(masks, angles, alibi(config.alibi, positions_of(mask_attended(tokens, cache)), dtype))

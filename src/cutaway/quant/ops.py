@@ -78,5 +78,11 @@ def _activate(name: str, x: Tensor) -> Tensor:
     return native.activate(name, x) if native.usable(x) else Ops.activation[name](x)
 
 
-NativeOps.activation = {**Ops.activation, **{name: partial(_activate, name) for name in ("relu", "silu", "gelu_tanh")}}
+def _gelu(x: Tensor) -> Tensor:
+    """In float64: torch's float32 gives other bits at the end of a vector than within it."""
+    return Ops.activation["gelu"](x.double()).float() if native.usable(x) else Ops.activation["gelu"](x)
+
+
+OURS = {name: partial(_activate, name) for name in ("relu", "silu", "gelu_tanh")}
+NativeOps.activation = {**Ops.activation, **OURS, "gelu": _gelu}
 native_ops = NativeOps()
