@@ -51,7 +51,8 @@ def attention_mask(tokens: TokenBatch, cache: Cache | None, window: int | None =
     itself_TS = slot_S[None] == own_T[:, None]
     visible_BTS = earlier_TS & mask_BS[:, None].bool()
     if window is not None and not within:
-        visible_BTS = visible_BTS & (positions_of(mask_BS)[:, None] > tokens.positions[..., None] - window)
+        position_BS = positions_of(mask_BS)
+        visible_BTS = visible_BTS & (position_BS[:, None] > position_BS[:, before:, None] - window)
     return AttentionMask(causal=False, visible_BTS=visible_BTS | itself_TS)
 
 
