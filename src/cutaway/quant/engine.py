@@ -35,6 +35,7 @@ FORWARDS = [kind.forward for kind in KINDS]
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 Names = tuple[str, ...]
 Kind = tuple[int | None, int | None]  # what a block reads of PassInfo, by its keys: rotary, mask
+Runs = list[tuple[int, int, Kind | None]]
 # Facts that the library computes whatever they are, or that lie outside the blocks; of any other fact only its default.
 ANY = frozenset(
     """vocab_size n_layers d_model n_heads n_kv_heads d_head d_mlp n_positions d_embed norm norm_eps norm_weights
@@ -125,6 +126,9 @@ class StackPlan:
         ready = [part for part in found if part is not None and part.shape == like]
         self.supported = [part is not None and part.shape == like for part in found]
         self.kinds = [_kind(block) if ok else None for block, ok in zip(stack, self.supported, strict=True)]
+        self.runs_of: dict[
+            tuple[int | None, ...], Runs
+        ] = {}  # where nobody watches, by the windows that hide something
         self.index = [0, *accumulate(self.supported)]  # of each block among those that are ready
         self.native = native.NativeBlocks(ready) if ready else None
         self.names = [tuple(getattr(block, "site", "") + name for name in native.SITES) for block in stack]
@@ -161,18 +165,26 @@ class StackPlan:
                 x_B1D = run_blocks(self.stack[first : first + count], x_B1D, info, cache, tap)
         return x_B1D
 
-    def _runs(self, tap: Tap, visible: dict[int | None, Tensor], positions: int) -> list[tuple[int, int, Kind | None]]:
+    def _runs(self, tap: Tap, visible: dict[int | None, Tensor], positions: int) -> Runs:
         """Consecutive blocks alike: the first, how many, and what they read; None where they are called."""
-        # a window that hides nothing is none
-        kinds = [kind if kind is None or kind[1] in visible else (kind[0], None) for kind in self.kinds]
-        end = len(self.stack)
-        if not self._native_alone(tap, (0, end), positions):
-            kinds = [kind if self._native_alone(tap, (i, i + 1), positions) else None for i, kind in enumerate(kinds)]
-        groups = [(kind, list(group)) for kind, group in groupby(range(end), kinds.__getitem__)]
-        runs = [(group[0], len(group), kind) for kind, group in groups]
+        whole, key = (0, len(self.stack)), tuple(visible)
+        if self._native_alone(tap, whole, positions):
+            if key not in self.runs_of:
+                self.runs_of[key] = _grouped(self._kinds(visible))
+            runs = self.runs_of[key]
+            if len(runs) == 1:
+                return runs
+        else:
+            kinds = enumerate(self._kinds(visible))
+            runs = _grouped([kind if self._native_alone(tap, (i, i + 1), positions) else None for i, kind in kinds])
         if all(self._native_alone(tap, (first, first + count), positions) for first, count, kind in runs if kind):
             return runs
-        return [(i, 1, kinds[i]) for i in range(end)]  # taps that watch a block each have no buffers for several
+        # taps that watch a block each have no buffers for several
+        return [(first + i, 1, kind) for first, count, kind in runs for i in range(count)]
+
+    def _kinds(self, visible: dict[int | None, Tensor]) -> list[Kind | None]:
+        """What each block reads in this pass: a window that hides nothing is none."""
+        return [kind if kind is None or kind[1] in visible else (kind[0], None) for kind in self.kinds]
 
     def _native_alone(self, tap: Tap, span: tuple[int, int], positions: int) -> bool:
         """Whether the tap need not be called: it wants no value there, or has buffers for it, of so many positions."""
@@ -197,6 +209,11 @@ class StackPlan:
             list(map(len, self.hooks)),
             list(map(Tensor.data_ptr, self.moved)),
         )
+
+
+def _grouped(kinds: list[Kind | None]) -> Runs:
+    groups = [(kind, list(group)) for kind, group in groupby(range(len(kinds)), kinds.__getitem__)]
+    return [(group[0], len(group), kind) for kind, group in groups]
 
 
 def _kind(block: Any) -> Kind:
