@@ -5,7 +5,19 @@ from cutaway.weights.families import family_named, supported
 from tests.model_types import OPTIONS, SEEDS
 
 # The types whose blocks the library computes for one new token; those of the others are called one by one.
-NATIVE = {"opt", "gpt2", "llama", "mistral", "qwen2", "phi3", "smollm3", "stablelm", "starcoder2", "gpt_bigcode"}
+NATIVE = {
+    "opt",
+    "gpt2",
+    "llama",
+    "mistral",
+    "qwen2",
+    "gemma",
+    "phi3",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+    "gpt_bigcode",
+}
 PAGE = f"""# Model types
 
 Made from `weights/families` and the tests' registry (`tests/model_types.py`); a test keeps it true. Of each type, the

@@ -39,8 +39,8 @@ Runs = list[tuple[int, int, Kind | None]]
 # Facts that the library computes whatever they are, or that lie outside the blocks; of any other fact only its default.
 ANY = frozenset(
     """vocab_size n_layers d_model n_heads n_kv_heads d_head d_mlp n_positions d_embed norm norm_eps norm_weights
-    activation gated qkv_bias out_bias mlp_bias rope layer_ropes layer_windows final_norm position_offset tied_head
-    embed_norm embed_scale logit_scale logit_softcap head_bias""".split()
+    gain_plus_one activation gated qkv_bias out_bias mlp_bias rope layer_ropes layer_windows final_norm
+    position_offset tied_head embed_norm embed_scale logit_scale logit_softcap head_bias""".split()
 )
 
 
@@ -264,7 +264,8 @@ def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts |
     down, gate = ready[3].width, 2 if mlp.gated else 1
     sizes = [(width, (heads + 2 * groups) * d_head), (heads * d_head, width), (width, down * gate), (down, width)]
     cached = keys_BSGK.shape == values_BSGK.shape == (batch, cache.capacity, groups, d_head)
-    vectors = [part for norm in norms for part in (norm.weight, norm.bias) if part is not None]
+    parts = [(norm.gain, norm.bias, norm.eps) for norm in norms]
+    vectors = [part for gain, bias, _ in parts for part in (gain, bias) if part is not None]
     fits = [(layer.width, layer.rows) for layer in ready] == sizes and cached
     fits = fits and not (mlp.gated and down % ROWS and isinstance(mlp.up, GroupedLinear))  # halves share a panel
     fits = fits and all(vector.shape == (width,) for vector in vectors)
@@ -272,5 +273,5 @@ def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts |
     read = (keys_BSGK, values_BSGK, *vectors)
     if not fits or not native.usable(*read) or not all(tensor.is_contiguous() for tensor in read):
         return None
-    parts = [(norm.weight, norm.bias, norm.eps) for norm in norms if norm.weight is not None]
-    return native.BlockParts(ready, parts, mlp.activation, mlp.gated, heads, keys_BSGK, values_BSGK)
+    gains = [(gain, bias, eps) for gain, bias, eps in parts if gain is not None]
+    return native.BlockParts(ready, gains, mlp.activation, mlp.gated, heads, keys_BSGK, values_BSGK)
