@@ -49,7 +49,7 @@ def decoder(facts: DecoderConfig, mode: Mode | None) -> Decoder:
                 value = torch.randn(parameter.shape, dtype=torch.bfloat16, device="cuda") * 0.02
                 setattr(module, name, nn.Parameter(value, requires_grad=False))
     if made.rotary is not None and facts.rope is not None:
-        made.rotary = Rotary(facts.rope).to("cuda")
+        made.rotary = torch.nn.ModuleList([Rotary(facts.rope)]).to("cuda")
     return made
 
 

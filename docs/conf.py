@@ -26,7 +26,10 @@ autodoc_member_order = "bysource"
 suppress_warnings = ["myst.header"]  # pages of errors begin at ##
 CONTENTS = {
     "Start": ["docs/from-transformers", "docs/from-transformer-lens", "docs/many-prompts"],
-    "Reference": ["docs/api", "docs/analyses", "docs/settings", "docs/vocabulary", "docs/files", "docs/running"],
+    "Reference": [
+        *("docs/api", "docs/analyses", "docs/settings", "docs/model-types", "docs/vocabulary", "docs/files"),
+        "docs/running",
+    ],
     "Errors": ["docs/errors/*"],
     "Behind it": ["CONTRIBUTING", "CHANGELOG"],
     "Decisions": ["docs/decisions/*"],

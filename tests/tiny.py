@@ -25,9 +25,8 @@ from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.families import facts_of
 from cutaway.weights.load import load_decoder
+from tests.model_types import IDS, VOCAB, drawn
 
-VOCAB = 11
-IDS = {"vocab_size": VOCAB, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 TEXT: dict[str, Any] = {"vocab_size": 300, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
 SENTENCES = ["the cat sat on the mat", "the dog ran to the cat", "naïve café 🙂🙂"] * 3
 
@@ -79,19 +78,32 @@ CONFIGS = {
     "llama-yarn-fine": llama(**rope("yarn", **YARN, truncate=False, beta_fast=8.0, attention_factor=1.3)),
     "llama-gelu": llama(hidden_act="gelu_pytorch_tanh"),
 }
+# Of the other types those that together have every fact of the decoder; all types: parity/test_model_types.py.
+CONFIGS |= {
+    f"{model_type}-drawn": drawn(model_type, 0, **over)
+    for model_type, over in {
+        "gemma2": {}, "olmo2": {}, "bloom": {}, "gptj": {}, "smollm3": {}, "stablelm": {"qk_layernorm": True},
+        "cohere": {"use_qk_norm": True}, "olmo": {"clip_qkv": 0.5},
+        "granite": {"residual_multiplier": 0.3, "embedding_multiplier": 3.0, "attention_multiplier": 0.1},
+    }.items()
+}  # fmt: skip
 WITH_TOKENIZER = {
     "opt": opt(**TEXT),
     "opt-350m-like": opt(**TEXT, do_layer_norm_before=False, word_embed_proj_dim=16),
     "gpt2": gpt2(**TEXT),
     "llama": llama(**TEXT, num_key_value_heads=2),
+    "gemma2-drawn": drawn("gemma2", 0, **TEXT),
+    "gptj-drawn": drawn("gptj", 0, **TEXT),
 }
 
 
-def build(config: Any, seed: int = 0, scale: float = 0.3) -> PreTrainedModel:
+def build(config: Any, seed: int = 0, scale: float = 0.3, attention: str | None = None) -> PreTrainedModel:
     """A model with random weights, none of them zero or one: a bias or a gain that is lost must show."""
     torch.manual_seed(seed)
-    head = "LMHeadModel" if config.model_type == "gpt2" else "ForCausalLM"
-    model = getattr(transformers, type(config).__name__.replace("Config", "") + head)(config)
+    if attention == "eager" and getattr(config, "alibi", False):
+        attention = "sdpa"  # Falcon's eager attention adds ALiBi twice
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * scale + (1.0 if parameter.ndim == 1 else 0.0))
@@ -100,7 +112,7 @@ def build(config: Any, seed: int = 0, scale: float = 0.3) -> PreTrainedModel:
 
 def saved(name: str, folder: Path, **kwargs: Any) -> tuple[Path, PreTrainedModel]:
     """The model of that name in CONFIGS, and a folder that it was saved to."""
-    model = build(CONFIGS[name])
+    model = build(CONFIGS[name], scale=0.15 if name.endswith("-drawn") else 0.3)
     model.save_pretrained(folder, **kwargs)
     return folder, model
 
@@ -140,7 +152,7 @@ def save_tokenizer(folder: Path) -> None:
 
 def tiny_lm(name: str, folder: Path, quantize: str | None = None, dtype: str = "float32") -> LM:
     """The model of that name in WITH_TOKENIZER, saved to the folder and loaded from it."""
-    build(WITH_TOKENIZER[name]).save_pretrained(folder)
+    build(WITH_TOKENIZER[name], scale=0.15 if name.endswith("-drawn") else 0.3).save_pretrained(folder)
     save_tokenizer(folder)
     return load(folder, quantize=quantize, dtype=dtype, device="cpu")
 
@@ -149,7 +161,7 @@ def tiny_lm(name: str, folder: Path, quantize: str | None = None, dtype: str = "
 def block_outputs(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     """Collects what each of transformers' own blocks returns, by hooks: the residual stream after it."""
     base = getattr(model.base_model, "decoder", model.base_model)
-    blocks = base.h if hasattr(base, "h") else base.layers
+    blocks = next(getattr(base, name) for name in ("h", "layers", "blocks") if hasattr(base, name))
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, args: Any, output: Any) -> None:

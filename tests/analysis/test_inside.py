@@ -1,5 +1,6 @@
 """Neurons, the lens over positions, the cone of a change, a row of attention: each against the trace."""
 
+import pytest
 import torch
 
 from cutaway import Edit
@@ -21,7 +22,7 @@ def test_the_strongest_neurons_are_those_that_add_most(lm: LM):
     sizes_F = outputs_FD.norm(dim=-1)
     assert [each.neuron for each in found] == sizes_F.topk(4).indices.tolist()
     for each in found:
-        torch.testing.assert_close(each.size, float(sizes_F[each.neuron]))
+        assert each.size == pytest.approx(float(sizes_F[each.neuron]), rel=1e-6)
         assert each.post == float(trace["blocks.1.mlp.post"][0, 3, each.neuron])
         assert each.pre == float(trace["blocks.1.mlp.pre"][0, 3, each.neuron])
         assert (each.pre_linear is None) is not config.gated

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.layers import site_weights
 from cutaway.ground.sites import all_sites, block_exit
 from cutaway.lm import LM
 from tests.tiny import WITH_TOKENIZER, tiny_lm
@@ -23,12 +24,14 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_every_name_of_every_formula_is_a_key(model: LM):
     for name, site in all_sites(model.config).items():
         block = name[: name.index(".", 7) + 1] if name.startswith("blocks.") else ""
-        norm = site.name.rpartition(".")[0]  # whose gain and bias a formula calls w and b
         for symbol in set(re.findall(r"\b[Wb]_[A-Za-z]+\b|\b[wb]\b", site.formula)):
-            key = block + (f"{norm}.{symbol}" if symbol in "wb" else symbol)
+            of_norm = [weight.name.rpartition(".")[0] for weight in site_weights(model.config, name)]
+            key = f"{of_norm[0]}.{symbol}" if symbol in "wb" else block + symbol
             value = model.weights[key]
             assert value.dtype == torch.float32 and tuple(value.shape) == model.weights.shape(key)
-    assert next(iter(model.weights)) == "W_E" and list(model.weights)[-1] == "W_U"
+    assert next(iter(model.weights)) == "W_E" and list(model.weights)[-1] == (
+        "b_U" if model.config.head_bias else "W_U"
+    )
 
 
 def test_a_weight_is_the_layers_rows_dequantized_and_a_copy(model: LM):
@@ -42,7 +45,8 @@ def test_a_weight_is_the_layers_rows_dequantized_and_a_copy(model: LM):
     trace = model.trace(TEXTS[0])
     by_hand = trace["attn.z", 1].flatten(-2) @ model.weights["blocks.1.W_O"].T
     bias = model.weights.get(("b_O", 1), 0)
-    torch.testing.assert_close(by_hand + bias, trace["attn_out", 1], atol=2e-3, rtol=2e-3)
+    given = trace["attn.out" if config.scales_added else "attn_out", 1]
+    torch.testing.assert_close(by_hand + bias, given, atol=2e-3, rtol=2e-3)
     before = model.logits(TEXTS)
     for name in model.weights:
         model.weights[name].zero_()
@@ -77,6 +81,7 @@ def test_parts_fed_by_hand_are_the_pass(side: Any, model: LM):
     """As the notebook that began this walked through its model, on padded texts."""
     tokens = model.tokenize(TEXTS, padding_side=side)
     trace, post = model.trace(tokens), model.config.post_norm
+    names = {name.removeprefix("blocks.0.") for name in trace}
     resid = model.run_part("embed", tokens)
     assert torch.equal(model.run_part("embed.token", tokens), trace["embed.token"])
     if "embed.position" in trace:
@@ -85,14 +90,14 @@ def test_parts_fed_by_hand_are_the_pass(side: Any, model: LM):
         block = f"blocks.{layer}"
         assert torch.equal(resid, trace["resid_pre", layer])
         read = resid if post else model.run_part(f"{block}.ln1", resid)
-        assert torch.equal(model.run_part(f"{block}.attn", read, tokens), trace["attn_out", layer])
-        assert torch.equal(
-            model.run_part(f"{block}.ln2", trace["resid_post" if post else "resid_mid", layer]), trace["ln2.out", layer]
-        )
-        assert torch.equal(
-            model.run_part(f"{block}.mlp", trace["ln1.out" if post else "ln2.out", layer]), trace["mlp_out", layer]
-        )
-        assert torch.equal(model.run_part(f"{block}.mlp.down", trace["mlp.post", layer]), trace["mlp_out", layer])
+        attn_out, mlp_out = ("attn.out", "mlp.out") if model.config.scales_added else ("attn_out", "mlp_out")
+        assert torch.equal(model.run_part(f"{block}.attn", read, tokens), trace[attn_out, layer])
+        if "ln2.out" in names:
+            stream = trace["resid_post" if post else "resid_mid", layer]
+            assert torch.equal(model.run_part(f"{block}.ln2", stream), trace["ln2.out", layer])
+        read = trace["ln1.out" if post or model.config.shared_norm else "ln2.out", layer]
+        assert torch.equal(model.run_part(f"{block}.mlp", read), trace[mlp_out, layer])
+        assert torch.equal(model.run_part(f"{block}.mlp.down", trace["mlp.post", layer]), trace[mlp_out, layer])
         resid = model.run_block(layer, resid, tokens)
         assert torch.equal(resid, trace[block_exit(model.config, layer)])
     assert torch.equal(model.run_part("unembed", resid), trace["logits"])

@@ -64,7 +64,9 @@ def test_a_hook_or_an_edit_that_silently_does_nothing(lm: LM):
 def test_an_attn_out_that_is_not_what_is_added_to_the_residual_stream(lm: LM):
     trace = lm.trace(TEXTS)
     for i in range(lm.config.n_layers):
-        added = trace[f"blocks.{i}.resid_mid"] - trace[f"blocks.{i}.resid_pre"]
+        after = trace[f"blocks.{i}.resid_post"] - trace[f"blocks.{i}.mlp_out"]  # in a parallel block
+        after = after if lm.config.parallel else trace[f"blocks.{i}.resid_mid"]
+        added = after - trace[f"blocks.{i}.resid_pre"]
         torch.testing.assert_close(added, trace[f"blocks.{i}.attn_out"], atol=1e-5, rtol=1e-4)
 
 

@@ -48,12 +48,25 @@ def modules(kind: str, layers: int) -> dict[str, str]:
                   "attn.v": "self_attn.v_proj", "attn_out": "self_attn.o_proj", "mlp.pre": "mlp.gate_proj",
                   "mlp.pre_linear": "mlp.up_proj", "mlp_out": "mlp.down_proj", "ln1.out": "input_layernorm",
                   "ln2.out": "post_attention_layernorm"}),
+        "gemma2": ("model.layers", {"attn.q": "self_attn.q_proj", "attn.k": "self_attn.k_proj",
+                   "attn.v": "self_attn.v_proj", "attn.out": "self_attn.o_proj", "attn_out": "post_attention_layernorm",
+                   "ln1.out": "input_layernorm", "ln2.out": "pre_feedforward_layernorm", "mlp.out": "mlp.down_proj",
+                   "mlp_out": "post_feedforward_layernorm"}),
+        "olmo2": ("model.layers", {"attn.q": "self_attn.q_proj", "attn.k": "self_attn.k_proj",
+                  "attn.v": "self_attn.v_proj", "attn.q_norm.out": "self_attn.q_norm", "attn.out": "self_attn.o_proj",
+                  "attn.k_norm.out": "self_attn.k_norm", "attn_out": "post_attention_layernorm",
+                  "mlp.out": "mlp.down_proj", "mlp_out": "post_feedforward_layernorm"}),
+        "gptj": ("transformer.h", {"attn.q": "attn.q_proj", "attn.k": "attn.k_proj", "attn.v": "attn.v_proj",
+                 "attn_out": "attn.out_proj", "mlp.pre": "mlp.fc_in", "mlp_out": "mlp.fc_out", "ln1.out": "ln_1"}),
+        "cohere": ("model.layers", {"attn.q": "self_attn.q_proj", "attn.k": "self_attn.k_proj",
+                   "attn.v": "self_attn.v_proj", "attn.q_norm.out": "self_attn.q_norm", "ln1.out": "input_layernorm",
+                   "attn.k_norm.out": "self_attn.k_norm", "attn_out": "self_attn.o_proj", "mlp_out": "mlp.down_proj"}),
     }[kind]  # fmt: skip
     table = {f"blocks.{i}.{ours}": f"{block}.{i}.{theirs}" for i in range(layers) for ours, theirs in parts.items()}
-    embeddings = {"opt": "model.decoder.embed_tokens", "gpt2": "transformer.wte", "llama": "model.embed_tokens"}
+    embeddings = {"opt": "model.decoder.embed_tokens", "gpt2": "transformer.wte", "gptj": "transformer.wte"}
     # a block of opt that norms after its sums returns what its last norm made
     table |= {f"blocks.{i}.exit": f"{block}.{i}" for i in range(layers)}
-    return table | {"embed.token": embeddings[kind]}
+    return table | {"embed.token": embeddings.get(kind, "model.embed_tokens")}
 
 
 def compare(lm: LM, model: PreTrainedModel, kind: str, tokens: Tokens) -> set[str]:
@@ -77,8 +90,10 @@ def compare(lm: LM, model: PreTrainedModel, kind: str, tokens: Tokens) -> set[st
 
 
 @pytest.mark.parametrize(
-    "name", ["opt", "opt-125m-like", "opt-350m-like", "gpt2", "llama", "llama-gqa", "llama-biases", "llama-llama3"]
-)
+    "name",
+    ["opt", "opt-125m-like", "opt-350m-like", "gpt2", "llama", "llama-gqa", "llama-biases", "llama-llama3",
+     "gemma2-drawn", "olmo2-drawn", "gptj-drawn", "cohere-drawn"],
+)  # fmt: skip
 def test_recorded_values_are_those_of_hooks_on_transformers(name: str, tmp_path: Path):
     folder, _ = saved(name, tmp_path)
     lm = load(folder, quantize=None, dtype="float32", device="cpu")

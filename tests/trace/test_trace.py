@@ -42,7 +42,7 @@ def test_a_stack_has_the_blocks_first(lm: LM):
     assert stack.shape == (layers, *trace["resid_post", 0].shape)
     assert all(torch.equal(stack[layer], trace["resid_post", layer]) for layer in range(layers))
     assert torch.equal(trace.stack("blocks.0,2.attn.z"), torch.stack([trace["attn.z", 0], trace["attn.z", 2]]))
-    some = lm.trace(TEXTS, ["blocks.1.resid_post", "ln2.out"])
+    some = lm.trace(TEXTS, ["blocks.1.resid_post", "ln1.out"])
     with pytest.raises(BadArgument, match=f"{layers - 1} of the {layers} values of 'resid_post' missing .*blocks.0"):
         some.stack("resid_post")
     with pytest.raises(BadArgument, match="others of other shapes"):

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.lm import LM, load
 from cutaway.text.pieces import Tokens
-from tests.tiny import saved, set_config
+from tests.model_types import drawn
+from tests.tiny import build, saved, set_config
 
 TWO = Tokens.from_ids([[3, 4, 6], [5, 8, 0]], [[1, 1, 1], [1, 1, 0]])
 IDS = torch.tensor([[3, 5, 7, 2, 9, 4, 10, 1, 6]])
@@ -51,6 +52,34 @@ def test_prefixes_and_wrappers_around_names(name: str, prefix: str, tmp_path: Pa
     change(folder, lambda state: {PREFIXES[prefix](n): t for n, t in state.items()})
     with torch.no_grad():
         assert (opened(folder).logits(IDS) - theirs(IDS).logits).abs().max() < 1e-4
+
+
+# What the published files hold beside, or by another name than transformers writes today.
+PUBLISHED: dict[str, Callable[[State], State]] = {
+    "gpt_neox": lambda state: (
+        {n.replace("lm_head", "embed_out"): t for n, t in state.items()}
+        | {
+            "gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 8, 8),
+            "gpt_neox.layers.0.attention.masked_bias": torch.ones(1),
+        }
+        | {"gpt_neox.layers.0.attention.rotary_emb.inv_freq": torch.ones(1)}
+    ),
+    "gptj": lambda state: (
+        state | {"transformer.h.0.attn.bias": torch.ones(1, 1, 8, 8), "transformer.h.0.attn.masked_bias": torch.ones(1)}
+    ),
+    "codegen": lambda state: state | {"transformer.h.0.attn.causal_mask": torch.ones(1, 1, 8, 8)},
+    "gpt_neo": lambda state: state | {"transformer.h.0.attn.attention.bias": torch.ones(1, 1, 8, 8)},
+    "gpt_bigcode": lambda state: state | {"transformer.h.0.attn.bias": torch.ones(8, 8)},
+}
+
+
+@pytest.mark.parametrize("model_type", PUBLISHED)
+def test_names_and_buffers_of_the_published_files(model_type: str, tmp_path: Path):
+    theirs = build(drawn(model_type, 0, tie_word_embeddings=False), scale=0.15)
+    theirs.save_pretrained(tmp_path)
+    change(tmp_path, PUBLISHED[model_type])
+    with torch.no_grad():
+        assert (opened(tmp_path).logits(IDS) - theirs(IDS).logits).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("name", ["opt", "gpt2", "llama-tied"])

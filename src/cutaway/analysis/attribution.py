@@ -3,13 +3,15 @@
 The residual stream after the last block is the sum of all components' outputs, and with the final norm's scale held
 fixed the unembedding is linear: so a token's logit, or the difference of two, is a sum of contributions. Trust it for
 direct effects only: a component's effect through later ones counts as theirs, and its effect on the norm's scale is
-left out. The final norm's bias and (in 8 bits) the head's rounding are terms of their own, so the terms always sum to
-the logit. Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; Wang et al. 2022,
-"Interpretability in the Wild" (arXiv 2211.00593). This file knows values and weights; it does not know text.
+left out. The final norm's bias, the head's, its rounding in 8 bits and what a cap of the logits takes away are terms of
+their own, so the terms always sum to the logit. Source: Elhage et al. 2021, "A Mathematical Framework for Transformer
+Circuits"; Wang et al. 2022, "Interpretability in the Wild" (arXiv 2211.00593). This file knows values and weights; it
+does not know text.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +19,8 @@ from torch import Tensor
 
 from cutaway.analysis.derived import (
     apply_final_norm,
+    as_added,
+    before,
     component_sites,
     decomposed,
     final_bias,
@@ -29,7 +33,7 @@ from cutaway.edit.edit import Edit
 from cutaway.edit.positions import columns
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
-from cutaway.model.decoder import Decoder
+from cutaway.model.decoder import Decoder, Norm
 from cutaway.text.pieces import Tokens
 from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
@@ -104,7 +108,8 @@ def needed_sites(config: DecoderConfig, by: str) -> list[str]:
         raise BadArgument(f"by={by!r}", f"one of {', '.join(BY)}", "pass one of these")
     blocks = range(config.n_layers)
     inner = {"head": ("attn.z",), "neuron": ("mlp.post",), "token": ("attn.pattern", "attn.v"), "block": ()}[by]
-    extra = [f"blocks.{i}.{name}" for i in blocks for name in inner]
+    norm = {"head": ("ln1_post.scale",), "token": ("ln1_post.scale",), "neuron": ("ln2_post.scale",), "block": ()}[by]
+    extra = [f"blocks.{i}.{name}" for i in blocks for name in (*inner, *(norm if config.added_norm else ()))]
     return [*component_sites(config), *extra, *(["ln_final.scale"] if config.final_norm else []), "logits"]
 
 
@@ -158,10 +163,13 @@ def _attributions(
     bias_D = final_bias(decoder)
     if bias_D is not None:
         what, values = [*what, "ln_final: bias"], [*values, (direction_BD @ bias_D)[None]]
+    if decoder.config.head_bias:
+        what, values = [*what, "unembed: bias"], [*values, _head_bias(decoder, tokens, versus)[None]]
     values_BN = torch.cat([value.double() for value in values]).T
     rest_B = logit_B.double() - values_BN.sum(-1)
-    if bool((rest_B.abs() > 1e-4 * logit_B.double().abs().clamp(min=1)).any()):  # an 8-bit head quantizes its input
-        what, values_BN = [*what, "rounding of the head"], torch.cat((values_BN, rest_B[:, None]), 1)
+    if bool((rest_B.abs() > 1e-4 * logit_B.double().abs().clamp(min=1)).any()):  # of an 8-bit head, or a tanh
+        name = "rounding of the head" if decoder.config.logit_softcap is None else "the cap of the logits"
+        what, values_BN = [*what, name], torch.cat((values_BN, rest_B[:, None]), 1)
     return what, values_BN, logit_B
 
 
@@ -182,12 +190,12 @@ def _split(
         return None
     layer = int(name.split(".")[1])
     if by == "neuron":
-        scaled_BD = _direction_before_norm(trace, decoder, direction_BD, where)
+        scaled_BD = _direction_in_half(layer, "mlp", trace, decoder, direction_BD, where)
         post_BF = trace[f"blocks.{layer}.mlp.post"][where]
         neurons = [f"blocks.{layer}.mlp.post[{i}]" for i in range(post_BF.shape[-1])]
         return neurons, (post_BF * (scaled_BD @ matrix(decoder, f"blocks.{layer}.W_down").to(post_BF))).T
     if by == "head":
-        heads_HBTD = head_outputs(trace, decoder, layer).movedim(2, 0)
+        heads_HBTD = as_added(head_outputs(trace, decoder, layer).movedim(2, 0), trace, decoder, layer, "attn")
         heads = [f"blocks.{layer}.attn head {i}" for i in range(len(heads_HBTD))]
         return heads, _contribution(heads_HBTD, trace, decoder, direction_BD, where)
     return _by_source(layer, trace, decoder, direction_BD, where)
@@ -202,7 +210,8 @@ def _by_source(
     sharing = decoder.config.n_heads // decoder.config.n_kv_heads
     v_BSHK = trace[f"blocks.{layer}.attn.v"].repeat_interleave(sharing, 2)
     w_DHK = matrix(decoder, f"blocks.{layer}.W_O").unflatten(1, v_BSHK.shape[2:]).to(v_BSHK)
-    direction_BHK = torch.einsum("bd,dhk->bhk", _direction_before_norm(trace, decoder, direction_BD, where), w_DHK)
+    scaled_BD = _direction_in_half(layer, "attn", trace, decoder, direction_BD, where)
+    direction_BHK = torch.einsum("bd,dhk->bhk", scaled_BD, w_DHK)
     contributions_SB = torch.einsum("bhs,bshk,bhk->sb", pattern_BHS, v_BSHK, direction_BHK)
     visible = int(at_B.max()) + 1
     return [f"blocks.{layer}.attn from {s}" for s in range(visible)], contributions_SB[:visible]
@@ -211,7 +220,21 @@ def _by_source(
 def _direction_before_norm(trace: Trace, decoder: Decoder, direction_BD: Tensor, where: Where) -> Float[Tensor, "B D"]:
     """The unembedding direction in the residual stream, with the final norm at each text's position folded in."""
     norm = decoder.unembed.ln_final
+    return direction_BD if norm is None else before(norm, direction_BD, trace["ln_final.scale"][where])
+
+
+def _direction_in_half(
+    layer: int, half: str, trace: Trace, decoder: Decoder, direction_BD: Tensor, where: Where
+) -> Float[Tensor, "B D"]:
+    """The same in what attention ("attn") or the MLP gives, before it is scaled or normed and added."""
+    block: Any = decoder.blocks[layer]
+    norm: Norm | None = block.ln1_post if half == "attn" else block.ln2_post
+    direction_BD = _direction_before_norm(trace, decoder, direction_BD, where)
     if norm is None:
-        return direction_BD
-    scaled_BD = direction_BD * norm.weight / trace["ln_final.scale"][where]
-    return scaled_BD - scaled_BD.mean(-1, keepdim=True) if norm.centered else scaled_BD
+        return direction_BD * block.resid_scale
+    return before(norm, direction_BD, trace[f"{norm.site}.scale"][where])
+
+
+def _head_bias(decoder: Decoder, tokens: Sequence[int], versus: Sequence[int] | None) -> Float[Tensor, "B"]:
+    bias_V = decoder.unembed.head.bias.detach() * decoder.config.logit_scale
+    return bias_V[list(tokens)] - (0 if versus is None else bias_V[list(versus)])

@@ -19,9 +19,10 @@ from torch import Tensor
 from cutaway.analysis.derived import head_outputs
 from cutaway.edit.edit import Edit
 from cutaway.explain.formula import recompute
-from cutaway.ground.sites import all_sites
+from cutaway.ground.sites import all_sites, block_sites
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
+from cutaway.model.parts import dtype_of
 from cutaway.quant.engine import NativeEngine
 from cutaway.quant.explain import int8_layers
 from cutaway.text.pieces import Tokens
@@ -100,7 +101,7 @@ def certify(decoder: Decoder, tokens: Tokens, checkpoint: Checkpoint) -> Iterato
     tokens: at least two texts of unequal lengths, padded on the right. checkpoint: the files that it came from.
     """
     modes = {layer.mode for layer in int8_layers(decoder).values()}
-    dtype = _dtype(decoder)
+    dtype = dtype_of(decoder)
     exact = ROUNDING[dtype]
     trace = run(decoder, tokens)
     yield from _formulas(trace, decoder, exact)
@@ -132,13 +133,9 @@ def _formulas(trace: Trace, decoder: Decoder, exact: float) -> Iterator[Line]:
                 errors[site] = relative(recompute(site, trace, trace.tokens, decoder), trace[site])
             except NameError:  # the formula names a weight that the decoder has lost
                 errors[site] = float("inf")
-    named = {
-        "attn.z": "z = pattern @ v",
-        "resid_mid": "resid_mid = resid_pre + attn_out",
-        "resid_post": "resid_post = resid_mid + mlp_out",
-    }
-    if decoder.config.post_norm:
-        named["resid_post"] = "resid_post = ln1.out + mlp_out"
+    block = {site.name: site.formula for site in block_sites(decoder.config, 0)}
+    sums = {name: f"{name} = {block[name]}" for name in ("resid_mid", "resid_post") if name in block}
+    named = {"attn.z": "z = pattern @ v", **sums}
     for ending, claim in named.items():
         yield _worst(claim, {site: e for site, e in errors.items() if site.endswith(f".{ending}")}, exact)
     yield _worst("every site = its formula over its parents", errors, exact)
@@ -150,14 +147,14 @@ def _rows_sum_to_1(trace: Trace, exact: float) -> Line:
 
 
 def _heads_sum(trace: Trace, decoder: Decoder, exact: float, modes: set[str]) -> Line:
-    errors = {}
+    errors, out = {}, "attn.out" if decoder.config.scales_added else "attn_out"
     for layer in range(decoder.config.n_layers):
-        whole, site = head_outputs(trace, decoder, layer).sum(2), f"blocks.{layer}.attn_out"
+        whole, site = head_outputs(trace, decoder, layer).sum(2), f"blocks.{layer}.{out}"
         bias = decoder.get_submodule(f"blocks.{layer}.attn.out").bias
         errors[site] = relative(whole if bias is None else whole + bias, trace[site])  # pyright: ignore
     why = "in 8 bits attn_out is of z rounded to codes, and heads are of z itself" if modes else ""
     tolerance = 0.1 if modes - {"int8"} else exact * 4 if modes else exact
-    return _worst("heads' own outputs sum to attn_out", errors, tolerance, why)
+    return _worst(f"heads' own outputs sum to {out}", errors, tolerance, why)
 
 
 def _same_passes(trace: Trace, decoder: Decoder, tokens: Tokens, tolerance: tuple[float, str]) -> Iterator[Line]:
@@ -165,7 +162,7 @@ def _same_passes(trace: Trace, decoder: Decoder, tokens: Tokens, tolerance: tupl
     real_BT = tokens.mask.bool()
     with torch.no_grad():
         # not a bit may move, but where torch's fused attention runs, which adds in an order of its own
-        exact = isinstance(decoder.run_blocks, NativeEngine) and _dtype(decoder) == torch.float32
+        exact = isinstance(decoder.run_blocks, NativeEngine) and dtype_of(decoder) == torch.float32
         error, why = relative(trace["logits"][real_BT], decoder(tokens)[real_BT]), "" if exact else tolerance[1]
         yield Line("watched = unwatched", error, 0.0 if exact else tolerance[0], "logits", why)
         one = _row(tokens, 0)
@@ -211,11 +208,12 @@ def _edits_move_the_logits(trace: Trace, decoder: Decoder, at_once: int) -> Line
 
 def _push(site: str, own: Trace, random: torch.Generator) -> Edit:
     """Noise of four times the size of the site's values (in 8 bits less may be rounded away); of scores and patterns,
-    a shift at the first place alone."""
+    a shift at the first position alone that is attended to."""
     value = own[site]
     size = 4 * float(value[value.isfinite()].double().square().mean().sqrt()) or 1.0
     if all_sites(own.config)[site].shape == "B H T S":
-        return Edit.add(site, size, source=0)
+        window = own.config.window_of(int(site.split(".")[1]))
+        return Edit.add(site, size, source=0 if window is None else max(0, value.shape[-1] - window))
     noise = torch.randn(value.shape[-1], generator=random, dtype=torch.float64, device="cpu") * size
     return Edit.add(site, noise.abs() if value.shape[-1] == 1 else noise)
 
@@ -259,7 +257,3 @@ def _padded_left(tokens: Tokens) -> Tokens:
         for ids, mask in zip(tokens.ids, tokens.mask, strict=True)
     ]
     return Tokens.from_ids(torch.stack([ids for ids, _ in rows]), torch.stack([mask for _, mask in rows]))
-
-
-def _dtype(decoder: Decoder) -> torch.dtype:
-    return next(p.dtype for name, p in decoder.named_parameters() if ".ln1." in name)

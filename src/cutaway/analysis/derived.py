@@ -8,6 +8,7 @@ Circuits"; names as in TransformerLens's ActivationCache. This file knows values
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,8 @@ from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.layers import all_weights
 from cutaway.ground.shapes import sizes
-from cutaway.model.decoder import Decoder
+from cutaway.ground.sites import parents_of
+from cutaway.model.decoder import Decoder, Norm
 from cutaway.trace.trace import Trace
 
 
@@ -29,7 +31,8 @@ def matrix(decoder: Decoder, name: str) -> Float[Tensor, "N K"]:
 
 
 def head_outputs(trace: Trace, decoder: Decoder, layer: int) -> Float[Tensor, "B T H D"]:
-    """What each head adds to attn_out: z_h @ W_O[:, columns of h].T. All heads and b_O sum to attn_out."""
+    """What each head adds to attention's output: z_h @ W_O[:, columns of h].T. All heads and b_O sum to attn_out, or to
+    attn.out where a model norms or scales that before it is added (`as_added`)."""
     z_BTHK = trace[f"blocks.{layer}.attn.z"]
     w_DHK = matrix(decoder, f"blocks.{layer}.W_O").unflatten(1, z_BTHK.shape[2:])
     return torch.einsum("bthk,dhk->bthd", z_BTHK, w_DHK.to(z_BTHK))
@@ -40,6 +43,16 @@ def neuron_outputs(trace: Trace, decoder: Decoder, layer: int, neurons: Sequence
     post_BTF = trace[f"blocks.{layer}.mlp.post"]
     w_ND = matrix(decoder, f"blocks.{layer}.W_down").T[list(neurons)].to(post_BTF)
     return post_BTF[..., list(neurons)][..., None] * w_ND
+
+
+def as_added(
+    output_XBTD: Float[Tensor, "*X B T D"], trace: Trace, decoder: Decoder, layer: int, half: str
+) -> Float[Tensor, "*X B T D"]:
+    """A part of what attention (half "attn") or the MLP ("mlp") gives, as it is added to the residual stream: scaled,
+    or through its norm with the recorded scale, without the norm's bias; unchanged in most models."""
+    block: Any = decoder.blocks[layer]
+    norm: Norm | None = block.ln1_post if half == "attn" else block.ln2_post
+    return output_XBTD * block.resid_scale if norm is None else _through(norm, output_XBTD, trace)
 
 
 def accumulated(trace: Trace) -> tuple[list[str], Float[Tensor, "L B T D"]]:
@@ -62,9 +75,8 @@ def component_sites(config: DecoderConfig) -> list[str]:
     if config.post_norm:
         expected = "one whose blocks add to it"
         raise BadArgument("a model that norms its residual stream after every sum", expected, "use another model")
-    names = ["embed.projected" if config.projected else "embed.token"]
-    names += ["embed.position"] if config.rope is None else []
-    return names + [f"blocks.{i}.{name}" for i in range(config.n_layers) for name in ("attn_out", "mlp_out")]
+    added = [f"blocks.{i}.{name}" for i in range(config.n_layers) for name in ("attn_out", "mlp_out")]
+    return parents_of(config, "blocks.0.resid_pre") + added
 
 
 def apply_final_norm(
@@ -77,8 +89,20 @@ def apply_final_norm(
     norm = decoder.unembed.ln_final
     if norm is None:
         return output_XBTD
-    centered = output_XBTD - output_XBTD.mean(-1, keepdim=True) if norm.centered else output_XBTD
-    return centered / trace["ln_final.scale"] * norm.weight
+    return _through(norm, output_XBTD, trace)
+
+
+def _through(norm: Norm, x_XBTD: Float[Tensor, "*X B T D"], trace: Trace) -> Float[Tensor, "*X B T D"]:
+    """The linear map that a norm is once its scale is fixed."""
+    centered = x_XBTD - x_XBTD.mean(-1, keepdim=True) if norm.centered else x_XBTD
+    scaled = centered / trace[f"{norm.site}.scale"]
+    return scaled if norm.gain is None else scaled * norm.gain
+
+
+def before(norm: Norm, direction_BD: Float[Tensor, "B D"], scale_B1: Float[Tensor, "B 1"]) -> Float[Tensor, "B D"]:
+    """The direction before a norm that has this one's dot product after it, the norm's scale fixed."""
+    scaled_BD = (direction_BD if norm.gain is None else direction_BD * norm.gain) / scale_B1
+    return scaled_BD - scaled_BD.mean(-1, keepdim=True) if norm.centered else scaled_BD
 
 
 def final_bias(decoder: Decoder) -> Float[Tensor, "D"] | None:
@@ -88,11 +112,14 @@ def final_bias(decoder: Decoder) -> Float[Tensor, "D"] | None:
 
 
 def unembedding(decoder: Decoder, tokens: Sequence[int]) -> Float[Tensor, "N D"]:
-    """Each token's unembedding vector, project_out folded in. Raises BadArgument for an id outside the vocabulary."""
+    """Each token's unembedding vector, project_out and the logits' scale folded in.
+
+    Raises BadArgument for an id outside the vocabulary.
+    """
     v = sizes(decoder.config)["V"]
     for token in tokens:
         if not 0 <= token < v:
             raise BadArgument(f"the token {token}", f"an id from 0 to {v - 1}", "pass a token of this model")
-    w_NE = matrix(decoder, "W_U")[list(tokens)]
+    w_NE = matrix(decoder, "W_U")[list(tokens)] * decoder.config.logit_scale
     project = decoder.unembed.project_out
     return w_NE if project is None else w_NE @ project.weight.detach()

@@ -1,6 +1,7 @@
 """Which neurons of one MLP speak loudest at a position, what does each read, and which tokens does it promote?
 
-A neuron's `size` is the L2 norm of what it adds to the residual stream, |post| · |W_down column|. It reads the tokens
+A neuron's `size` is the L2 norm of what it adds to the residual stream, |post| · |W_down column| (where what the MLP
+gives is normed or scaled before it is added, of what it gives). It reads the tokens
 whose embeddings its input row is most similar to (dot product), and promotes and suppresses the tokens whose
 unembedding vectors its output column has the largest and smallest dot product with, times the sign of post: what it
 says directly, through no later block, with the final norm's gain and without its divisor. Trust `size` and `post`,
@@ -81,7 +82,8 @@ def _unembedded(decoder: Decoder, out_ND: Float[Tensor, "N D"]) -> Float[Tensor,
     """The dot product of each output with each token's unembedding vector, project_out and the final gain folded in."""
     norm, project = decoder.unembed.ln_final, decoder.unembed.project_out
     if norm is not None:
-        out_ND = (out_ND - out_ND.mean(-1, keepdim=True) if norm.centered else out_ND) * norm.weight.detach().float()
+        out_ND = out_ND - out_ND.mean(-1, keepdim=True) if norm.centered else out_ND
+        out_ND = out_ND if norm.gain is None else out_ND * norm.gain.detach().float()
     out_NE = out_ND if project is None else out_ND @ project.weight.detach().float().T
     return out_NE @ matrix(decoder, "W_U").to(out_NE).T
 

@@ -6,7 +6,6 @@ It does not know what differs in the second pass: a tap's values, or a module of
 from jaxtyping import Float
 from torch import Tensor
 
-from cutaway.model.attention_mask import PassInfo, attention_mask
 from cutaway.model.decoder import Decoder
 from cutaway.model.tap import Tap, untapped
 from cutaway.text.pieces import Tokens
@@ -16,6 +15,5 @@ def from_block(
     decoder: Decoder, tokens: Tokens, layer: int, resid_BTD: Float[Tensor, "B T D"], tap: Tap = untapped
 ) -> Float[Tensor, "B T D"]:
     """The residual stream after the last block, of a pass that enters block `layer` with its resid_pre."""
-    cos_sin = None if decoder.rotary is None else decoder.rotary(tokens.positions, resid_BTD.dtype)
-    info = PassInfo(attention_mask(tokens, None), cos_sin)  # pyright: ignore[reportArgumentType]  a cached property is one
+    info = decoder.info(tokens, None, resid_BTD.dtype)  # pyright: ignore[reportArgumentType]  a cached property is one
     return decoder.run_blocks(decoder.blocks[layer:], resid_BTD, info, None, tap)

@@ -68,18 +68,33 @@ def _loaded(path: Path) -> Any:
 
 
 def _theirs(model: Any, tokens: Tokens) -> tuple[list[Tensor], Tensor]:
-    """The outputs of transformers' blocks, by forward hooks, and its logits."""
+    """The outputs of transformers' blocks, by forward hooks, and its logits; 0 on padding.
+
+    Each text runs alone: beside padding that a window hides from itself, transformers' float64 gives NaN.
+    """
+    base: Any = getattr(model.base_model, "decoder", model.base_model)
+    blocks: Any = next(getattr(base, name) for name in ("h", "layers", "blocks") if hasattr(base, name))
+    ids_BT, real_BT, values = tokens.ids.cpu(), tokens.mask.bool().cpu(), []
+    texts = [_alone(model, blocks, ids_T[real_T]) for ids_T, real_T in zip(ids_BT, real_BT, strict=True)]
+    for parts in zip(*texts, strict=True):
+        value = parts[0].new_zeros((*real_BT.shape, parts[0].shape[-1]))
+        value[real_BT] = torch.cat(parts, 1)[0]
+        values.append(value)
+    return values[:-1], values[-1]
+
+
+def _alone(model: Any, blocks: Any, ids_T: Tensor) -> list[Tensor]:
+    """What each block returns for one text, and the logits, each [1, T, ...]."""
     outputs: list[Tensor] = []
 
     def record(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
         outputs.append(output[0] if isinstance(output, tuple) else output)
 
-    base: Any = getattr(model.base_model, "decoder", model.base_model)
-    hooks = [block.register_forward_hook(record) for block in (base.h if hasattr(base, "h") else base.layers)]
+    hooks = [block.register_forward_hook(record) for block in blocks]
     try:
         with torch.no_grad():
-            logits = model(input_ids=tokens.ids.cpu(), attention_mask=tokens.mask.cpu()).logits
+            logits = model(input_ids=ids_T[None]).logits
     finally:
         for hook in hooks:
             hook.remove()
-    return outputs, logits
+    return [*outputs, logits]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cutaway.ground.config import DecoderConfig
+from cutaway.ground.sites import multiplied
 from cutaway.trace.view import View
 
 
@@ -18,8 +18,9 @@ from cutaway.trace.view import View
 class AttentionRow:
     """What one head does at one position of a text, in the order in which it does it.
 
-    q [K] and k [S, K] after rotation, where positions are rotary; dots [S]: q · k, before the division by √K and the
-    mask; scores [S], -inf where masked; pattern [S], which sums to 1; v [S, K]; z [K], the sum of v by pattern.
+    q [K] and k [S, K] as they are multiplied, normed and rotated where the model does so; dots [S]: q · k, before they
+    are scaled and masked; scores [S], -inf where masked; pattern [S], which sums to 1; v [S, K]; z [K], the sum of v by
+    pattern.
     kv_head: whose k and v the head reads.
     """
 
@@ -37,15 +38,10 @@ def attention_row(view: View, layer: int, head: int, position: int, text: int = 
     """The row of a head at a column of a text. Raises BadArgument for one that is not there."""
     found, config = view.head(layer, head), view.config
     layer, head = layer % config.n_layers, head % config.n_heads
-    q, k = rotated(config)
+    q, k = multiplied(config, layer)
     group = head * config.n_kv_heads // config.n_heads
-    q_K = view[q, layer, head][text, position]
-    k_SK, v_SK = view[k, layer, group][text], view["attn.v", layer, group][text]
+    q_K = view[q][text, position, head]
+    k_SK, v_SK = view[k][text, :, group], view["attn.v", layer, group][text]
     dots_S = torch.mv(k_SK, q_K)
     return AttentionRow(group, q_K, k_SK, dots_S, found.scores[text, position], found.pattern[text, position], v_SK,
                         found.z[text, position])  # fmt: skip
-
-
-def rotated(config: DecoderConfig) -> tuple[str, str]:
-    """The sites of the q and k that are multiplied."""
-    return ("attn.rot_q", "attn.rot_k") if config.rope is not None else ("attn.q", "attn.k")

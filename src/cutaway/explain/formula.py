@@ -22,13 +22,19 @@ from cutaway.quant.formats import Mode
 from cutaway.quant.linear import Int8Linear
 from cutaway.text.pieces import Tokens
 
+# Facts that formulas name.
+NUMBERS = (
+    "embed_scale", "resid_scale", "logit_scale", "logit_softcap", "attn_softcap", "qkv_clip", "position_offset",
+)  # fmt: skip
+
 
 def recompute(name: str, values: Mapping[str, Tensor], tokens: Tokens, decoder: Decoder) -> Tensor:
     """The value of site `name` from the values of its parents, by its formula."""
     site = all_sites(decoder.config)[name]
     block = re.match(r"blocks\.\d+\.", name)
     given = {"ids": tokens.ids, "mask": tokens.mask, "positions": tokens.positions}
-    names = SimpleNamespace(**_functions(decoder, tokens), **_weights(decoder, name), **given)
+    layer = int(block[0].split(".")[1]) if block else 0
+    names = SimpleNamespace(**_functions(decoder, tokens, layer), **_weights(decoder, name), **given)
     for i, parent in enumerate(site.parents):
         full = (block[0] if block else "") + parent
         value = given[parent] if parent in given else values[full if full in values else parent]
@@ -48,16 +54,20 @@ def _set(names: SimpleNamespace, dotted: str, value: Tensor) -> None:
     setattr(names, leaf, value)
 
 
-def _functions(decoder: Decoder, tokens: Tokens) -> dict[str, Any]:
-    """The functions and numbers that a formula may use."""
+def _functions(decoder: Decoder, tokens: Tokens, layer: int) -> dict[str, Any]:
+    """The functions and numbers that a formula of this layer may use."""
     config = decoder.config
-    sharing = config.n_heads // config.n_kv_heads
+    sharing, window = config.n_heads // config.n_kv_heads, config.window_of(layer)
 
     def hide(scores_BHTS: Tensor) -> Tensor:
         t = scores_BHTS.shape[-1]
         all_TS = torch.ones(t, t, dtype=torch.bool, device=tokens.mask.device)
         itself_TS = torch.eye(t, dtype=torch.bool, device=tokens.mask.device)
-        attended_BTS = all_TS.tril() & (tokens.mask[:, None].bool() | itself_TS)
+        within_BTS = all_TS.tril()
+        if window is not None:
+            position_BT = (tokens.mask.cumsum(-1) - 1).clamp(min=0)
+            within_BTS = within_BTS & (position_BT[:, :, None] - position_BT[:, None] < window)
+        attended_BTS = (within_BTS & tokens.mask[:, None].bool()) | itself_TS
         return scores_BHTS.masked_fill(~attended_BTS[:, None], -math.inf)
 
     def mean(x: Tensor) -> Tensor:
@@ -66,11 +76,14 @@ def _functions(decoder: Decoder, tokens: Tokens) -> dict[str, Any]:
     return {
         "eps": config.norm_eps,
         "d_head": config.d_head,
-        "position_offset": config.position_offset,
+        **{name: getattr(config, name) for name in NUMBERS},
+        "attn_scale": config.scale_of(layer),
         "sqrt": lambda x: x**0.5,
         "mean": mean,
         "variance": lambda x: mean((x - mean(x)) ** 2),
         "at_least": lambda x, low: x.clamp(min=low),
+        "clip": lambda x, most: x.clamp(-most, most),
+        "softcap": lambda x, cap: cap * torch.tanh(x / cap),
         "heads": lambda x: x.unflatten(-1, (-1, config.d_head)),
         "concat_heads": lambda z: z.flatten(-2),
         "shared": lambda x: x.repeat_interleave(sharing, 2),
@@ -78,25 +91,51 @@ def _functions(decoder: Decoder, tokens: Tokens) -> dict[str, Any]:
         "mix": lambda pattern, v: torch.einsum("bhts,bshk->bthk", pattern, v),
         "softmax": lambda scores: scores.softmax(-1),
         "hide": hide,
-        "rotate": _rotate(decoder),
+        "alibi": _alibi(decoder),
+        "rotate": _rotate(decoder, layer),
         "relu": lambda x: x.clamp(min=0),
+        "relu2": lambda x: x.clamp(min=0) ** 2,
         "gelu": lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2))),
         "gelu_tanh": lambda x: x * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
         "silu": lambda x: x / (1 + torch.exp(-x)),
     }
 
 
-def _rotate(decoder: Decoder) -> Callable[[Tensor, Tensor], Tensor]:
+def _alibi(decoder: Decoder) -> Callable[[Tensor], Tensor]:
+    """Slope x position, position by position."""
+
+    def alibi(mask: Tensor) -> Tensor:
+        facts = decoder.config.alibi
+        assert facts is not None, "only models with it have sites with this formula"
+        positions_BS = (mask.cumsum(-1) - 1).clamp(min=0)
+        dtype = torch.bfloat16 if facts.bfloat16 else torch.float64
+        products = [
+            positions_BS.to(dtype) * torch.tensor(slope, dtype=dtype, device=mask.device) for slope in facts.slopes
+        ]
+        return torch.stack(products, 1)[:, :, None].double() * facts.scale
+
+    return alibi
+
+
+def _rotate(decoder: Decoder, layer: int) -> Callable[[Tensor, Tensor], Tensor]:
     """Each pair as a complex number, rotated by multiplication: another way to the same rotation."""
 
     def rotate(x: Tensor, positions: Tensor) -> Tensor:
-        rope = decoder.config.rope
-        assert rope is not None, "only rotary models have sites with this formula"
-        angle = positions[:, :, None, None] * frequencies(rope).to(positions.device)
+        rope = decoder.config.rope_of(layer)
+        assert rope is not None, "only rotary layers have sites with this formula"
+        long = int(positions.max()) >= rope.original_context
+        angle = positions[:, :, None, None] * frequencies(rope, long=long).to(positions.device)
         half = rope.dims // 2
-        rotated = torch.complex(x[..., :half].double(), x[..., half : 2 * half].double())
+        firsts, seconds = (
+            (slice(0, 2 * half, 2), slice(1, 2 * half, 2))
+            if rope.interleaved
+            else (slice(0, half), slice(half, 2 * half))
+        )
+        rotated = torch.complex(x[..., firsts].double(), x[..., seconds].double())
         rotated = rotated * torch.polar(torch.full_like(angle, rope.attention_factor), angle)
-        return torch.cat((rotated.real.to(x.dtype), rotated.imag.to(x.dtype), x[..., 2 * half :]), -1)
+        out = x.clone()
+        out[..., firsts], out[..., seconds] = rotated.real.to(x.dtype), rotated.imag.to(x.dtype)
+        return out
 
     return rotate
 

@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.ground.layers import Weight, site_weights
 from cutaway.ground.sites import Site, all_sites, clean_name, parents_of
 from cutaway.ground.whole import whole
-from cutaway.model.decoder import Decoder
+from cutaway.model.decoder import Decoder, Norm
 from cutaway.quant.explain import explain, layer_input
 from cutaway.quant.formats import GROUP
 from cutaway.quant.linear import Int8Linear
@@ -189,40 +189,57 @@ class Decomposition:
         return [Term(_named(weight.reads, *at), float(rows_BT[at]))], [f"a row of {weight.name}"]
 
     def _scale(self) -> Terms:
-        x_D = self.trace[self.parents[0]][self.index[:2]].double()
-        moments = f"mean {x_D.mean():.6g}, mean of squares {x_D.square().mean():.6g}, eps {self.config.norm_eps:g}"
-        return [], [f"of {_named(self.parents[0], *self.index[:2], ':')}: {moments}"]
+        where = self.index[:-1]  # of the vector, or of one head's, or of all heads together
+        x = self.trace[self.parents[0]][where].double()
+        moments = f"mean {x.mean():.6g}, mean of squares {x.square().mean():.6g}, eps {self.config.norm_eps:g}"
+        return [], [f"of {_named(self.parents[0], *where, ':')}: {moments}"]
 
     def _normalized(self) -> Terms:
         x, scale = self.parents
-        mean = self.trace[x][self.index[:2]].double().mean()
+        where = self.index[: self.trace[scale].ndim - 1]
+        mean = self.trace[x][where].double().mean()
         notes = [f"mean {mean:.6g}"] if self.config.norm == "layer" else []
-        return [self._element(x, self.index), self._element(scale, (*self.index[:2], 0))], notes
+        return [self._element(x, self.index), self._element(scale, (*where, 0))], notes
 
     def _gain(self, weight: Weight) -> Terms:
-        norm, i = self.decoder.get_submodule(weight.module), self.index[2]
-        gain = float(norm.weight[i])  # pyright: ignore[reportIndexIssue,reportArgumentType]
-        return [replace(self._element(weight.reads, self.index), factor=gain, by=f"w[{i}]")], _bias(norm, i)
+        norm = cast(Norm, self.decoder.get_submodule(weight.module))
+        gain = cast(Tensor, norm.gain)
+        i = self.index[-1] if len(self.index) == 3 or len(gain) == self.config.d_head else self._unit()
+        by = f"1 + w[{i}]" if norm.plus_one else f"w[{i}]"
+        return [replace(self._element(weight.reads, self.index), factor=float(gain[i]), by=by)], _bias(norm, i)
+
+    def _unit(self) -> int:
+        """The row of a head's component, heads one after another."""
+        return self.index[2] * self.config.d_head + self.index[3]
 
     def _rotated(self) -> Terms:
         row, column, head, k = self.index
-        half = self.config.rope.dims // 2 if self.config.rope else 0
+        rope = self.config.rope_of(int(self.name.split(".")[1]))
+        half = rope.dims // 2 if rope else 0
         if k >= 2 * half:
             return [self._element(self.parents[0], self.index)], ["not rotated: beyond the rotary part of a head"]
-        pair, position = k % half, int(self.trace.tokens.positions[row, column])
-        ends = [self._element(self.parents[0], (row, column, head, i)) for i in (pair, pair + half)]
+        neighbours = rope is not None and rope.interleaved
+        pair, position = k // 2 if neighbours else k % half, int(self.trace.tokens.positions[row, column])
+        parts = (2 * pair, 2 * pair + 1) if neighbours else (pair, pair + half)
+        ends = [self._element(self.parents[0], (row, column, head, i)) for i in parts]
         return ends, [f"pair {pair} rotated by position {position} × its frequency"]
 
     def _scores(self) -> Terms:
         row, head, t, s = self.index
         if self.trace[self.name][self.index] == -math.inf:
-            return [], ["masked: a later position, or padding"]
+            return [], ["masked: a later position, one beyond the window, or padding"]
         (q, k), group = self.parents, head // self.sharing
-        keys_K = self.trace[k][row, s, group] / math.sqrt(self.config.d_head)
+        scale = self.config.scale_of(int(self.name.split(".")[1]))
+        keys_K = self.trace[k][row, s, group] * scale
         pairs = zip(self.trace[q][row, t, head].tolist(), keys_K.tolist(), strict=True)
         by = _named(k, row, s, group, "i")
         terms = [Term(_named(q, row, t, head, i), one, other, by) for i, (one, other) in enumerate(pairs)]
-        return terms, ["each over the square root of d_head"]
+        notes = [f"each times {scale:.6g}" if self.config.own_scale else "each over the square root of d_head"]
+        notes += [] if self.config.attn_softcap is None else [f"their sum held below {self.config.attn_softcap:g}"]
+        if self.config.alibi is not None:
+            slope = self.config.alibi.slopes[head] * self.config.alibi.scale
+            notes.append(f"ALiBi adds {slope:.6g} × the position of {s}")
+        return terms, notes
 
     def _pattern(self) -> Terms:
         scores_S = self.trace[self.parents[0]][self.index[:3]].double()
@@ -246,7 +263,7 @@ class Decomposition:
         """
         layer, read = self.decoder.get_submodule(weight.module), self.trace[weight.reads]
         at, width = self.index[:2], self.config.d_head
-        unit = self.index[2] * width + self.index[3] if len(self.index) == 4 else self.index[2]
+        unit = self._unit() if len(self.index) == 4 else self.index[2]
         row = weight.rows.start + unit
         x_BTK = layer_input(self.decoder, weight.module, read)
         w_K = layer.weight[row].tolist()  # pyright: ignore[reportIndexIssue,reportCallIssue]

@@ -43,18 +43,25 @@ def block_weights(config: DecoderConfig) -> tuple[Weight, ...]:
     """The weights of one block, all names relative to it, in the order of the forward pass."""
     q, kv, d, f = config.n_heads * config.d_head, config.n_kv_heads * config.d_head, config.d_model, config.d_mlp
     pre, pre_linear = ("mlp.pre", "mlp.pre_linear") if config.gated else ("", "mlp.pre")
+    attn_out, mlp_out = ("attn.out", "mlp.out") if config.scales_added else ("attn_out", "mlp_out")
+    bias, qk_bias = config.norm_bias, config.qk_norm_bias
+    by_head = config.qk_norm == "head"
     table: list[Line] = [
-        ("ln1.w", "ln1", "norm", config.norm_bias, d, "ln1.out"),
+        ("ln1.w", "ln1", "norm", bias, d, "ln1.out"),
         ("W_Q", "attn.qkv", "linear", config.qkv_bias, q, "attn.q"),
         ("W_K", "attn.qkv", "linear", config.qkv_bias, kv, "attn.k"),
         ("W_V", "attn.qkv", "linear", config.qkv_bias, kv, "attn.v"),
-        ("W_O", "attn.out", "linear", config.out_bias, d, "attn_out"),
-        ("ln2.w", "ln2", "norm", config.norm_bias, d, "ln2.out"),
+        ("attn.q_norm.w", "attn.q_norm", "norm", qk_bias, config.d_head if by_head else q, "attn.q_norm.out"),
+        ("attn.k_norm.w", "attn.k_norm", "norm", qk_bias, config.d_head if by_head else kv, "attn.k_norm.out"),
+        ("W_O", "attn.out", "linear", config.out_bias, d, attn_out),
+        ("ln1_post.w", "ln1_post", "norm", bias, d, "attn_out" if config.added_norm else ""),
+        ("ln2.w", "ln2", "norm", bias, d, "ln2.out"),
         ("W_gate", "mlp.up", "linear", config.mlp_bias, f, pre),
         ("W_up", "mlp.up", "linear", config.mlp_bias, f, pre_linear),
-        ("W_down", "mlp.down", "linear", config.mlp_bias, d, "mlp_out"),
+        ("W_down", "mlp.down", "linear", config.mlp_bias, d, mlp_out),
+        ("ln2_post.w", "ln2_post", "norm", bias, d, "mlp_out" if config.added_norm else ""),
     ]
-    return _weights(table, block_sites(config, 0))
+    return _weights(config, table, block_sites(config, 0))
 
 
 def block_layers(config: DecoderConfig) -> dict[str, tuple[Weight, ...]]:
@@ -70,16 +77,17 @@ def all_weights(config: DecoderConfig) -> Mapping[str, Weight]:
         ("W_E", "embed.token", "embedding", False, v, "embed.token"),
         ("W_in", "embed.project_in", "projection", False, d, "embed.projected"),
         ("W_pos", "embed.position", "embedding", False, positions, "embed.position"),
+        ("embed_ln.w", "embed.ln", "norm", config.norm_bias, d, "embed_ln.out"),
         ("ln_final.w", "unembed.ln_final", "norm", config.norm_bias, d, "ln_final.out"),
         ("W_out", "unembed.project_out", "projection", False, e, "logits" if config.projected else ""),
-        ("W_U", "unembed.head", "linear", False, v, "logits"),
+        ("W_U", "unembed.head", "linear", config.head_bias, v, "logits"),
     ]
     blocks = [
         replace(w, **{field: f"blocks.{i}.{getattr(w, field)}" for field in ("name", "module", "reads", "writes")})
         for i in range(config.n_layers)
         for w in block_weights(config)
     ]
-    weights = (*_weights(table, embed_sites(config)), *blocks, *_weights(table, final_sites(config)))
+    weights = (*_weights(config, table, embed_sites(config)), *blocks, *_weights(config, table, final_sites(config)))
     return {weight.name: weight for weight in weights}
 
 
@@ -88,12 +96,12 @@ def site_weights(config: DecoderConfig, site: str) -> list[Weight]:
     return [weight for weight in all_weights(config).values() if weight.writes == site]
 
 
-def _weights(table: Iterable[Line], sites: Iterable[Site]) -> tuple[Weight, ...]:
+def _weights(config: DecoderConfig, table: Iterable[Line], sites: Iterable[Site]) -> tuple[Weight, ...]:
     """The weights that write one of these sites, in the order of the sites."""
     reads = {site.name: site.parents[0] for site in sites}
     weights, filled = [], {}  # filled: a module's rows so far
     for name, module, kind, bias, rows, writes in table:
-        if writes in reads:
+        if writes in reads and (config.norm_gain or kind != "norm"):
             start = filled.get(module, 0)
             filled[module] = start + rows
             b = f"b{name.rpartition('.')[2][1:]}" if bias else ""  # of W_Q b_Q, of ln1.w b

@@ -43,6 +43,11 @@ class TokenBatch(Protocol):
     def padded(self) -> bool: ...
 
 
+def longest_text(tokens: TokenBatch) -> int:
+    """Real tokens of the longest text."""
+    return int(tokens.mask.sum(-1).max()) if tokens.padded else tokens.ids.shape[1]
+
+
 def sizes(config: DecoderConfig) -> dict[str, int]:
     """The sizes of the model's axes, by letter."""
     return {

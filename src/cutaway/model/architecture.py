@@ -48,14 +48,15 @@ def rows(decoder: Decoder) -> list[Row]:
         if not tensors:
             continue
         head = name == "unembed.head" and decoder.config.tied_head
-        shapes, first = _shapes(module), next(iter(tensors.values()))
+        shapes, (first, *rest) = _shapes(module), tensors.values()
+        own = rest if head and _is_the_table(first, decoder) else [first, *rest]
         table.append(
             Row(
                 name="blocks.*." + name[block.end() :] if block else name,
                 shape=" + ".join("×".join(map(str, shape)) for shape in shapes),
                 dtype=str(first.dtype).removeprefix("torch."),
-                parameters=0 if head else sum(map(prod, shapes)),
-                bytes=0 if head and _is_the_table(first, decoder) else sum(t.nbytes for t in tensors.values()),
+                parameters=sum(map(prod, shapes[1:] if head else shapes)),
+                bytes=sum(t.nbytes for t in own),
                 count=decoder.config.n_layers if block else 1,
                 note=_note(name, module, decoder.config),
             )
@@ -91,7 +92,7 @@ def facts(config: DecoderConfig) -> str:
     """The model in one line."""
     shared = f" sharing {config.n_kv_heads} keys" if config.n_kv_heads != config.n_heads else ""
     gated = "gated " if config.gated else ""
-    where = "rotary" if config.rope else "learned"
+    where = "rotary" if config.ropes else "ALiBi" if config.alibi else "learned" if config.learned_positions else "no"
     return (
         f"{config.n_layers} blocks · width {config.d_model} · {config.n_heads} heads of {config.d_head}{shared}"
         f" · {gated}MLP {config.d_mlp} ({config.activation}) · {where} positions, {config.n_positions:,} at most"

@@ -1,13 +1,12 @@
-"""Who attends to whom in one pass: the attention mask, and what else is the same for every block.
+"""Who attends to whom in one pass: the attention mask.
 
 It knows tokens and the cache's slots; it does not know values.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from cutaway.ground.shapes import TokenBatch
@@ -33,26 +32,35 @@ class AttentionMask:
         return everything.tril() if self.causal else everything
 
 
-class PassInfo(NamedTuple):
-    """What every block of a pass reads beside the residual stream."""
-
-    mask: AttentionMask
-    rotary: tuple[Tensor, Tensor] | None  # cos and sin; None where positions are learned
-
-
-def attention_mask(tokens: TokenBatch, cache: Cache | None) -> AttentionMask:
+def attention_mask(tokens: TokenBatch, cache: Cache | None, window: int | None = None) -> AttentionMask:
     """These tokens attend to themselves and to real tokens before them, those in the cache too.
 
     Padding attends to itself and to real tokens before it, so that its pattern sums to 1; no real token attends to it.
+    window: how many positions a token attends to, its own one too.
     """
     new = tokens.ids.shape[1]
     before = 0 if cache is None else cache.length - new
     padded = tokens.padded if cache is None else cache.padded
-    if not padded and (before == 0 or new == 1):
+    within = window is None or before + new <= window
+    if not padded and within and (before == 0 or new == 1):
         return AttentionMask(causal=new > 1)
     slot_S = torch.arange(before + new, device=tokens.ids.device)
     own_T = slot_S[before:]
-    mask_BS = tokens.mask if cache is None or cache.mask is None else cache.mask[:, : before + new]
+    mask_BS = mask_attended(tokens, cache)
     earlier_TS = slot_S[None] <= own_T[:, None]
     itself_TS = slot_S[None] == own_T[:, None]
-    return AttentionMask(causal=False, visible_BTS=(earlier_TS & mask_BS[:, None].bool()) | itself_TS)
+    visible_BTS = earlier_TS & mask_BS[:, None].bool()
+    if window is not None and not within:
+        position_BS = positions_of(mask_BS)
+        visible_BTS = visible_BTS & (position_BS[:, None] > position_BS[:, before:, None] - window)
+    return AttentionMask(causal=False, visible_BTS=visible_BTS | itself_TS)
+
+
+def positions_of(mask_BS: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
+    """The position of each slot, of padding that of the token before it, at least 0."""
+    return (mask_BS.cumsum(-1) - 1).clamp(min=0)
+
+
+def mask_attended(tokens: TokenBatch, cache: Cache | None) -> Int[Tensor, "B S"]:
+    """1 on real tokens, of the cache's slots so far or of these tokens alone."""
+    return tokens.mask if cache is None or cache.mask is None else cache.mask[:, : cache.length]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.shapes import TokenBatch
-from cutaway.model.attention_mask import PassInfo, attention_mask
 from cutaway.model.cache import Cache
 from cutaway.model.ops import Ops, torch_ops
+from cutaway.model.pass_info import PassInfo, pass_info
 from cutaway.model.positions import Rotary
 from cutaway.model.tap import Tap, untapped
 
@@ -26,16 +26,19 @@ class Embed(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.offset = config.position_offset
+        self.offset, self.scale = config.position_offset, config.embed_scale
         self.token = nn.Embedding(config.vocab_size, config.d_embed)
         self.project_in = nn.Linear(config.d_embed, config.d_model, bias=False) if config.projected else None
+        self.ln = Norm(config, "embed_ln") if config.embed_norm else None
         rows = config.n_positions + config.position_offset
-        self.position = nn.Embedding(rows, config.d_model) if config.rope is None else None
+        self.position = nn.Embedding(rows, config.d_model) if config.learned_positions else None
 
     def forward(self, tokens: TokenBatch, tap: Tap) -> Float[Tensor, "B T D"]:
-        resid_BTD = tap("embed.token", self.token(tokens.ids))
+        resid_BTD = self.token(tokens.ids)
+        resid_BTD = tap("embed.token", resid_BTD if self.scale == 1 else resid_BTD * self.scale)
         if self.project_in is not None:
             resid_BTD = tap("embed.projected", self.project_in(resid_BTD))
+        resid_BTD = normed(self.ln, resid_BTD, tap)
         if self.position is None:
             return resid_BTD
         rows_BT = (tokens.positions + self.offset).clamp(min=0)  # padding has position -1
@@ -43,29 +46,37 @@ class Embed(nn.Module):
 
 
 class Norm(nn.Module):
-    """LayerNorm (centered, with a bias) or RMSNorm, with a learned gain."""
+    """LayerNorm (centered) or RMSNorm, with a learned gain and bias where the model has them. out: the name of what it
+    gives. heads: of q or k [B, T, H, K], each normed by itself or all together, with one gain or each with its own."""
 
     ops: Ops = torch_ops
 
-    def __init__(self, config: DecoderConfig, site: str) -> None:
+    def __init__(self, config: DecoderConfig, site: str, out: str = "", heads: int | None = None) -> None:
         super().__init__()
-        self.site, self.eps, self.centered = site, config.norm_eps, config.norm == "layer"
-        self.weight = nn.Parameter(torch.empty(config.d_model))
-        self.bias = nn.Parameter(torch.empty(config.d_model)) if config.norm_bias else None
+        self.site, self.out, self.eps = site, out or site + ".out", config.norm_eps
+        self.centered, self.plus_one = config.norm == "layer", config.gain_plus_one
+        self.first_axis = -2 if heads is not None and config.qk_norm == "all" else -1
+        size = config.d_model if heads is None else config.d_head * (1 if config.qk_norm == "head" else heads)
+        bias = config.norm_bias if heads is None else config.qk_norm_bias
+        self.weight = nn.Parameter(torch.empty(size)) if config.norm_gain else None
+        self.bias = nn.Parameter(torch.empty(size)) if bias else None
 
-    def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
-        scale, normalized = self.site + ".scale", self.site + ".normalized"
-        out_BTD = None
-        if not tap.wants(scale, normalized):  # the same in one pass over memory, where the ops have it
-            out_BTD = self.ops.norm(x_BTD, self.weight, self.bias, self.eps, self.centered)
+    @property
+    def gain(self) -> Tensor | None:
+        return 1 + self.weight if self.plus_one and self.weight is not None else self.weight
+
+    def forward(self, x_BTD: Float[Tensor, "B T *D"], tap: Tap) -> Float[Tensor, "B T *D"]:
+        scale, normalized, gain, out_BTD = self.site + ".scale", self.site + ".normalized", self.gain, None
+        if gain is not None and not tap.wants(scale, normalized):  # in one pass over memory, where the ops have it
+            out_BTD = self.ops.norm(x_BTD, gain, self.bias, self.eps, self.centered)
         if out_BTD is None:
-            wide_BTD = x_BTD.to(torch.promote_types(x_BTD.dtype, torch.float32))
+            wide_BTD = x_BTD.flatten(self.first_axis).to(torch.promote_types(x_BTD.dtype, torch.float32))
             wide_BTD = wide_BTD - self.ops.mean(wide_BTD) if self.centered else wide_BTD
             scale_BT1 = tap(scale, self.ops.root_mean_square(wide_BTD, self.eps))
-            normalized_BTD = tap(normalized, (wide_BTD * scale_BT1.reciprocal()).to(x_BTD.dtype))
-            out_BTD = normalized_BTD * self.weight
-            out_BTD = out_BTD if self.bias is None else out_BTD + self.bias
-        return tap(self.site + ".out", out_BTD)
+            normalized_BTD = tap(normalized, (wide_BTD * scale_BT1.reciprocal()).to(x_BTD.dtype).view(x_BTD.shape))
+            out_BTD = normalized_BTD if gain is None else normalized_BTD * gain.view(-1, x_BTD.shape[-1])
+            out_BTD = out_BTD if self.bias is None else out_BTD + self.bias.view(-1, x_BTD.shape[-1])
+        return tap(self.out, out_BTD)
 
 
 class Attention(nn.Module):
@@ -80,28 +91,48 @@ class Attention(nn.Module):
         # The rows of query, key and value stand in one matrix: one product instead of three.
         self.qkv = nn.Linear(config.d_model, sum(self.heads) * config.d_head, bias=config.qkv_bias)
         self.out = nn.Linear(config.n_heads * config.d_head, config.d_model, bias=config.out_bias)
+        self.q_norm = Norm(config, self.site + "q_norm", heads=config.n_heads) if config.qk_norm else None
+        self.k_norm = Norm(config, self.site + "k_norm", heads=config.n_kv_heads) if config.qk_norm else None
+        rope, self.window = config.rope_of(layer), config.window_of(layer)
+        self.rope, self.interleaved = (None, False) if rope is None else (config.ropes.index(rope), rope.interleaved)
+        self.clip, self.softcap = config.qkv_clip, config.attn_softcap
+        self.scale = config.scale_of(layer) * config.d_head**0.5 if config.own_scale else 1.0  # beside 1/√K
 
     def forward(
         self, x_BTD: Float[Tensor, "B T D"], info: PassInfo, cache: Cache | None, tap: Tap
     ) -> Float[Tensor, "B T D"]:
-        site = self.site
-        q_BTHK, k_BTGK, v_BTGK = self.qkv(x_BTD).unflatten(-1, (-1, self.d_head)).split(self.heads, 2)
-        q_BTHK, k_BTGK, v_BTGK = tap(site + "q", q_BTHK), tap(site + "k", k_BTGK), tap(site + "v", v_BTGK)
-        if info.rotary is not None:
-            q_BTHK = tap(site + "rot_q", self.ops.rotate(q_BTHK, info.rotary))
-            k_BTGK = tap(site + "rot_k", self.ops.rotate(k_BTGK, info.rotary))
+        q_BTHK, k_BTGK, v_BTGK = self.project(x_BTD, info, tap)
         k_BSGK, v_BSGK = (k_BTGK, v_BTGK) if cache is None else cache.extend(self.layer, k_BTGK, v_BTGK)
-        names = site + "scores", site + "pattern"
-        if not tap.wants(*names):  # the same, without ever holding either
-            z_BTHK = self.ops.attend(q_BTHK, k_BSGK, v_BSGK, info.mask)
-        elif not tap.changes(*names):  # the same in one pass over memory
-            *recorded, z_BTHK = self.ops.attend_recorded(q_BTHK, k_BSGK, v_BSGK, info.mask)
+        mask, site, names = info.masks[self.window], self.site, (self.site + "scores", self.site + "pattern")
+        fused = self.softcap is None and info.alibi_BH1S is None
+        if fused and not tap.wants(*names):  # the same, without ever holding either
+            z_BTHK = self.ops.attend(q_BTHK, k_BSGK, v_BSGK, mask)
+        elif fused and not tap.changes(*names):  # the same in one pass over memory
+            *recorded, z_BTHK = self.ops.attend_recorded(q_BTHK, k_BSGK, v_BSGK, mask)
             list(map(tap, names, recorded))
         else:
-            scores_BHTS = tap(names[0], self.ops.scores(q_BTHK, k_BSGK, info.mask))
-            pattern_BHTS = tap(names[1], self.ops.softmax(scores_BHTS))
-            z_BTHK = self.ops.mix(pattern_BHTS, v_BSGK)
+            scores_BHTS = tap(names[0], self.scores(q_BTHK, k_BSGK, info))
+            z_BTHK = self.ops.mix(tap(names[1], self.ops.softmax(scores_BHTS)), v_BSGK)
         return self.out(tap(site + "z", z_BTHK).flatten(-2))
+
+    def scores(self, q_BTHK: Tensor, k_BSGK: Tensor, info: PassInfo) -> Float[Tensor, "B H T S"]:
+        """Before the softmax: scaled and masked, capped and with ALiBi's part where the model has them."""
+        scores_BHTS = self.ops.scores(q_BTHK, k_BSGK, info.masks[self.window])
+        scores_BHTS = scores_BHTS if self.softcap is None else self.ops.softcap(scores_BHTS, self.softcap)
+        return scores_BHTS if info.alibi_BH1S is None else scores_BHTS + info.alibi_BH1S
+
+    def project(self, x_BTD: Tensor, info: PassInfo, tap: Tap) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values; queries and keys normed and rotated where the model does so."""
+        site, cos_sin = self.site, info.rotary.get(self.rope) if self.rope is not None else None
+        qkv_BTN = self.qkv(x_BTD) if self.clip is None else self.qkv(x_BTD).clamp(-self.clip, self.clip)
+        q_BTHK, k_BTGK, v_BTGK = qkv_BTN.unflatten(-1, (-1, self.d_head)).split(self.heads, 2)
+        q_BTHK, k_BTGK, v_BTGK = tap(site + "q", q_BTHK), tap(site + "k", k_BTGK), tap(site + "v", v_BTGK)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BTHK, k_BTGK = self.q_norm(q_BTHK, tap), self.k_norm(k_BTGK, tap)
+        if cos_sin is not None:
+            q_BTHK = tap(site + "rot_q", self.ops.rotate(q_BTHK, cos_sin, self.interleaved))
+            k_BTGK = tap(site + "rot_k", self.ops.rotate(k_BTGK, cos_sin, self.interleaved))
+        return q_BTHK if self.scale == 1 else q_BTHK * self.scale, k_BTGK, v_BTGK
 
 
 class MLP(nn.Module):
@@ -129,25 +160,47 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention adds to the residual stream, then the MLP does; a norm before each, or after (post-norm)."""
+    """One layer: attention adds to the residual stream, then the MLP, or both at once; each may have norms around."""
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
-        self.site, self.post_norm = f"blocks.{layer}.", config.post_norm
-        self.ln1, self.attn = Norm(config, self.site + "ln1"), Attention(config, layer)
-        self.ln2, self.mlp = Norm(config, self.site + "ln2"), MLP(config, layer)
+        self.site, self.config = f"blocks.{layer}.", config
+        self.post_norm, self.parallel, self.resid_scale = config.post_norm, config.parallel, config.resid_scale
+        normed, added = config.reads_norm or config.post_norm, config.added_norm
+        self.ln1 = Norm(config, self.site + "ln1") if normed else None
+        self.attn = Attention(config, layer)
+        self.ln1_post = Norm(config, self.site + "ln1_post", self.site + "attn_out") if added else None
+        self.ln2 = Norm(config, self.site + "ln2") if normed and not config.shared_norm else None
+        self.mlp = MLP(config, layer)
+        self.ln2_post = Norm(config, self.site + "ln2_post", self.site + "mlp_out") if added else None
 
     def forward(
         self, resid_BTD: Float[Tensor, "B T D"], info: PassInfo, cache: Cache | None, tap: Tap
     ) -> Float[Tensor, "B T D"]:
-        site, post_norm = self.site, self.post_norm
+        site, before, after = self.site, not self.post_norm, self.post_norm
         pre_BTD = tap(site + "resid_pre", resid_BTD)
-        read_BTD = pre_BTD if post_norm else self.ln1(pre_BTD, tap)
-        mid_BTD = tap(site + "resid_mid", pre_BTD + tap(site + "attn_out", self.attn(read_BTD, info, cache, tap)))
-        mid_BTD = self.ln1(mid_BTD, tap) if post_norm else mid_BTD
-        read_BTD = mid_BTD if post_norm else self.ln2(mid_BTD, tap)
-        post_BTD = tap(site + "resid_post", mid_BTD + tap(site + "mlp_out", self.mlp(read_BTD, tap)))
-        return self.ln2(post_BTD, tap) if post_norm else post_BTD
+        read_BTD = normed(self.ln1, pre_BTD, tap, before)
+        attn_BTD = self.added("attn", self.ln1_post, self.attn(read_BTD, info, cache, tap), tap)
+        if self.parallel:
+            read_BTD = read_BTD if self.ln2 is None else self.ln2(pre_BTD, tap)
+            mlp_BTD = self.added("mlp", self.ln2_post, self.mlp(read_BTD, tap), tap)
+            return tap(site + "resid_post", pre_BTD + attn_BTD + mlp_BTD)
+        mid_BTD = normed(self.ln1, tap(site + "resid_mid", pre_BTD + attn_BTD), tap, after)
+        mlp_BTD = self.mlp(normed(self.ln2, mid_BTD, tap, before), tap)
+        post_BTD = mid_BTD + self.added("mlp", self.ln2_post, mlp_BTD, tap)
+        return normed(self.ln2, tap(site + "resid_post", post_BTD), tap, after)
+
+    def added(self, half: str, norm: Norm | None, out_BTD: Tensor, tap: Tap) -> Float[Tensor, "B T D"]:
+        """What attention or the MLP adds to the residual stream: what it gives, or that normed or scaled."""
+        if norm is None and self.resid_scale == 1:
+            return tap(f"{self.site}{half}_out", out_BTD)
+        out_BTD = tap(f"{self.site}{half}.out", out_BTD)
+        return norm(out_BTD, tap) if norm is not None else tap(f"{self.site}{half}_out", out_BTD * self.resid_scale)
+
+
+def normed(norm: Norm | None, x_BTD: Tensor, tap: Tap, here: bool = True) -> Float[Tensor, "B T D"]:
+    """x, normed where the model has this norm, and has it here."""
+    return norm(x_BTD, tap) if here and norm is not None else x_BTD
 
 
 def run_blocks(
@@ -167,44 +220,41 @@ class Unembed(nn.Module):
         super().__init__()
         self.ln_final = Norm(config, "ln_final") if config.final_norm else None
         self.project_out = nn.Linear(config.d_model, config.d_embed, bias=False) if config.projected else None
-        self.head = nn.Linear(config.d_embed, config.vocab_size, bias=False)
+        self.head = nn.Linear(config.d_embed, config.vocab_size, bias=config.head_bias)
+        self.scale, self.softcap = config.logit_scale, config.logit_softcap
 
     def forward(self, resid_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T V"]:
-        if self.ln_final is not None:
-            resid_BTD = self.ln_final(resid_BTD, tap)
+        resid_BTD = normed(self.ln_final, resid_BTD, tap)
         if self.project_out is not None:
             resid_BTD = self.project_out(resid_BTD)
-        return tap("logits", self.head(resid_BTD))
+        logits_BTV = self.head(resid_BTD)
+        logits_BTV = logits_BTV if self.scale == 1 else logits_BTV * self.scale
+        return tap("logits", logits_BTV if self.softcap is None else torch_ops.softcap(logits_BTV, self.softcap))
 
 
 class Decoder(nn.Module):
-    """The whole model. Weights arrive empty: weights/load.py fills them.
-
-    forward(tokens, cache, tap, last) → logits [B, T, V] of the tokens given, those in the cache read but not repeated.
-    `last` [B] chooses one position a text to unembed, and the logits are then [B, 1, V]: a vocabulary is wide.
-    """
+    """The whole model: logits [B, T, V] of the tokens given, those in the cache read but not repeated. Weights arrive
+    empty. last [B]: one position a text to unembed, and the logits are [B, 1, V]: a vocabulary is wide."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config, self.run_blocks = config, run_blocks
         self.embed = Embed(config)
-        self.rotary = Rotary(config.rope) if config.rope is not None else None
+        self.rotary = nn.ModuleList(Rotary(rope) for rope in config.ropes) if config.ropes else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.unembed = Unembed(config)
 
     def forward(
-        self,
-        tokens: TokenBatch,
-        cache: Cache | None = None,
-        tap: Tap = untapped,
-        last: Int[Tensor, "B"] | None = None,
+        self, tokens: TokenBatch, cache: Cache | None = None, tap: Tap = untapped, last: Int[Tensor, "B"] | None = None
     ) -> Float[Tensor, "B T V"]:
         if cache is not None:
             cache.admit(tokens)
         resid_BTD = self.embed(tokens, tap)
-        cos_sin = None if self.rotary is None else self.rotary(tokens.positions, resid_BTD.dtype)
-        info = PassInfo(attention_mask(tokens, cache), cos_sin)
-        resid_BTD = self.run_blocks(self.blocks, resid_BTD, info, cache, tap)
+        resid_BTD = self.run_blocks(self.blocks, resid_BTD, self.info(tokens, cache, resid_BTD.dtype), cache, tap)
         if last is not None:
             resid_BTD = resid_BTD[torch.arange(len(last), device=last.device), last][:, None]
         return self.unembed(resid_BTD, tap)
+
+    def info(self, tokens: TokenBatch, cache: Cache | None, dtype: torch.dtype) -> PassInfo:
+        """What every block of this pass reads beside the residual stream; `cache` has admitted the tokens."""
+        return pass_info(self.config, self.rotary or (), tokens, cache, dtype)  # pyright: ignore[reportArgumentType]

@@ -25,6 +25,7 @@ class Ops:
 
     activation: ClassVar[Mapping[str, Callable[[Tensor], Tensor]]] = {
         "relu": F.relu,
+        "relu2": lambda x: F.relu(x).square(),
         "gelu": F.gelu,
         "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
         "silu": F.silu,
@@ -54,10 +55,20 @@ class Ops:
         """activation(gate) · linear."""
         return self.activation[activation](gate_BTF) * linear_BTF
 
-    def rotate(self, x_BTHK: Float[Tensor, "B T H K"], cos_sin: tuple[Tensor, Tensor]) -> Float[Tensor, "B T H K"]:
-        """Each pair (first half, second half) of the rotary components by its angle; the rest is unchanged."""
+    def rotate(
+        self, x_BTHK: Float[Tensor, "B T H K"], cos_sin: tuple[Tensor, Tensor], interleaved: bool = False
+    ) -> Float[Tensor, "B T H K"]:
+        """Each pair (first half, second half) of the rotary components by its angle; the rest is unchanged.
+
+        interleaved: a pair is two neighbours.
+        """
         cos, sin = cos_sin
         pairs = cos.shape[-1]
+        if interleaved:
+            near, rest = x_BTHK.split((2 * pairs, x_BTHK.shape[-1] - 2 * pairs), -1)
+            first, second = near.unflatten(-1, (-1, 2)).unbind(-1)
+            rotated = torch.stack((first * cos - second * sin, second * cos + first * sin), -1).flatten(-2)
+            return torch.cat((rotated, rest), -1)
         first, second, rest = x_BTHK.split((pairs, pairs, x_BTHK.shape[-1] - 2 * pairs), -1)
         return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), -1)
 
@@ -76,6 +87,10 @@ class Ops:
         hidden_NTS = hidden_BTS[:, None].expand(b, h, t, -1).flatten(0, 1) if len(hidden_BTS) > 1 else hidden_BTS
         q_NTK, k_NKS = q_BTHK.transpose(1, 2).reshape(b * h, t, width), k_BHKS.reshape(b * h, width, -1)
         return torch.baddbmm(hidden_NTS, q_NTK, k_NKS, alpha=width**-0.5).unflatten(0, (b, h))
+
+    def softcap(self, x: Float[Tensor, "..."], cap: float) -> Float[Tensor, "..."]:
+        """cap · tanh(x / cap): about x where it is small, never beyond the cap; -inf, a masked score, stays."""
+        return torch.where(x == -torch.inf, x, (x / cap).tanh() * cap)
 
     def softmax(self, scores_BHTS: Float[Tensor, "B H T S"]) -> Float[Tensor, "B H T S"]:
         """Over S, in float32 or better."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.select import nearest
 from cutaway.ground.shapes import TokenBatch
-from cutaway.model.attention_mask import PassInfo, attention_mask
 from cutaway.model.decoder import Attention, Block, Decoder, Embed
 from cutaway.model.positions import Rotary
 from cutaway.model.tap import Untapped, untapped
@@ -25,6 +24,12 @@ def part_of(decoder: Decoder, name: str) -> nn.Module:
         expected = f"a module of this model, such as {nearest(str(name), known)}"
         raise BadArgument(found, expected, "print the model for its modules")
     return parts[name]
+
+
+def dtype_of(decoder: Decoder) -> torch.dtype:
+    """The dtype between the layers: of what the embedding gives, not always of its table."""
+    table: Any = decoder.embed.token
+    return getattr(table, "dtype", table.weight.dtype)
 
 
 def embedded(decoder: Decoder, name: str, tokens: TokenBatch) -> Tensor:
@@ -46,8 +51,7 @@ def run_part(decoder: Decoder, name: str, x: Any, tokens: TokenBatch) -> Tensor:
         if value.shape[:2] != tokens.ids.shape:
             found = f"{list(value.shape)} for tokens {list(tokens.ids.shape)}"
             raise BadArgument(found, "a vector for each token", "pass the tokens that the vectors belong to")
-        cos_sin = None if decoder.rotary is None else decoder.rotary(tokens.positions, value.dtype)
-        return part(value, PassInfo(attention_mask(tokens, None), cos_sin), None, untapped)
+        return part(value, decoder.info(tokens, None, value.dtype), None, untapped)
     return part(value) if hasattr(part, "in_features") else part(value, untapped)
 
 
@@ -72,5 +76,4 @@ def _read_by(name: str, part: Any, x: Any, decoder: Decoder) -> Tensor:
         found = f"{list(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
         expected = f"numbers [{'...' if linear else 'B, T'}, {width}]"
         raise BadArgument(f"{found} for {name!r}", expected, "pass the value that this part reads")
-    gain = decoder.get_parameter("blocks.0.ln1.weight")  # of the dtype between the layers
-    return x.to(gain.device, gain.dtype)
+    return x.to(decoder.embed.token.weight.device, dtype_of(decoder))

@@ -5,6 +5,8 @@ what it does not know is slow, never wrong. It does not know how a value is comp
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields
+from functools import lru_cache
 from itertools import accumulate, chain, groupby
 from operator import is_
 from typing import Any
@@ -15,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.utils.hooks import RemovableHandle
 
-from cutaway.model.attention_mask import PassInfo
+from cutaway.ground.config import DecoderConfig
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import MLP, Attention, Block, Decoder, Norm, run_blocks
+from cutaway.model.pass_info import PassInfo
 from cutaway.model.positions import Rotary
 from cutaway.model.tap import Tap
 from cutaway.quant import native
@@ -31,6 +34,14 @@ KINDS = (Block, Norm, Attention, MLP, *LAYERS)  # what a native call computes; a
 FORWARDS = [kind.forward for kind in KINDS]
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 Names = tuple[str, ...]
+Kind = tuple[int | None, int | None]  # what a block reads of PassInfo, by its keys: rotary, mask
+Runs = list[tuple[int, int, Kind | None]]
+# Facts that the library computes whatever they are, or that lie outside the blocks; of any other fact only its default.
+ANY = frozenset(
+    """vocab_size n_layers d_model n_heads n_kv_heads d_head d_mlp n_positions d_embed norm norm_eps norm_weights
+    gain_plus_one activation gated qkv_bias out_bias mlp_bias rope layer_ropes layer_windows final_norm
+    position_offset tied_head embed_norm embed_scale logit_scale logit_softcap head_bias""".split()
+)
 
 
 def use_native(decoder: Decoder) -> None:
@@ -69,12 +80,16 @@ class NativeEngine:
         self, blocks: Iterable[nn.Module], resid_BTD: Tensor, info: PassInfo, cache: Cache | None, tap: Tap
     ) -> Tensor:
         """run_blocks, bit for bit."""
-        one = resid_BTD.shape[1] == 1 and not torch.is_grad_enabled() and native.usable(resid_BTD, *(info.rotary or ()))
+        one = (
+            resid_BTD.shape[1] == 1
+            and not torch.is_grad_enabled()
+            and native.usable(resid_BTD, *chain.from_iterable(info.rotary.values()))
+        )
         if not one or type(cache) is not Cache:
             return run_blocks(blocks, resid_BTD, info, cache, tap)
         plan = self.plan  # another thread may replace it: this one goes on with what it took
-        if plan is None or not plan.holds(blocks, resid_BTD, info, cache):
-            plan = self.plan = StackPlan(blocks, resid_BTD, info, cache, self._forget)
+        if plan is None or not plan.holds(blocks, resid_BTD, cache):
+            plan = self.plan = StackPlan(blocks, resid_BTD, cache, self._forget)
         return plan.run(resid_BTD.contiguous(), info, cache, tap)
 
     def _forget(self, cache: Any) -> None:
@@ -92,11 +107,9 @@ class StackPlan:
     (`eps`, `activation`), methods put on a module, and codes written in place are seen from the next text on.
     """
 
-    def __init__(
-        self, blocks: Iterable[nn.Module], x_B1D: Tensor, info: PassInfo, cache: Cache, forget: Callable[[Any], None]
-    ) -> None:
+    def __init__(self, blocks: Iterable[nn.Module], x_B1D: Tensor, cache: Cache, forget: Callable[[Any], None]) -> None:
         self.blocks, self.stack = blocks, tuple(blocks)
-        self.cache, self.shape, self.pairs = ref(cache, forget), x_B1D.shape, _pairs(info)
+        self.cache, self.shape = ref(cache, forget), x_B1D.shape
         modules = [module for block in self.stack for module in block.modules()]
         listed = [blocks] if isinstance(blocks, nn.Module) else []
         self.version = version_of([*listed, *modules])  # before what is looked at: another thread may be changing it
@@ -112,44 +125,66 @@ class StackPlan:
         like = next((part.shape for part in found if part is not None), None)
         ready = [part for part in found if part is not None and part.shape == like]
         self.supported = [part is not None and part.shape == like for part in found]
+        self.kinds = [_kind(block) if ok else None for block, ok in zip(stack, self.supported, strict=True)]
+        self.runs_of: dict[
+            tuple[int | None, ...], Runs
+        ] = {}  # where nobody watches, by the windows that hide something
         self.index = [0, *accumulate(self.supported)]  # of each block among those that are ready
-        self.native = native.NativeBlocks(ready, self.pairs) if ready else None
+        self.native = native.NativeBlocks(ready) if ready else None
         self.names = [tuple(getattr(block, "site", "") + name for name in native.SITES) for block in stack]
         self.names_of: dict[tuple[int, int], Names] = {(0, len(stack)): tuple(chain.from_iterable(self.names))}
 
-    def holds(self, blocks: Iterable[nn.Module], x_B1D: Tensor, info: PassInfo, cache: Cache) -> bool:
+    def holds(self, blocks: Iterable[nn.Module], x_B1D: Tensor, cache: Cache) -> bool:
         """Whether the blocks, the cache and the shape still are what was prepared."""
         same = blocks is self.blocks and cache is self.cache() and CountingTable.changes == self.version
-        same = same and x_B1D.shape == self.shape and _pairs(info) == self.pairs and self._state() == self.state
+        same = same and x_B1D.shape == self.shape and self._state() == self.state
         slots = [*cache.keys, *cache.values] if same else []
         return len(slots) == len(self.slots) and all(map(is_, slots, self.slots))
 
     def run(self, x_B1D: Tensor, info: PassInfo, cache: Cache, tap: Tap) -> Tensor:
         """One native call for each longest run of blocks that it can compute, and the other blocks called."""
         batch = len(x_B1D)
-        rotary = info.rotary and (_rows(info.rotary[0], batch), _rows(info.rotary[1], batch))
-        visible = info.mask.visible_BTS if info.mask.visible_BTS is None else _rows(info.mask.visible_BTS, batch)
-        for first, count, fused in self._runs(tap, cache.length):
-            if fused and self.native is not None and x_B1D.shape == self.shape and native.usable(x_B1D):
+        rotary = {i: (_rows(cos, batch), _rows(sin, batch)) for i, (cos, sin) in info.rotary.items()}
+        masks = {window: mask.visible_BTS for window, mask in info.masks.items()}
+        visible = {window: _rows(mask, batch) for window, mask in masks.items() if mask is not None}
+        for first, count, kind in self._runs(tap, visible, cache.length):
+            if kind is not None and self.native is not None and x_B1D.shape == self.shape and native.usable(x_B1D):
                 names = self._names(first, first + count)
                 buffers = tap.buffers(names) if tap.wants(*names) else None
+                (rope, window), x_B1D = kind, x_B1D.contiguous()
                 x_B1D = self.native(
-                    x_B1D.contiguous(), rotary, cache.length, visible, buffers, self.index[first], count
+                    x_B1D,
+                    None if rope is None else rotary.get(rope),
+                    cache.length,
+                    visible.get(window),
+                    buffers,
+                    self.index[first],
+                    count,
                 )
             else:
                 x_B1D = run_blocks(self.stack[first : first + count], x_B1D, info, cache, tap)
         return x_B1D
 
-    def _runs(self, tap: Tap, positions: int) -> list[tuple[int, int, bool]]:
-        """Consecutive blocks alike: the first, how many, and whether one native call computes them."""
-        able, end = self.supported, len(self.stack)
-        if not self._native_alone(tap, (0, end), positions):
-            able = [ok and self._native_alone(tap, (i, i + 1), positions) for i, ok in enumerate(self.supported)]
-        groups = [(fused, list(group)) for fused, group in groupby(range(end), able.__getitem__)]
-        runs = [(group[0], len(group), fused) for fused, group in groups]
-        if all(self._native_alone(tap, (first, first + count), positions) for first, count, fused in runs if fused):
+    def _runs(self, tap: Tap, visible: dict[int | None, Tensor], positions: int) -> Runs:
+        """Consecutive blocks alike: the first, how many, and what they read; None where they are called."""
+        whole, key = (0, len(self.stack)), tuple(visible)
+        if self._native_alone(tap, whole, positions):
+            if key not in self.runs_of:
+                self.runs_of[key] = _grouped(self._kinds(visible))
+            runs = self.runs_of[key]
+            if len(runs) == 1:
+                return runs
+        else:
+            kinds = enumerate(self._kinds(visible))
+            runs = _grouped([kind if self._native_alone(tap, (i, i + 1), positions) else None for i, kind in kinds])
+        if all(self._native_alone(tap, (first, first + count), positions) for first, count, kind in runs if kind):
             return runs
-        return [(i, 1, able[i]) for i in range(end)]  # taps that watch a block each have no buffers for several
+        # taps that watch a block each have no buffers for several
+        return [(first + i, 1, kind) for first, count, kind in runs for i in range(count)]
+
+    def _kinds(self, visible: dict[int | None, Tensor]) -> list[Kind | None]:
+        """What each block reads in this pass: a window that hides nothing is none."""
+        return [kind if kind is None or kind[1] in visible else (kind[0], None) for kind in self.kinds]
 
     def _native_alone(self, tap: Tap, span: tuple[int, int], positions: int) -> bool:
         """Whether the tap need not be called: it wants no value there, or has buffers for it, of so many positions."""
@@ -176,9 +211,13 @@ class StackPlan:
         )
 
 
-def _pairs(info: PassInfo) -> int:
-    """How many pairs of a head rotate."""
-    return 0 if info.rotary is None else info.rotary[0].shape[-1]
+def _grouped(kinds: list[Kind | None]) -> Runs:
+    groups = [(kind, list(group)) for kind, group in groupby(range(len(kinds)), kinds.__getitem__)]
+    return [(group[0], len(group), kind) for kind, group in groups]
+
+
+def _kind(block: Any) -> Kind:
+    return block.attn.rope, block.attn.window
 
 
 def _rows(value: Tensor, batch: int) -> Tensor:
@@ -192,11 +231,25 @@ def _called(module: nn.Module) -> bool:
     return bool("forward" in table or any(table[name] or vars(torch_module)["_global" + name] for name in HOOKS))
 
 
+@lru_cache(maxsize=16)
+def _computes(config: DecoderConfig) -> bool:
+    """Whether the library computes a block of these facts."""
+    interleaved = any(rope.interleaved for rope in config.ropes)
+    others = (fact for fact in fields(config) if fact.name not in ANY)
+    return not interleaved and all(getattr(config, fact.name) == fact.default for fact in others)
+
+
 def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts | None:
     """A block as the library computes it; None where it does not know a part, or a part must be called by itself."""
-    if type(block) is not Block or block.post_norm or [kind.forward for kind in KINDS] != FORWARDS:
+    if (
+        type(block) is not Block
+        or not _computes(block.config)
+        or block.post_norm
+        or [kind.forward for kind in KINDS] != FORWARDS
+    ):
         return None
-    norms, attn, mlp = (block.ln1, block.ln2), block.attn, block.mlp
+    attn, mlp = block.attn, block.mlp
+    norms = [norm for norm in (block.ln1, block.ln2) if norm is not None and norm.weight is not None]
     if [*map(type, (*norms, attn, mlp))] != [Norm, Norm, Attention, MLP] or any(map(_called, block.modules())):
         return None
     matrices = (attn.qkv, attn.out, mlp.up, mlp.down)
@@ -211,7 +264,8 @@ def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts |
     down, gate = ready[3].width, 2 if mlp.gated else 1
     sizes = [(width, (heads + 2 * groups) * d_head), (heads * d_head, width), (width, down * gate), (down, width)]
     cached = keys_BSGK.shape == values_BSGK.shape == (batch, cache.capacity, groups, d_head)
-    vectors = [part for norm in norms for part in (norm.weight, norm.bias) if part is not None]
+    parts = [(norm.gain, norm.bias, norm.eps) for norm in norms]
+    vectors = [part for gain, bias, _ in parts for part in (gain, bias) if part is not None]
     fits = [(layer.width, layer.rows) for layer in ready] == sizes and cached
     fits = fits and not (mlp.gated and down % ROWS and isinstance(mlp.up, GroupedLinear))  # halves share a panel
     fits = fits and all(vector.shape == (width,) for vector in vectors)
@@ -219,5 +273,5 @@ def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts |
     read = (keys_BSGK, values_BSGK, *vectors)
     if not fits or not native.usable(*read) or not all(tensor.is_contiguous() for tensor in read):
         return None
-    parts = [(norm.weight, norm.bias, norm.eps) for norm in norms]
-    return native.BlockParts(ready, parts, mlp.activation, mlp.gated, heads, keys_BSGK, values_BSGK)
+    gains = [(gain, bias, eps) for gain, bias, eps in parts if gain is not None]
+    return native.BlockParts(ready, gains, mlp.activation, mlp.gated, heads, keys_BSGK, values_BSGK)

@@ -41,9 +41,9 @@ class NativeOps(Ops):
             return None
         return ready(x_BTD, native.ACTIVATIONS[activation], gated)
 
-    def rotate(self, x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
-        if not native.usable(x_BTHK, *cos_sin):
-            return super().rotate(x_BTHK, cos_sin)
+    def rotate(self, x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor], interleaved: bool = False) -> Tensor:
+        if interleaved or not native.usable(x_BTHK, *cos_sin):
+            return super().rotate(x_BTHK, cos_sin, interleaved)
         return native.rotate(x_BTHK, cos_sin)
 
     def cos_sin(self, angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,5 +85,11 @@ def _activate(name: str, x: Tensor) -> Tensor:
     return native.activate(name, x) if native.usable(x) else Ops.activation[name](x)
 
 
-NativeOps.activation = {**Ops.activation, **{name: partial(_activate, name) for name in ("relu", "silu", "gelu_tanh")}}
+def _gelu(x: Tensor) -> Tensor:
+    """In float64: torch's float32 gives other bits at the end of a vector than within it."""
+    return Ops.activation["gelu"](x.double()).float() if native.usable(x) else Ops.activation["gelu"](x)
+
+
+OURS = {name: partial(_activate, name) for name in ("relu", "silu", "gelu_tanh")}
+NativeOps.activation = {**Ops.activation, **OURS, "gelu": _gelu}
 native_ops = NativeOps()

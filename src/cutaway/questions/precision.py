@@ -20,6 +20,7 @@ from cutaway.analysis.transformers_parity import against_transformers
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.whole import require_whole
 from cutaway.model.decoder import Decoder
+from cutaway.model.parts import dtype_of
 from cutaway.quant.explain import int8_layers, mode_of
 from cutaway.quant.formats import check_mode
 from cutaway.questions.base import Asked, Texts, require_progress
@@ -144,7 +145,7 @@ class Precision(Asked):
 
     @property
     def _dtype(self) -> torch.dtype:
-        return self.decoder.get_parameter("blocks.0.ln1.weight").dtype
+        return dtype_of(self.decoder)
 
     def damage(
         self,

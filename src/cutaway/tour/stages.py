@@ -95,7 +95,7 @@ class Tour:
 
     def positions_stage(self) -> Stage:
         padded = " Padding has no position." if len(self.columns) > len(self.pieces) else ""
-        if self.lm.config.rope is None:
+        if self.lm.config.learned_positions:
             says = "Each position has a learned vector of its own, which is added to the piece's."
             data = {"kind": "learned"} | self._vectors("embed.position", padding=True)
             return Stage(4, "The positions", "model/decoder.py: Embed", says + padded, data)
@@ -202,8 +202,8 @@ class Tour:
 
     def _angles(self) -> dict[str, Any]:
         """Degrees by which a few pairs are rotated at each position, read from the cos and sin that the pass used."""
-        rotary = self.lm.decoder.rotary
-        assert rotary is not None, "only rotary models get here"
+        assert self.lm.decoder.rotary is not None, "only rotary models get here"
+        rotary: Any = self.lm.decoder.rotary[0]
         cos, sin = rotary(self.tokens.positions, self.trace["embed.token"].dtype)
         degrees_TK = sin.atan2(cos).rad2deg()[self.row, :, 0] % 360
         count = degrees_TK.shape[-1]

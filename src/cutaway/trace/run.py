@@ -19,6 +19,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.ground.select import Selection, select
 from cutaway.ground.sites import all_sites
 from cutaway.model.decoder import Decoder
+from cutaway.model.parts import dtype_of
 from cutaway.model.tap import Chain
 from cutaway.quant.native import copy
 from cutaway.quant.native.pages import alone
@@ -80,13 +81,9 @@ def planned(
     longest = width if new == 1 else int(tokens.lengths.max()) + new - 1
     count = len(several(positions) or range(longest))
     where = "disk" if to == "disk" or isinstance(to, Path) else _kind(to, decoder)
-    own = own_dtype(decoder)
-    return plan(decoder.config, chosen, batch, count, dtype=own, as_dtype=dtype, attended=longest, where=where)
-
-
-def own_dtype(decoder: Decoder) -> torch.dtype:
-    """Of the values between the layers; the embedding table may have another."""
-    return next(p.dtype for name, p in decoder.named_parameters() if ".ln1." in name)
+    return plan(
+        decoder.config, chosen, batch, count, dtype=dtype_of(decoder), as_dtype=dtype, attended=longest, where=where
+    )
 
 
 def chosen_sites(config: DecoderConfig, sites: Selection, until: str | None = None) -> list[str]:

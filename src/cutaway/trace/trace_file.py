@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cutaway.ground.config import DecoderConfig, RopeConfig
+from cutaway.ground.config import DecoderConfig, config_of
 from cutaway.ground.errors import BadCheckpoint
 from cutaway.ground.sites import all_sites
 from cutaway.ground.writing import whole_file
@@ -51,8 +51,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], Tokens, DecoderConfig, dict[str
         found = f"format {metadata.get('format')!r} in {path}"
         raise BadCheckpoint(found, repr(FORMAT), "record it again with this version of cutaway")
     about = json.loads(metadata["about"])
-    rope = about["config"].pop("rope")
-    config = DecoderConfig(**about["config"], rope=None if rope is None else RopeConfig(**rope))
+    config = config_of(about["config"])
     tokens = Tokens(*(tensors[f"tokens.{name}"] for name in TOKENS))
     if about["pieces"] is not None:
         tokens = replace(tokens, pieces=tuple(tuple(map(_piece, row)) for row in about["pieces"]))

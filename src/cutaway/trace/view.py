@@ -20,18 +20,18 @@ from cutaway.edit.editor import Editor
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.select import Selection, select
-from cutaway.ground.sites import all_sites, block_exit, embed_sites
+from cutaway.ground.sites import all_sites, block_exit, embed_sites, multiplied
 from cutaway.ground.whole import whole
 from cutaway.model.architecture import size
-from cutaway.model.attention_mask import PassInfo, attention_mask
-from cutaway.model.decoder import Decoder
+from cutaway.model.decoder import Attention, Decoder
 from cutaway.model.ops import Ops
+from cutaway.model.parts import dtype_of
 from cutaway.model.tap import Chain, Untapped, untapped
 from cutaway.quant import native
 from cutaway.text.pieces import Tokens
 from cutaway.trace.pass_recorder import Enough, Recorder
 from cutaway.trace.plan import Plan, Row, plan
-from cutaway.trace.run import Copies, own_dtype
+from cutaway.trace.run import Copies
 from cutaway.trace.trace import Trace
 
 THUMBNAIL = 64  # cells a side, at most
@@ -147,9 +147,9 @@ def view(
 def kept_sites(config: DecoderConfig, edits: Sequence[Edit] = ()) -> list[str]:
     """The sites that a view keeps: the embeddings, what enters each block and leaves the last, the q, k and v that
     attention multiplies, and of scores and patterns those that are edited."""
-    q, k = ("attn.rot_q", "attn.rot_k") if config.rope is not None else ("attn.q", "attn.k")
     kept = {site.name for site in embed_sites(config)} | {block_exit(config, config.n_layers - 1)}
-    kept |= {f"blocks.{i}.{name}" for i in range(config.n_layers) for name in ("resid_pre", q, k, "attn.v")}
+    kept |= {f"blocks.{i}.{name}" for i in range(config.n_layers) for name in ("resid_pre", "attn.v")}
+    kept |= {name for i in range(config.n_layers) for name in multiplied(config, i)}
     kept |= {site for edit in edits for site in sites_of(edit, config) if site.endswith(SQUARES)}
     return [name for name in all_sites(config) if name in kept]
 
@@ -158,7 +158,7 @@ def view_plan(decoder: Decoder, tokens: Tokens, edits: Sequence[Edit] = ()) -> P
     """What a view keeps, in bytes."""
     config, (batch, width) = decoder.config, tokens.ids.shape
     where = "host" if decoder.embed.token.weight.is_cpu else "device"
-    cost = plan(config, kept_sites(config, edits), batch, width, dtype=own_dtype(decoder), where=where)
+    cost = plan(config, kept_sites(config, edits), batch, width, dtype=dtype_of(decoder), where=where)
     side = min(THUMBNAIL, width)
     small = (batch, config.n_heads, side, side)
     rows = [Row(f"blocks.{i}.attn.thumbnails", small, torch.uint8) for i in range(config.n_layers)]
@@ -209,8 +209,7 @@ class Source:
     def __init__(self, decoder: Decoder, tokens: Tokens, edits: Sequence[Edit]) -> None:
         self.decoder, self.tokens, self.edits = decoder, tokens, tuple(edits)
         config = decoder.config
-        self.mask = attention_mask(tokens, None)  # pyright: ignore[reportArgumentType]
-        self.q, self.k = ("attn.rot_q", "attn.rot_k") if config.rope is not None else ("attn.q", "attn.k")
+        self.info = decoder.info(tokens, None, dtype_of(decoder))  # pyright: ignore[reportArgumentType]
         self.edited = {site for edit in edits for site in sites_of(edit, config)}
         entries = [f"blocks.{i}.resid_pre" for i in range(1, config.n_layers)]
         self.same = {block_exit(config, i): entry for i, entry in enumerate(entries) if entry not in self.edited}
@@ -246,7 +245,9 @@ class Source:
     def head(self, kept: dict[str, Tensor], layer: int, head: int) -> Head:
         """One head. Alone where the library computes it, which adds each head's numbers by themselves; else with the
         other heads of its block, as torch's matrix products may add in another order."""
-        together = self._by_torch(kept[f"blocks.{layer}.{self.q}"], layer)
+        q, _ = multiplied(self.decoder.config, layer)
+        attn, alibi = self._attention(layer), self.info.alibi_BH1S is not None
+        together = alibi or attn.softcap is not None or self._by_torch(kept[q], layer)
         heads, at = (slice(None), head) if together else (slice(head, head + 1), 0)
         with torch.no_grad():
             scores_BHTS = self._scores(kept, layer, heads)
@@ -256,19 +257,21 @@ class Source:
                 z_BTK = self._in_block(kept, [z])[z][:, :, head]
             else:
                 v_BSGK = self._groups(kept[f"blocks.{layer}.attn.v"], heads)
-                z_BTK = self._ops(layer).mix(pattern_BHTS, v_BSGK)[:, :, at]
+                z_BTK = attn.ops.mix(pattern_BHTS, v_BSGK)[:, :, at]
         return Head(scores_BHTS[:, at], pattern_BHTS[:, at], z_BTK)
 
     def _scores(self, kept: dict[str, Tensor], layer: int, heads: slice) -> Tensor:
         site = f"blocks.{layer}.attn.scores"
         if site in self.edited:
             return kept[site][:, heads]
-        q_BTHK, k_BSGK = kept[f"blocks.{layer}.{self.q}"][:, :, heads], kept[f"blocks.{layer}.{self.k}"]
-        return self._ops(layer).scores(q_BTHK, self._groups(k_BSGK, heads), self.mask)
+        q_BTHK, k_BSGK = (kept[name] for name in multiplied(self.decoder.config, layer))
+        attn, q_BTHK = self._attention(layer), q_BTHK[:, :, heads]
+        q_BTHK = q_BTHK if attn.scale == 1 else q_BTHK * attn.scale
+        return attn.scores(q_BTHK, self._groups(k_BSGK, heads), self.info)
 
     def _pattern(self, kept: dict[str, Tensor], layer: int, heads: slice, scores_BHTS: Tensor) -> Tensor:
         site = f"blocks.{layer}.attn.pattern"
-        return kept[site][:, heads] if site in self.edited else self._ops(layer).softmax(scores_BHTS)
+        return kept[site][:, heads] if site in self.edited else self._attention(layer).ops.softmax(scores_BHTS)
 
     def _groups(self, x_BSGK: Tensor, heads: slice) -> Tensor:
         """The keys or values of these heads."""
@@ -277,11 +280,11 @@ class Source:
         group = heads.start * x_BSGK.shape[2] // self.decoder.config.n_heads
         return x_BSGK[:, :, group : group + 1]
 
-    def _ops(self, layer: int) -> Ops:
-        return self.decoder.blocks[layer].attn.ops  # pyright: ignore[reportReturnType,reportAttributeAccessIssue]
+    def _attention(self, layer: int) -> Attention:
+        return self.decoder.blocks[layer].attn  # pyright: ignore[reportReturnType,reportAttributeAccessIssue]
 
     def _by_torch(self, x: Tensor, layer: int) -> bool:
-        return type(self._ops(layer)) is Ops or not native.usable(x)
+        return type(self._attention(layer).ops) is Ops or not native.usable(x)
 
     def _in_block(self, kept: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
         """Sites of a block, which runs again on what entered it. What leaves it must be what left it in the pass."""
@@ -290,11 +293,9 @@ class Source:
         following = f"blocks.{layer + 1}.resid_pre" if layer + 1 < config.n_layers else end
         x_BTD, editor = kept[entry], self._editor()
         editor.by_site.pop(entry, None)  # it was kept as edited
-        rotary = self.decoder.rotary
-        info = PassInfo(self.mask, None if rotary is None else rotary(self.tokens.positions, x_BTD.dtype))
         explicit = [f"blocks.{layer}.attn.pattern"] if self._by_torch(x_BTD, layer) else []  # as in the pass
         recorder = Recorder(dict.fromkeys((*names, end, *explicit)))
-        self.decoder.blocks[layer](x_BTD, info, None, Chain(editor, recorder))
+        self.decoder.blocks[layer](x_BTD, self.info, None, Chain(editor, recorder))
         unedited = following == end or following not in self.edited
         if unedited and not torch.equal(recorder.parts[end][0], kept[following]):
             found = f"another value of {end} than in the pass of this view"

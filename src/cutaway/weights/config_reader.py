@@ -31,8 +31,11 @@ SILENT = frozenset(
 
 ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
+    "relu2": "relu2",
     "gelu": "gelu",
+    "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "silu": "silu",
     "swish": "silu",
@@ -71,6 +74,14 @@ class ConfigReader:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise self.wrong(f"{name}={value!r}", f"a value like {default!r}")
         return cast(T, value)
+
+    def optional(self, name: str, default: float | None) -> float | None:
+        """A number, or null for none; the default where config.json omits it."""
+        if name in self.config and self.config[name] is None:
+            self.read.add(name)
+            return None
+        value = self.take(name, default if default is not None else 0.0, float)
+        return value if name in self.config else default
 
     def size(self, name: str, default: int, optional: bool = False) -> int:
         """A count: an integer of at least 1. optional: null means the default too."""

@@ -97,6 +97,7 @@ def _load_tensor(
     """Read one tensor into its parameter, or quantize it. An embedding table whose head is quantized stays in its
     file, since only single rows of it are read."""
     on_cpu = torch.device(device).type == "cpu"
+    tensor = target.arranged(tensor)
     if quantizer is not None and quantizer.quantizes(target.parameter):
         quantizer.load(target.parameter, target.rows, tensor, target.transposed)
         return

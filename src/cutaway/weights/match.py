@@ -5,11 +5,13 @@ it does not know file formats, nor what is done with a tensor.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadCheckpoint
@@ -34,11 +36,23 @@ Tensors = Mapping[str, LazyTensor]
 
 @dataclass(frozen=True)
 class Target:
-    """Where one checkpoint tensor goes: some rows of one of the decoder's parameters."""
+    """Where one checkpoint tensor goes: some rows of one of the decoder's parameters.
+
+    order: which row of the tensor each of these is, where they stand in another order. heads: of a vector that is
+    stored as a matrix, a row for each head.
+    """
 
     parameter: str
     rows: slice | None
     transposed: bool
+    order: Tensor | None = None
+    heads: int | None = None
+
+    def arranged(self, tensor: LazyTensor) -> LazyTensor:
+        """The tensor with its rows as the parameter has them."""
+        if self.heads is not None:
+            return tensor.rearranged((prod(tensor.shape),), Tensor.flatten)
+        return tensor if self.order is None else tensor.permuted(self.order)
 
 
 class Names:
@@ -57,7 +71,9 @@ class Names:
         for prefix in self.prefixes:
             for pattern, ours in self.known:
                 if found := pattern.fullmatch(bare.removeprefix(prefix)):
-                    return ours.replace("{i}", found[1]) if pattern.groups else ours
+                    for letter, number in zip(("{i}", "{j}"), found.groups(), strict=False):
+                        ours = ours.replace(letter, number)
+                    return ours
         return "" if BUFFERS.fullmatch(bare) else None
 
 
@@ -119,14 +135,40 @@ def match(
 
 
 def target_of(spec: str, facts: DecoderConfig) -> Target:
-    """The right side of a family's table, read: the rows [q] of a packed matrix are those of W_Q."""
+    """The right side of a family's table, read.
+
+    [q]: the rows of W_Q in a packed matrix. [head 3]: those of one head. [heads]: all, stored with a row for each head.
+    [q k v by group]: packed for each key/value head in turn; [q v k by quarter]: for each quarter of the heads.
+    """
     parameter, _, part = spec.removesuffix(".T").removesuffix("]").partition("[")
-    rows = next(weight.rows for weight in block_weights(facts) if weight.name.lower() == f"w_{part}") if part else None
-    return Target(parameter, rows, spec.endswith(".T"))
+    if " by " in part:
+        letters, _, unit = part.partition(" by ")
+        parts = facts.n_kv_heads if unit == "group" else 4
+        return Target(parameter, None, spec.endswith(".T"), _order(letters.split(), parts, facts))
+    if part == "heads":
+        return Target(parameter, None, False, heads=facts.n_heads if ".q_" in parameter else facts.n_kv_heads)
+    if part.startswith("head "):
+        start = int(part.removeprefix("head ")) * facts.d_head
+        return Target(parameter, slice(start, start + facts.d_head), False)
+    return Target(parameter, _rows(part, facts) if part else None, spec.endswith(".T"))
+
+
+def _rows(part: str, facts: DecoderConfig) -> slice:
+    return next(weight.rows for weight in block_weights(facts) if weight.name.lower() == f"w_{part}")
+
+
+def _order(letters: Sequence[str], parts: int, facts: DecoderConfig) -> Tensor:
+    """For each of our rows its row in a matrix of so many parts, each with its share of these letters' rows in turn."""
+    rows = [_rows(letter, facts) for letter in letters]
+    each = [torch.arange(r.start, r.stop, device="cpu").view(parts, -1) for r in rows]
+    ours = torch.cat(each, 1)
+    order = torch.empty(ours.numel(), dtype=torch.long, device="cpu")
+    order[ours.flatten()] = torch.arange(len(order), device="cpu")
+    return order
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    return re.compile(re.escape(name).replace(re.escape("{i}"), r"(\d+)"))
+    return re.compile(re.sub(r"\\\{[ij]\\\}", r"(\\d+)", re.escape(name)))
 
 
 def _equal(one: LazyTensor, other: LazyTensor) -> bool:
@@ -143,6 +185,8 @@ def _equal(one: LazyTensor, other: LazyTensor) -> bool:
 
 def _shape(target: Target, whole: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a tensor that fills these rows of a parameter."""
+    if target.heads is not None:
+        return target.heads, whole[0] // target.heads
     rows = whole if target.rows is None else (target.rows.stop - target.rows.start, *whole[1:])
     return rows[::-1] if target.transposed else rows
 

@@ -57,6 +57,7 @@ def _parameters(module: nn.Module) -> Iterator[str]:
 
 def _holds(decoder: Decoder, target: Target, tensor: LazyTensor) -> bool:
     """Whether the decoder's rows equal the tensor's, in the decoder's dtype or as codes."""
+    tensor = target.arranged(tensor)
     owner_name, _, leaf = target.parameter.rpartition(".")
     owner = decoder.get_submodule(owner_name)
     first = 0 if target.rows is None else target.rows.start

@@ -33,7 +33,7 @@ export interface Model {
   vocab_size: number;
   n_positions: number;
   precision: string;
-  positions: "rope" | "learned";
+  positions: "rope" | "learned" | "alibi";
   gated: boolean;
   parallel: boolean;
 }

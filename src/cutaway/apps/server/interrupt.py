@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from cutaway.model.attention_mask import PassInfo
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder
+from cutaway.model.pass_info import PassInfo
 from cutaway.model.tap import Chain, Tap, Untapped
 from cutaway.quant.engine import NativeEngine
 

@@ -70,15 +70,15 @@ class BlockParts:
 
 
 class NativeBlocks:
-    """Blocks of one shape, one after another over one cache. pairs: of a head that rotate."""
+    """Blocks of one shape, one after another over one cache."""
 
-    def __init__(self, blocks: Sequence[BlockParts], pairs: int) -> None:
+    def __init__(self, blocks: Sequence[BlockParts]) -> None:
         assert LIBRARY is not None
         self.parts, self.run = blocks, LIBRARY.cutaway_blocks  # parts: kept alive, since only addresses are passed
         self.structs = [block.struct() for block in blocks]
         self.addresses = (ctypes.c_void_p * len(blocks))(*map(ctypes.addressof, self.structs))
         texts, capacity, groups, width = blocks[0].keys.shape
-        self.fixed = _Pass(texts, groups, blocks[0].n_heads // groups, width, pairs, capacity)
+        self.fixed = _Pass(texts, groups, blocks[0].n_heads // groups, width, 0, capacity)
         self.pass_address = ctypes.addressof(self.fixed)
 
     def __call__(
@@ -98,6 +98,7 @@ class NativeBlocks:
         """
         call, out = self.fixed, x_B1D.new_empty(x_B1D.shape)
         call.positions, call.row = positions, positions
+        call.pairs = 0 if rotary is None else rotary[0].shape[-1]
         call.cos, call.sin = (None, None) if rotary is None else (rotary[0].data_ptr(), rotary[1].data_ptr())
         call.mask = None if visible_B1S is None else visible_B1S.data_ptr()
         call.starts = None

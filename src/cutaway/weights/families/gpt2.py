@@ -41,8 +41,6 @@ UNUSED = ("h.{i}.attn.bias",)  # the causal mask, stored by old versions
 def facts(config: ConfigReader) -> DecoderConfig:
     """GPT-2's config.json as a DecoderConfig; defaults are transformers' GPT2Config's."""
     width, heads = config.size("n_embd", 768), config.size("n_head", 12)
-    config.require("scale_attn_weights", True, "leaves attention scores undivided")
-    config.require("scale_attn_by_inverse_layer_idx", False, "divides attention scores by the layer's number")
     config.require("add_cross_attention", False, "makes it half of an encoder-decoder")
     config.no_effect("reorder_and_upcast_attn")  # scales and multiplies q and k in float32, as we do
     config.no_effect("attn_pdrop", "embd_pdrop", "resid_pdrop", "pad_token_id", "use_cache", "_attn_implementation")
@@ -61,5 +59,7 @@ def facts(config: ConfigReader) -> DecoderConfig:
         norm="layer",
         norm_eps=config.take("layer_norm_epsilon", 1e-5),
         activation=config.activation("activation_function", "gelu_new"),
+        attn_scale=None if config.take("scale_attn_weights", True) else 1.0,
+        scale_by_layer=config.take("scale_attn_by_inverse_layer_idx", False),
         tied_head=config.take("tie_word_embeddings", True),
     )

@@ -42,7 +42,6 @@ def facts(config: ConfigReader) -> DecoderConfig:
     """OPT's config.json as a DecoderConfig; defaults are transformers' OPTConfig's."""
     width, heads = config.size("hidden_size", 768), config.size("num_attention_heads", 12)
     pre_norm, bias = config.take("do_layer_norm_before", True), config.take("enable_bias", True)
-    config.require("layer_norm_elementwise_affine", True, "leaves norms without a gain and a bias")
     no_final_norm = config.take("_remove_final_layer_norm", False)
     config.no_effect("dropout", "attention_dropout", "layerdrop", "pad_token_id", "_attn_implementation")
     return DecoderConfig(
@@ -57,6 +56,7 @@ def facts(config: ConfigReader) -> DecoderConfig:
         d_embed=config.size("word_embed_proj_dim", width, optional=True),
         norm="layer",
         norm_eps=1e-5,
+        norm_weights="all" if config.take("layer_norm_elementwise_affine", True) else "none",
         activation=config.activation("activation_function", "relu"),
         post_norm=not pre_norm,
         final_norm=pre_norm and not no_final_norm,

@@ -7,6 +7,7 @@ import mmap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -93,6 +94,24 @@ class LazyTensor:
     def renamed(self, name: str) -> "LazyTensor":
         """The same tensor under another name."""
         return replace(self, name=name)
+
+    def permuted(self, index_N: Tensor) -> "LazyTensor":
+        """This tensor with row index[n] as its row n; reading some rows reads only these, each run of them at once."""
+
+        def runs(start: int, stop: int) -> list[tuple[int, int]]:
+            own = index_N[start:stop]
+            ends = [*((own.diff() != 1).nonzero()[:, 0] + 1).tolist(), len(own)]
+            return [(int(own[a]), int(own[b - 1]) + 1) for a, b in pairwise([0, *ends]) if a < b]
+
+        def fetch(start: int, stop: int) -> Tensor:
+            return torch.cat([self.read(slice(*run)) for run in runs(start, stop)])
+
+        def groups(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            assert self.groups is not None, "offered for these only"
+            codes, scales = zip(*(self.groups(*run) for run in runs(start, stop)), strict=True)
+            return torch.cat(codes), torch.cat(scales)
+
+        return replace(self, fetch=fetch, location=None, groups=None if self.groups is None else groups)
 
     def rearranged(
         self, shape: tuple[int, ...], arrange: Callable[[Tensor], Tensor], group: int | None = None

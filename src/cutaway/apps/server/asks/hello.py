@@ -46,8 +46,8 @@ def _sizes(config: DecoderConfig) -> dict[str, Any]:
     more = ("norm", "activation", "post_norm", "final_norm", "tied_head")
     sizes = {name: getattr(config, name) for name in (*names, *more)}
     return sizes | {
-        "positions": "learned" if config.rope is None else "rope",
-        "parallel": getattr(config, "parallel", False),
+        "positions": "rope" if config.ropes else "learned" if config.learned_positions else "alibi",
+        "parallel": config.parallel,
     }
 
 
