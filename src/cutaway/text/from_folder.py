@@ -44,6 +44,8 @@ PLAIN_KEYS = {
     "padding_side",  # an argument of tokenize here
 }
 OTHER_FILES = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "additional_chat_templates")
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+TOKENIZER_FILES = (*VOCABULARIES, *OTHER_VOCABULARIES, "merges.txt", *SETTINGS)
 OWN = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}  # SentencePiece's names
 RESOLVED = "cutaway_tokenizer.json"  # beside a tokenizer.json that `write_resolved` wrote: its names and template
 MOST_PLAIN = 100_000  # transformers may correct the pre-tokenizer of larger vocabularies
@@ -73,7 +75,7 @@ def write_resolved(source: Path, folder: Path, model_type: str | None = None) ->
 
 def _directly(folder: Path, model_type: str | None = None) -> Parts | None:
     """The tokenizer where its files are enough; None where they are left to transformers. Raises NoTokenizer."""
-    files = _vocabularies(folder)
+    files = vocabularies(folder)
     for name in files:
         _check_no_pointer(folder / name)
     if "tokenizer.json" in files:
@@ -135,7 +137,7 @@ def _by_transformers(folder: Path) -> Parts:
     if parts is None:
         raise unreadable(folder, f"{type(loaded).__name__} has no fast tokenizer")
     if parts.backend.get_vocab_size(with_added_tokens=False) < _least_size(folder):  # the class looked for other files
-        raise unreadable(folder, f"{type(loaded).__name__} does not read {' and '.join(_vocabularies(folder))}")
+        raise unreadable(folder, f"{type(loaded).__name__} does not read {' and '.join(vocabularies(folder))}")
     return parts if parts.chat_template else replace(parts, chat_template=read_settings(folder).chat_template)
 
 
@@ -151,7 +153,8 @@ def _read(path: Path) -> Backend:
         raise unreadable(path.parent, str(error)) from error
 
 
-def _vocabularies(folder: Path) -> list[str]:
+def vocabularies(folder: Path) -> list[str]:
+    """The files of a folder that may hold a vocabulary."""
     return [name for name in (*VOCABULARIES, *OTHER_VOCABULARIES) if (folder / name).is_file()]
 
 
@@ -175,7 +178,7 @@ def _least_size(folder: Path) -> int:
 
 def _check_packages(folder: Path) -> None:
     """Raises NoTokenizer where transformers needs a package that is not installed: its own error does not name it."""
-    files = _vocabularies(folder)
+    files = vocabularies(folder)
     if "tokenizer.json" in files:
         return
     for name in files:
@@ -193,7 +196,7 @@ def _refused(folder: Path, error: Exception) -> NoTokenizer:
     if auto_map:
         return _own_code(folder, auto_map)
     if "instantiate the backend tokenizer" in str(error):
-        found = f"{' and '.join(_vocabularies(folder))} in {folder} without a rule of how a text is cut"
+        found = f"{' and '.join(vocabularies(folder))} in {folder} without a rule of how a text is cut"
         return NoTokenizer(found, "the model's tokenizer.json", "fetch that file too")
     if clash := re.match(r"(\w+) conflicts with the method", str(error)):
         found = f"tokenizer_config.json in {folder} with the key {clash[1]}, on which transformers stops"

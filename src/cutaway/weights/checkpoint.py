@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadCheckpoint
+from cutaway.text.from_folder import vocabularies
 from cutaway.weights.config_reader import CONFIG
 from cutaway.weights.families import Family, facts_of, family_named
 from cutaway.weights.files import SAVED, is_gguf, model_path, open_folder
@@ -31,6 +32,7 @@ class Checkpoint:
     tensors: dict[str, LazyTensor]
     gguf_metadata: dict[str, Any] | None = None  # the tokenizer's arrays, where the file is a GGUF
     notes: list[str] = field(default_factory=list)  # decisions made while opening, a sentence each
+    adapter: Path | None = None  # the folder of the LoRA adapter that is merged into the tensors
     in_memory: ClassVar[bool] = False  # whether there are no files
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -39,6 +41,11 @@ class Checkpoint:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Checkpoint":
         return replace(self, notes=list(self.notes))  # the rest is immutable
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The folder or file of the tokenizer: an adapter may bring its own."""
+        return self.adapter if self.adapter is not None and vocabularies(self.adapter) else self.path
 
     @property
     def source(self) -> str:

@@ -65,7 +65,7 @@ def of_transformers(model: nn.Module) -> InMemory:
     notes = [line.replace(CONFIG, "its config") for line in notes]
     generation: Any = getattr(model, "generation_config", None)
     settings = json.loads(generation.to_json_string()) if generation is not None else {}
-    return InMemory(Path(name), config, model_type, facts, tensors, None, notes, settings)
+    return InMemory(Path(name), config, model_type, facts, tensors, None, notes, settings=settings)
 
 
 def named(model: Any) -> str:

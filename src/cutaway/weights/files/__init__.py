@@ -13,7 +13,16 @@ from cutaway.ground.errors import BadCheckpoint, ModelNotFound, UnsupportedModel
 from cutaway.weights.files.gguf_split import parts_of
 from cutaway.weights.files.lazy import LazyTensor, Note
 from cutaway.weights.files.packed import refuse_packed
-from cutaway.weights.files.recognize import SAFETENSORS, ZIP, adapter_in, json_or_nothing, no_model, refuse_disguised
+from cutaway.weights.files.recognize import (
+    SAFETENSORS,
+    ZIP,
+    adapter_in,
+    adapter_tensors,
+    is_adapter,
+    json_or_nothing,
+    no_model,
+    refuse_disguised,
+)
 from cutaway.weights.files.safetensors import open_safetensors
 from cutaway.weights.files.torch_bin import open_torch_bin
 from cutaway.weights.files.which import LAYOUTS, chosen, ggufs, listed, weights_among
@@ -82,7 +91,7 @@ def files_of(path: Path) -> list[Path]:
 
 def missing_from(folder: Path) -> str | None:
     """The missing files of a folder, in a few words; None where it is complete."""
-    if is_saved(folder):
+    if is_saved(folder) or (is_adapter(folder) and adapter_tensors(folder)):
         return None
     if not (folder / "config.json").is_file():
         return "config.json"
