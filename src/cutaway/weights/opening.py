@@ -135,7 +135,7 @@ def _checkpoint_for_shapes(path: Path) -> Checkpoint:
 def config_alone(folder: Path) -> Checkpoint:
     """The checkpoint of a folder's config.json, without tensors."""
     notes: list[str] = []
-    config = read_config(folder)
+    config = read_config(folder, notes.append)
     return Checkpoint(folder, config, *facts_of(config, notes.append), {}, None, notes)
 
 
