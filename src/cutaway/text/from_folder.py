@@ -46,6 +46,7 @@ PLAIN_KEYS = {
 OTHER_FILES = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "additional_chat_templates")
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 TOKENIZER_FILES = (*VOCABULARIES, *OTHER_VOCABULARIES, "merges.txt", *SETTINGS)
+WITHOUT_FILES = ("ByT5Tokenizer", "CanineTokenizer")  # bytes, characters
 OWN = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}  # SentencePiece's names
 RESOLVED = "cutaway_tokenizer.json"  # beside a tokenizer.json that `write_resolved` wrote: its names and template
 MOST_PLAIN = 100_000  # transformers may correct the pre-tokenizer of larger vocabularies
@@ -68,6 +69,8 @@ def write_resolved(source: Path, folder: Path, model_type: str | None = None) ->
         parts = _by_transformers(source)
     except NoTokenizer:
         return
+    if not isinstance(parts.backend, Backend):  # Python code, which reads the files that it came with
+        return
     parts.backend.save(str(folder / "tokenizer.json"), pretty=False)
     data = {"names": parts.names, "chat_template": parts.chat_template}
     (folder / RESOLVED).write_text(json.dumps(data, indent=2), encoding="utf-8")
@@ -83,7 +86,7 @@ def _directly(folder: Path, model_type: str | None = None) -> Parts | None:
     settings = read_settings(folder)
     if settings.config.get("auto_map"):
         raise _own_code(folder, settings.config["auto_map"])
-    if not files:
+    if not files and settings.tokenizer_class not in WITHOUT_FILES:
         expected = f"one of {', '.join(VOCABULARIES)} (with merges.txt)"
         raise NoTokenizer(f"no tokenizer in {folder}", expected, "put the model's tokenizer files there")
     if "tokenizer.model" in files and not _is_tiktoken(folder / "tokenizer.model"):
@@ -135,7 +138,7 @@ def _by_transformers(folder: Path) -> Parts:
         raise _refused(folder, error) from error
     parts = of_transformers(loaded)
     if parts is None:
-        raise unreadable(folder, f"{type(loaded).__name__} has no fast tokenizer")
+        raise unreadable(folder, f"{type(loaded).__name__} is no tokenizer of texts")
     if parts.backend.get_vocab_size(with_added_tokens=False) < _least_size(folder):  # the class looked for other files
         raise unreadable(folder, f"{type(loaded).__name__} does not read {' and '.join(vocabularies(folder))}")
     return parts if parts.chat_template else replace(parts, chat_template=read_settings(folder).chat_template)
