@@ -121,8 +121,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
         name, facts = facts_of(config, lambda line: None)
         return Checkpoint(path, config, name, facts, {}, None, list(read_json(path / SAVED).get("notes", [])))
     name, facts = facts_of(config, notes.append)
-    refuse_packed_config(config)
-    tensors = open_folder(path, notes.append, whole.get("transformers_weights"))
+    refuse_packed_config(config, transposed=any(ours.endswith(".T") for ours in family_named(name).WEIGHTS.values()))
+    quantization = config.get("quantization_config")
+    tensors = open_folder(path, notes.append, whole.get("transformers_weights"), quantization)
     if config is not whole:
         tensors, left_out = text_tensors(tensors, whole["model_type"])
         notes.append(left_out)

@@ -58,7 +58,7 @@ def of_transformers(model: nn.Module) -> InMemory:
     name = named(model)
     try:
         model_type, facts = facts_of(config, notes.append)
-        refuse_packed_config(config)
+        refuse_packed_config(config, in_files=False)
         tensors = {n: _lazy(model, n, tensor) for n, tensor in model.state_dict().items()}
         if config is not whole:
             tensors, left_out = text_tensors(tensors, whole["model_type"])

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from cutaway.ground.errors import BadCheckpoint, ModelNotFound, UnsupportedModel
+from cutaway.weights.files.dequantized import dequantized
 from cutaway.weights.files.gguf_split import parts_of
 from cutaway.weights.files.lazy import LazyTensor, Note
 from cutaway.weights.files.packed import refuse_packed
@@ -39,11 +40,14 @@ def ignore_note(line: str) -> None:
     """The default of `note`: drops the line."""
 
 
-def open_folder(path: Path, note: Note = ignore_note, named: object = None) -> dict[str, LazyTensor]:
+def open_folder(
+    path: Path, note: Note = ignore_note, named: object = None, quantization: object = None
+) -> dict[str, LazyTensor]:
     """The tensors of a model's folder, by name; only headers are read.
 
-    note(line): the choice of weights, where there is one. named: config.json's `transformers_weights`. Raises
-    BadCheckpoint where there are no weights or a shard is missing, UnsupportedModel where they are of another kind.
+    note(line): the choice of weights, where there is one. named: config.json's `transformers_weights`.
+    quantization: its `quantization_config`. Raises BadCheckpoint where there are no weights or a shard is missing,
+    UnsupportedModel where they are of another kind.
     """
     file = weights_of(path, named)
     others = _others(path, file)
@@ -53,6 +57,7 @@ def open_folder(path: Path, note: Note = ignore_note, named: object = None) -> d
     if adapter is not None:
         note(f"the adapter beside the weights ({adapter.name}) is not read: the model runs without it")
     tensors = _open_shards(file, note) if file.suffix == ".json" else open_file(file)
+    tensors = dequantized(tensors, quantization, note)
     refuse_packed(tensors, file.name)
     return tensors
 
