@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import cutaway
-from cutaway.ground.errors import BadCheckpoint, CutawayError, ModelNotFound, UnsupportedModel
+from cutaway.ground.errors import BadArgument, BadCheckpoint, CutawayError, ModelNotFound, UnsupportedModel
 from cutaway.weights.files.lora import open_adapter
 from cutaway.weights.opening import described
 from tests.tiny import build, llama, save_tokenizer, saved, set_config
 
+from .gguf_files import llama_file
 from .test_names import TWO
 
 IDS = torch.tensor([[3, 5, 7, 2, 9, 4, 10, 1, 6]])
@@ -203,6 +204,32 @@ def test_saved_in_8_bits_with_the_tokenizer_that_the_adapter_brings(tmp_path: Pa
     files = json.loads((tmp_path / "out" / "quantized.json").read_text())["source"]["files"]
     assert files.keys() == {"model.safetensors", "adapter_model.safetensors"}
     assert not (tmp_path / "out" / "adapter_config.json").exists()
+
+
+def test_transformers_is_not_compared_with_since_it_reads_the_base_alone(tmp_path: Path) -> None:
+    path, state = base("llama", tmp_path)
+    lm = cutaway.load(put(tmp_path / "lora", path, pairs(state, "llama")), quantize=None, device="cpu")
+    with pytest.raises(BadArgument, match=r"a LoRA adapter merged into it; expected files that transformers"):
+        lm.check(TWO, against="transformers")
+
+
+def test_over_a_base_in_a_gguf_and_over_one_that_another_tool_quantized(tmp_path: Path) -> None:
+    path, state = base("llama", tmp_path)
+    tensors = pairs(state, "llama")
+    codes, scales = {}, {}
+    for name in [name for name in state if name.endswith("_proj.weight")]:
+        scales[name.replace(".weight", ".SCB")] = state[name].abs().amax(1)
+        codes[name] = (state[name] / state[name].abs().amax(1)[:, None] * 127).round().to(torch.int8)
+    packed = shutil.copytree(path, tmp_path / "packed")
+    save_file(state | codes | scales, packed / "model.safetensors")
+    plain = state | {n: c.float() * (scales[n.replace(".weight", ".SCB")] / 127)[:, None] for n, c in codes.items()}
+    same(put(tmp_path / "lora", packed, tensors), merged_folder(path, by_hand(plain, tensors)))
+    llama_file(file := tmp_path / "m.gguf")
+    lm = cutaway.load(file, quantize=None, device="cpu")
+    a, b = torch.randn(2, lm.config.d_model), torch.randn(lm.config.n_heads * lm.config.d_head, 2)
+    folder = put(tmp_path / "on-gguf", file, {f"{Q}.lora_A.weight": a, f"{Q}.lora_B.weight": b})
+    expected = lm.weights["blocks.0.W_Q"] + 3.0 * b @ a
+    torch.testing.assert_close(cutaway.load(folder, quantize=None, device="cpu").weights["blocks.0.W_Q"], expected)
 
 
 def test_its_shapes_are_those_of_its_base(tmp_path: Path) -> None:
