@@ -58,6 +58,10 @@ class PythonBackend:
     def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
         return dict(self.added)
 
+    def to_str(self) -> str:
+        """What the tokenizers library writes, as far as it is known: no merges."""
+        return '{"model": {"type": "Python"}}'
+
     def no_truncation(self) -> None:
         """Nothing is cut: encode asks for no truncation."""
 

@@ -129,11 +129,12 @@ def as_changes(checkpoint: Checkpoint, adapter: Adapter) -> dict[str, Tensor | t
         for weight in inside:
             rows = slice(weight.rows.start - first, weight.rows.stop - first)
             if isinstance(part, LowRank):
-                b_NR, a_RK = part.scale * part.b.read(rows).float(), part.a.read().float()
+                b_NR, a_RK = part.scale * target.arranged(part.b).read(rows).float(), part.a.read().float()
                 before = found.get(weight.name)
                 found[weight.name] = (b_NR, a_RK) if before is None else before + b_NR @ a_RK
             else:
-                whole = part.read().T if target.transposed else part.read()
+                whole = target.arranged(part).read()
+                whole = whole.T if target.transposed else whole
                 found[weight.name] = whole[rows].contiguous()
     return found
 
