@@ -125,16 +125,17 @@ def as_changes(checkpoint: Checkpoint, adapter: Adapter) -> dict[str, Tensor | t
         if not inside:
             what = f"{name!r} of the adapter in {adapter.folder}, which is no matrix that an edit can change"
             raise UnsupportedModel(what, "changes of matrices only", f"merge it: cutaway.load({str(adapter.folder)!r})")
-        first = inside[0].rows.start
+        first, order = inside[0].rows.start, getattr(target, "order", None)  # of packed rows that stand otherwise
         for weight in inside:
             rows = slice(weight.rows.start - first, weight.rows.stop - first)
             if isinstance(part, LowRank):
-                b_NR, a_RK = part.scale * target.arranged(part.b).read(rows).float(), part.a.read().float()
+                b_NR, a_RK = part.b.read().float(), part.a.read().float()
+                b_NR = part.scale * (b_NR if order is None else b_NR[order])[rows]
                 before = found.get(weight.name)
                 found[weight.name] = (b_NR, a_RK) if before is None else before + b_NR @ a_RK
             else:
-                whole = target.arranged(part).read()
-                whole = whole.T if target.transposed else whole
+                whole = part.read().T if target.transposed else part.read()
+                whole = whole if order is None else whole[order]
                 found[weight.name] = whole[rows].contiguous()
     return found
 

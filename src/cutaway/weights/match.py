@@ -41,10 +41,6 @@ class Target:
     rows: slice | None
     transposed: bool
 
-    def arranged(self, tensor: LazyTensor) -> LazyTensor:
-        """The tensor with its rows as the parameter has them."""
-        return tensor
-
 
 class Names:
     """The checkpoint names of one family, in our words."""
