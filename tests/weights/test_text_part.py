@@ -103,6 +103,9 @@ def test_a_multimodal_model_that_is_more_than_its_text_model_is_refused(tmp_path
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnsupportedModel, match="model_type='paligemma'"):
         open_checkpoint(tmp_path)
+    set_config(tmp_path, model_type="llava_next", text_config={"model_type": "granite"})
+    with pytest.raises(UnsupportedModel, match="a llava_next around a granite, whose logits it does not scale or cap"):
+        open_checkpoint(tmp_path)
 
 
 def test_a_tensor_of_the_text_model_that_is_missing_or_unknown_is_still_named(tmp_path: Path) -> None:
