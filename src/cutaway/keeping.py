@@ -44,7 +44,8 @@ class Keeping(Questions):
         through `.data` is not seen): then the pickle holds the weights."""
         if self.arguments is None or fingerprint(self.decoder) != self.loaded:
             return super().__reduce_ex__(protocol)
-        path, notes = self.checkpoint.path.resolve(), list(self.checkpoint.notes)
+        path = (self.checkpoint.adapter or self.checkpoint.path).resolve()
+        notes = list(self.checkpoint.notes)
         return _opened_again, (type(self), self.arguments, path, self.name, notes)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -39,6 +39,9 @@ from cutaway.trace.plan import Plan
 from cutaway.trace.run import Where, chosen_sites, planned, run
 from cutaway.trace.trace import Trace
 from cutaway.trace.view import View, view, view_plan
+from cutaway.weights.adapter import as_changes
+from cutaway.weights.files.lora import open_adapter
+from cutaway.weights.hub import resolve
 from cutaway.weights.opening import AUTO, dtype_of
 from cutaway.weights.progress import Progress
 
@@ -58,7 +61,7 @@ def load(
     """The model of that name, ready to run; or a transformers model that is in memory, whose weights are copied.
 
     model: a hub id, a local folder, a .gguf file, None for the default model (SmolLM2-135M-Instruct), or a
-        PreTrainedModel of a supported family.
+        PreTrainedModel of a supported family. A LoRA adapter's folder or id is its base with the adapter merged.
     tokenizer: in place of the files' own, and for a model in memory: transformers' tokenizer, or a folder.
     quantize: "int8" (weights as GGUF's Q8_0, activations in 16 bits), "llm-int8" (LLM.int8(), outliers per token),
         "llm-int8-pooled" (outlier columns of a call pooled, as in bitsandbytes), None (full precision), "auto" (as a
@@ -95,9 +98,9 @@ class LM(Keeping, ByHand, Generating):
         if self.checkpoint.in_memory:
             found = "a model from memory without a tokenizer"
             raise NoTokenizer(found, "its tokenizer beside it", "pass tokenizer= to load, or ids instead of texts")
-        if self.checkpoint.gguf_metadata is not None:
+        if self.checkpoint.gguf_metadata is not None and self.checkpoint.tokenizer_path == self.checkpoint.path:
             return Tokenizer.from_gguf(self.checkpoint.gguf_metadata)
-        return Tokenizer.from_folder(self.checkpoint.path, self.checkpoint.model_type)
+        return Tokenizer.from_folder(self.checkpoint.tokenizer_path, self.checkpoint.model_type)
 
     @property
     def sites(self) -> list[str]:
@@ -256,6 +259,15 @@ class LM(Keeping, ByHand, Generating):
         """
         with changed(self.decoder, weights):
             yield self
+
+    def adapter(self, folder: str | Path) -> dict[str, Change]:
+        """A LoRA adapter as changes of this model's matrices: on within `with lm.edited(lm.adapter(folder)):`.
+
+        The matrices of an 8-bit model are then rounded a second time; `load(folder)` merges before rounding. Raises
+        UnsupportedModel for a setting that is not computed and for changes of other weights, BadCheckpoint where it
+        is another model's.
+        """
+        return as_changes(self.checkpoint, open_adapter(resolve(str(path_of("folder", folder)))))
 
     def tokens(self, texts: Texts, add_special_tokens: bool = True) -> Tokens:
         """Whatever stands for texts, as Tokens on the model's device. Ids without a mask: see text/padding.py."""

@@ -11,5 +11,5 @@ def unembedded(lm: LM, direction_D: Tensor) -> Tensor:
     norm, project = lm.decoder.unembed.ln_final, lm.decoder.unembed.project_out
     if norm is not None:
         direction_D = direction_D - direction_D.mean() if norm.centered else direction_D
-        direction_D = direction_D * norm.weight
+        direction_D = direction_D if norm.gain is None else direction_D * norm.gain
     return matrix(lm.decoder, "W_U") @ (direction_D if project is None else project.weight @ direction_D)

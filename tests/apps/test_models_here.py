@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
-from tests.tiny import build, gpt2, llama, opt
+from tests.tiny import build, gpt2, llama, opt, save_tokenizer
 from tests.weights.gguf_files import llama_file
 
 from .conftest import Run
@@ -104,3 +105,22 @@ def test_the_default_model_counts_its_8_bits_too(cutaway: Run, hub: Path, monkey
     data = json.loads(cutaway("models", "--json").out)["default"]
     assert data["folders"] == {str(fetched): (fetched / "model.gguf").stat().st_size, str(made): 2000}
     assert data["bytes"] == sum(data["folders"].values())
+
+
+def test_an_adapter_is_listed_with_its_base(cutaway: Run, hub: Path):
+    folder = snapshot(hub, "some/lora")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "some/base"}')
+    save_file({}, folder / "adapter_model.safetensors")
+    done = cutaway("models")
+    assert done.code == 0 and "some/lora  LoRA of some/base" in done.out
+
+
+def test_an_adapters_tokens_are_its_bases_where_it_brings_none(cutaway: Run, hub: Path, tmp_path: Path):
+    base, lora = snapshot(hub, "some/base"), snapshot(hub, "some/lora")
+    build(llama(vocab_size=300)).save_pretrained(base)
+    save_tokenizer(base)
+    (lora / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "some/base"}')
+    save_file({}, lora / "adapter_model.safetensors")
+    done = cutaway("tokens", "the cat", "--model", "some/lora", "--offline")
+    assert done.code == 0 and "2 tokens" in done.out, done.err
+    assert cutaway("tokens", "the cat", "--model", "some/base", "--offline").out == done.out

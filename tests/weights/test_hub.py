@@ -149,8 +149,10 @@ def test_a_download_of_which_no_file_is_whole_is_known_as_one(cache: Path) -> No
 
 
 @pytest.mark.usefixtures("no_network")
-def test_an_adapter_in_the_cache_is_said_to_be_one(cache: Path) -> None:
-    put_in_cache(cache, "some/lora", "adapter_config.json", "adapter_model.safetensors")
+def test_an_adapter_in_the_cache_is_whole_without_a_config_json(cache: Path) -> None:
+    folder = put_in_cache(cache, "some/lora", "adapter_config.json", "adapter_model.safetensors")
+    assert resolve("some/lora", offline=True) == folder
+    (folder / "adapter_model.safetensors").unlink()
     with pytest.raises(UnsupportedModel, match=r"found a PEFT adapter in .*merge it first"):
         resolve("some/lora", offline=True)
 
@@ -203,8 +205,10 @@ def test_weights_are_chosen_in_one_format() -> None:
         ModelNotFound, match=r"found weights as GGUF only in the hub's 'm': x.gguf;.*hf download m x.gguf"
     ):
         chosen_files("m", [*beside, *other])
-    with pytest.raises(ModelNotFound, match=r"found an adapter in the hub's 'm'.*merge_and_unload"):
-        chosen_files("m", ["adapter_config.json", "adapter_model.safetensors"])
+    adapter = ["adapter_config.json", "adapter_model.bin"]
+    assert chosen_files("m", [*adapter, "optimizer.pt"]) == adapter
+    with pytest.raises(ModelNotFound, match=r"found no weights in the hub's 'm' \(1 files\)"):
+        chosen_files("m", adapter[:1])
 
 
 class FakeHub(BaseHTTPRequestHandler):

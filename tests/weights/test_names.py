@@ -40,6 +40,10 @@ PREFIXES = {
     "both": lambda n: f"module._orig_mod.{n}",
     "a compiled layer": lambda n: n.replace("layers.1.", "layers.1._orig_mod.").replace("h.1.", "h.1._orig_mod."),
     "multimodal": lambda n: f"language_model.{n}",
+    "multimodal since 4.52": lambda n: f"model.language_model.{n.removeprefix('model.')}" if "lm_head" not in n else n,
+    "Lightning": lambda n: f"model.{n}",
+    "another family's": lambda n: f"transformer.{n}",
+    "peft around multimodal": lambda n: f"base_model.model.model.language_model.{n.removeprefix('model.')}",
     "peft": lambda n: f"base_model.model.{n}",
     "the base model": lambda n: n.removeprefix("model.").removeprefix("transformer."),
 }

@@ -305,17 +305,17 @@ PUBLISHED = {  # quantization_config of config.json files as published, and thei
         {"bits": 4, "damp_percent": 0.01, "desc_act": False, "group_size": 128, "quant_method": "gptq", "sym": True},
         "GPTQ, 4 bits a weight",
     ),
-    "unsloth/llama-3-8b-Instruct-bnb-4bit": (
+    "unsloth/llama-3-8b-Instruct-bnb-4bit, of GPT-2": (
         {"_load_in_4bit": True, "_load_in_8bit": False, "bnb_4bit_quant_type": "nf4", "load_in_4bit": True,
          "load_in_8bit": False, "quant_method": "bitsandbytes"},
         "bitsandbytes, 4 bits a weight",
     ),
-    "RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8-dynamic": (
+    "RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8-dynamic, of GPT-2": (
         {"config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float"}}},
          "format": "naive-quantized", "quant_method": "compressed-tensors"},
         "compressed-tensors, 8 bits a weight",
     ),
-    "Qwen/Qwen3-8B-FP8": (
+    "Qwen/Qwen3-8B-FP8, of GPT-2": (
         {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]},
         "fp8, 8 bits a weight",
     ),
@@ -343,13 +343,33 @@ def test_mlx_has_a_key_of_its_own() -> None:
 PACKED = {
     "gptq": ({"h.0.attn.c_attn.qweight": torch.ones(2, dtype=torch.int32)}, "a GPTQ or AWQ checkpoint"),
     "bnb8": (
-        {"h.0.w.weight": torch.ones(2).to(torch.int8), "h.0.w.SCB": torch.ones(2)},
+        {"h.0.w.weight": torch.ones(2).to(torch.uint8), "h.0.w.SCB": torch.ones(2)},
         "bitsandbytes checkpoint in 8",
     ),
-    "bnb4": ({"h.0.w.weight.quant_state.bitsandbytes__nf4": torch.ones(2)}, "a bitsandbytes checkpoint in 4 bits"),
+    "bnb4": ({"h.0.w.weight.absmax": torch.ones(2)}, "a bitsandbytes checkpoint in 4 bits"),
+    "mxfp4": ({"h.0.mlp.experts.up_proj_blocks": torch.ones(2)}, "an MXFP4 checkpoint"),
+    "hqq": ({"h.0.w.W_q": torch.ones(2)}, "an HQQ checkpoint"),
+    "eetq": ({"h.0.w.weight_scales": torch.ones(2)}, "an EETQ checkpoint"),
+    "quanto": ({"h.0.w.weight._data": torch.ones(2)}, "a quanto or torchao checkpoint"),
+    "aqlm": ({"h.0.w.codebooks": torch.ones(2)}, "an AQLM checkpoint"),
+    "vptq": ({"h.0.w.centroids": torch.ones(2)}, "a VPTQ checkpoint"),
+    "exl2": ({"h.0.w.q_invperm": torch.ones(2)}, "an EXL2 checkpoint"),
+    "exl3": ({"h.0.w.trellis": torch.ones(2)}, "an EXL3 checkpoint"),
+    "mlx": ({"h.0.w.scales": torch.ones(2)}, "an MLX checkpoint"),
+    "zero point": (
+        {
+            "h.0.w.weight": torch.ones(2, 2).to(torch.int8),
+            "h.0.w.weight_scale": torch.ones(1),
+            "h.0.w.weight_zero_point": torch.ones(1),
+        },
+        "an fp8 or compressed-tensors checkpoint",
+    ),
     "ct": ({"h.0.w.weight_packed": torch.ones(2, dtype=torch.int32)}, "a compressed-tensors checkpoint"),
     "fp8": ({"h.0.w.weight": torch.ones(2).to(torch.float8_e4m3fn), "h.0.w.weight_scale": torch.ones(1)}, "an fp8 or"),
-    "fp8-bare": ({"h.0.w.weight": torch.ones(2).to(torch.float8_e4m3fn)}, "F8_E4M3 of 'h.0.w.weight'"),
+    "fp8-bare": (
+        {"h.0.w.weight": torch.ones(2).to(torch.float8_e4m3fn)},
+        "'h.0.w.weight' in float8_e4m3fn in model.safetensors, an fp8 checkpoint without scales",
+    ),
     "int8": ({"h.0.w.weight": torch.ones(2).to(torch.int8)}, "'h.0.w.weight' in int8 in model.safetensors"),
     "lora": ({"h.0.w.lora_A.default.weight": torch.ones(2)}, "the tensors of a LoRA adapter"),
 }
@@ -360,7 +380,7 @@ def test_packed_tensors_are_known_where_no_config_says_so(good: Path, kind: str)
     tensors, said = PACKED[kind]
     save_file(tensors, good / "model.safetensors")
     refused(good, UnsupportedModel, said, "merge it first" if kind == "lora" else "weights in full precision" if
-            kind != "int8" else "weights in float64, float32")  # fmt: skip
+            kind not in ("int8", "fp8-bare") else "weights in float64, float32")  # fmt: skip
 
 
 def test_every_message_is_about_what_is_there() -> None:

@@ -187,6 +187,9 @@ class Precision(Asked):
         if against is not None and self.checkpoint.in_memory:
             do = "save_pretrained it, and check the folder"
             raise BadArgument("a model that came from memory", "files that transformers can load too", do)
+        if against is not None and self.checkpoint.adapter is not None:
+            do = "check it without --against, or merge it by peft and check that folder"
+            raise BadArgument("a model with a LoRA adapter merged into it", "files that transformers loads too", do)
         tokens = self.tokens(CHECKED if texts is None else texts)
         if len(tokens.ids) < 2 or not tokens.padded:
             found = f"{len(tokens.ids)} texts, padded: {tokens.padded}"

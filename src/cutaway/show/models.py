@@ -13,7 +13,9 @@ from cutaway.show.layout import columns
 from cutaway.weights import default_model
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.families import supported
+from cutaway.weights.files.lora import open_adapter
 from cutaway.weights.files.packed import refuse_packed_config
+from cutaway.weights.files.recognize import is_adapter
 from cutaway.weights.hub import cached, cached_ids
 from cutaway.weights.opening import config_alone, default_int8
 
@@ -65,6 +67,9 @@ def _hub_cache() -> dict[str, Any]:
 
 
 def _described(name: str, path: Path) -> Row:
+    if is_adapter(path):
+        kind = f"LoRA of {open_adapter(path).base}"
+        return {"name": name, "family": kind, "folder": str(path), "bytes": on_disk(_kept_of(path))}
     checkpoint = open_checkpoint(path) if path.is_file() else config_alone(path)
     refuse_packed_config(checkpoint.config)
     return {"name": name, "family": checkpoint.model_type, "folder": str(path), "bytes": on_disk(_kept_of(path))}

@@ -44,6 +44,9 @@ PLAIN_KEYS = {
     "padding_side",  # an argument of tokenize here
 }
 OTHER_FILES = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "additional_chat_templates")
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+TOKENIZER_FILES = (*VOCABULARIES, *OTHER_VOCABULARIES, "merges.txt", *SETTINGS)
+WITHOUT_FILES = ("ByT5Tokenizer", "CanineTokenizer")  # bytes, characters
 OWN = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}  # SentencePiece's names
 RESOLVED = "cutaway_tokenizer.json"  # beside a tokenizer.json that `write_resolved` wrote: its names and template
 MOST_PLAIN = 100_000  # transformers may correct the pre-tokenizer of larger vocabularies
@@ -66,6 +69,8 @@ def write_resolved(source: Path, folder: Path, model_type: str | None = None) ->
         parts = _by_transformers(source)
     except NoTokenizer:
         return
+    if not isinstance(parts.backend, Backend):  # Python code, which reads the files that it came with
+        return
     parts.backend.save(str(folder / "tokenizer.json"), pretty=False)
     data = {"names": parts.names, "chat_template": parts.chat_template}
     (folder / RESOLVED).write_text(json.dumps(data, indent=2), encoding="utf-8")
@@ -73,7 +78,7 @@ def write_resolved(source: Path, folder: Path, model_type: str | None = None) ->
 
 def _directly(folder: Path, model_type: str | None = None) -> Parts | None:
     """The tokenizer where its files are enough; None where they are left to transformers. Raises NoTokenizer."""
-    files = _vocabularies(folder)
+    files = vocabularies(folder)
     for name in files:
         _check_no_pointer(folder / name)
     if "tokenizer.json" in files:
@@ -81,7 +86,7 @@ def _directly(folder: Path, model_type: str | None = None) -> Parts | None:
     settings = read_settings(folder)
     if settings.config.get("auto_map"):
         raise _own_code(folder, settings.config["auto_map"])
-    if not files:
+    if not files and settings.tokenizer_class not in WITHOUT_FILES:
         expected = f"one of {', '.join(VOCABULARIES)} (with merges.txt)"
         raise NoTokenizer(f"no tokenizer in {folder}", expected, "put the model's tokenizer files there")
     if "tokenizer.model" in files and not _is_tiktoken(folder / "tokenizer.model"):
@@ -133,9 +138,9 @@ def _by_transformers(folder: Path) -> Parts:
         raise _refused(folder, error) from error
     parts = of_transformers(loaded)
     if parts is None:
-        raise unreadable(folder, f"{type(loaded).__name__} has no fast tokenizer")
+        raise unreadable(folder, f"{type(loaded).__name__} is no tokenizer of texts")
     if parts.backend.get_vocab_size(with_added_tokens=False) < _least_size(folder):  # the class looked for other files
-        raise unreadable(folder, f"{type(loaded).__name__} does not read {' and '.join(_vocabularies(folder))}")
+        raise unreadable(folder, f"{type(loaded).__name__} does not read {' and '.join(vocabularies(folder))}")
     return parts if parts.chat_template else replace(parts, chat_template=read_settings(folder).chat_template)
 
 
@@ -151,7 +156,8 @@ def _read(path: Path) -> Backend:
         raise unreadable(path.parent, str(error)) from error
 
 
-def _vocabularies(folder: Path) -> list[str]:
+def vocabularies(folder: Path) -> list[str]:
+    """The files of a folder that may hold a vocabulary."""
     return [name for name in (*VOCABULARIES, *OTHER_VOCABULARIES) if (folder / name).is_file()]
 
 
@@ -175,7 +181,7 @@ def _least_size(folder: Path) -> int:
 
 def _check_packages(folder: Path) -> None:
     """Raises NoTokenizer where transformers needs a package that is not installed: its own error does not name it."""
-    files = _vocabularies(folder)
+    files = vocabularies(folder)
     if "tokenizer.json" in files:
         return
     for name in files:
@@ -193,7 +199,7 @@ def _refused(folder: Path, error: Exception) -> NoTokenizer:
     if auto_map:
         return _own_code(folder, auto_map)
     if "instantiate the backend tokenizer" in str(error):
-        found = f"{' and '.join(_vocabularies(folder))} in {folder} without a rule of how a text is cut"
+        found = f"{' and '.join(vocabularies(folder))} in {folder} without a rule of how a text is cut"
         return NoTokenizer(found, "the model's tokenizer.json", "fetch that file too")
     if clash := re.match(r"(\w+) conflicts with the method", str(error)):
         found = f"tokenizer_config.json in {folder} with the key {clash[1]}, on which transformers stops"

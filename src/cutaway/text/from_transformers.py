@@ -15,7 +15,7 @@ from cutaway.text.tokenizer import Tokenizer
 def tokenizer_of(given: Any) -> Tokenizer:
     """The Tokenizer of a transformers tokenizer (a copy), of a local folder, or the Tokenizer itself.
 
-    Raises NoTokenizer for anything else, and for a tokenizer of transformers that is Python code.
+    Raises NoTokenizer for anything else.
     """
     if isinstance(given, Tokenizer):
         return given
@@ -27,5 +27,5 @@ def tokenizer_of(given: Any) -> Tokenizer:
     parts = of_transformers(given)
     if parts is None:
         found = f"a {type(given).__name__} as tokenizer"
-        raise NoTokenizer(found, "a fast tokenizer of transformers, or a folder", "pass AutoTokenizer's, or a folder")
+        raise NoTokenizer(found, "a tokenizer of transformers, or a folder", "pass AutoTokenizer's, or a folder")
     return Tokenizer(Parts(deepcopy(parts.backend), parts.names, parts.chat_template))

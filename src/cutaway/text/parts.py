@@ -4,10 +4,12 @@ It does not know the source, nor the tokenizer that is made of them.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import processors
+
+from cutaway.text.from_python import PythonBackend
 
 NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")  # the special tokens that have a role
 
@@ -34,10 +36,13 @@ def add_ends(backend: Backend, names: dict[str, str], *, bos: bool, eos: bool) -
 
 
 def of_transformers(loaded: Any) -> Parts | None:
-    """The parts of a transformers tokenizer, its backend as it is; None where it has none."""
+    """The parts of a transformers tokenizer, its backend as it is, or the object itself where it is Python code; None
+    for what is no tokenizer."""
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Backend):
-        return None
+        if not hasattr(loaded, "convert_tokens_to_string"):
+            return None
+        backend = cast(Backend, PythonBackend(loaded))
     names = {role: str(getattr(loaded, role)) for role in NAMES if getattr(loaded, role, None) is not None}
     template = getattr(loaded, "chat_template", None)
     return Parts(backend, names, template.get("default") if isinstance(template, dict) else template)

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer as Backend
 
+from cutaway.text.from_python import PythonBackend
+
 SPACE = "▁"  # SentencePiece writes spaces as this character
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -74,8 +76,10 @@ class Spelling:
         return self.join([token])
 
 
-def spelling_of(backend: Backend) -> Spelling:
+def spelling_of(backend: Backend | PythonBackend) -> Spelling:
     """The spelling that a tokenizer's decoder undoes."""
+    if isinstance(backend, PythonBackend):
+        return Spelling("whole", join=backend.join)
     pickled: Any = backend.decoder.__getstate__() if backend.decoder else '{"type": "none"}'
     state: dict[str, Any] = json.loads(pickled)
     steps: list[dict[str, Any]] = state.get("decoders", [state])

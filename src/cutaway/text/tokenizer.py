@@ -20,9 +20,9 @@ from cutaway.text.from_gguf import parts_from_gguf
 from cutaway.text.merges import Merge, Ranks, merges, ranks
 from cutaway.text.parts import Parts
 from cutaway.text.pieces import Piece, Tokens
+from cutaway.text.spans import Span, covering
 from cutaway.text.spelling import spelling_of
 
-Span = tuple[int, int] | None
 MOST_IDS = 1 << 32  # what the tokenizers library counts to
 
 
@@ -177,12 +177,12 @@ class Tokenizer:
 
     def _spans(self, text: str, encoding: Encoding) -> list[Span]:
         """Each piece's span: by its bytes where they spell the text (the offsets of some vocabularies leave out
-        leading spaces), else by the tokenizer's offsets (the text was normalized)."""
+        leading spaces), else by the tokenizer's offsets (the text was normalized, or the vocabulary has no bytes)."""
         added = encoding.special_tokens_mask
         offsets: list[Span] = [None if a else o for a, o in zip(added, encoding.offsets, strict=True)]
         parts = [b"" if a else self.token_bytes(i) for a, i in zip(added, encoding.ids, strict=True)]
         if b"".join(parts) != text.encode():
-            return offsets
+            return covering(text, offsets, [part.endswith(b" ") for part in parts])
         character = [n for n, c in enumerate(text) for _ in c.encode()]
         ends = list(accumulate(len(part) for part in parts))
         return [

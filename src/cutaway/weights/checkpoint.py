@@ -11,13 +11,15 @@ from typing import Any, ClassVar
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadCheckpoint
+from cutaway.text.from_folder import vocabularies
 from cutaway.weights.config_reader import CONFIG
 from cutaway.weights.families import Family, facts_of, family_named
-from cutaway.weights.files import SAVED, is_gguf, model_path, open_folder
-from cutaway.weights.files.lazy import LazyTensor
+from cutaway.weights.files import SAVED, ignore_note, is_gguf, model_path, open_folder
+from cutaway.weights.files.lazy import LazyTensor, Note
 from cutaway.weights.files.packed import refuse_packed_config
 from cutaway.weights.files.recognize import no_model, refuse_disguised
 from cutaway.weights.match import decided_head
+from cutaway.weights.text_part import text_part, text_tensors
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Checkpoint:
     tensors: dict[str, LazyTensor]
     gguf_metadata: dict[str, Any] | None = None  # the tokenizer's arrays, where the file is a GGUF
     notes: list[str] = field(default_factory=list)  # decisions made while opening, a sentence each
+    adapter: Path | None = None  # the folder of the LoRA adapter that is merged into the tensors
     in_memory: ClassVar[bool] = False  # whether there are no files
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -39,6 +42,11 @@ class Checkpoint:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Checkpoint":
         return replace(self, notes=list(self.notes))  # the rest is immutable
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The folder or file of the tokenizer: an adapter may bring its own."""
+        return self.adapter if self.adapter is not None and vocabularies(self.adapter) else self.path
 
     @property
     def source(self) -> str:
@@ -107,13 +115,18 @@ def open_checkpoint(path: Path) -> Checkpoint:
         name, facts = facts_of(config, notes.append, path.name)
         facts = decided_head(config, facts, family_named(name), tensors, notes.append)
         return Checkpoint(path, config, name, facts, tensors, gguf.metadata, notes)
-    config = read_config(path)
+    whole = _whole_config(path)
+    config = text_part(whole) or whole
     if (path / SAVED).is_file():  # save.py opens its tensors; its manifest has the source's notes
         name, facts = facts_of(config, lambda line: None)
         return Checkpoint(path, config, name, facts, {}, None, list(read_json(path / SAVED).get("notes", [])))
     name, facts = facts_of(config, notes.append)
-    refuse_packed_config(config)
-    tensors = open_folder(path, notes.append, config.get("transformers_weights"))
+    refuse_packed_config(config, transposed=any(ours.endswith(".T") for ours in family_named(name).WEIGHTS.values()))
+    quantization = config.get("quantization_config")
+    tensors = open_folder(path, notes.append, whole.get("transformers_weights"), quantization)
+    if config is not whole:
+        tensors, left_out = text_tensors(tensors, whole["model_type"])
+        notes.append(left_out)
     facts = decided_head(config, facts, family_named(name), tensors, notes.append)
     return Checkpoint(path, config, name, facts, tensors, None, notes)
 
@@ -122,8 +135,19 @@ def _open_again(path: Path, notes: list[str]) -> Checkpoint:
     return replace(open_checkpoint(path), notes=list(notes))
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a model's folder. Raises ModelNotFound where there is none, BadCheckpoint for no JSON."""
+def read_config(folder: Path, note: Note = ignore_note) -> dict[str, Any]:
+    """The config.json of a model's folder; of a multimodal one its text model's, with a note.
+
+    Raises ModelNotFound where there is none, BadCheckpoint for no JSON.
+    """
+    whole = _whole_config(folder)
+    inner = text_part(whole)
+    if inner is not None:
+        note(f"{whole['model_type']}: its text model alone")
+    return inner or whole
+
+
+def _whole_config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise no_model(folder, "config.json")
     return read_json(folder / "config.json")

@@ -14,7 +14,7 @@ from cutaway.ground.errors import BadCheckpoint, CutawayError, DownloadFailed, M
 from cutaway.weights import default_model
 from cutaway.weights.files import ignore_note, is_gguf, meant_by, missing_from, model_path, named_in
 from cutaway.weights.files.lazy import Note
-from cutaway.weights.files.recognize import no_model
+from cutaway.weights.files.recognize import ADAPTER, ADAPTER_TENSORS, no_model
 from cutaway.weights.files.which import INDEX, chosen, ggufs, listed, shards_of
 from cutaway.weights.progress import Progress
 
@@ -166,6 +166,8 @@ def chosen_files(name: str, files: list[str], named: object = None) -> list[str]
     top = [file for file in files if "/" not in file]
     beside = [file for file in top if BESIDE_WEIGHTS.fullmatch(file) and not INDEX.fullmatch(file)]
     start = chosen(top, f"the hub's {name!r}", named)
+    if start is None and ADAPTER in top:
+        start = next((file for file in ADAPTER_TENSORS if file in top), None)
     if start is None:
         raise _no_weights(name, top)
     return sorted({*beside, start, *shards_of(top, start)})
@@ -179,11 +181,6 @@ def _no_weights(name: str, files: list[str]) -> ModelNotFound:
         do = f"download one (hf download {name} {models[0]}) and pass the path that this prints"
         return ModelNotFound(found, "model.safetensors or pytorch_model.bin", do)
     found, do = f"no weights in the hub's {name!r} ({len(files)} files)", "choose another model"
-    if "adapter_config.json" in files:
-        found, do = (
-            f"an adapter in the hub's {name!r}, not a model",
-            "merge it into its base with peft's merge_and_unload",
-        )
     return ModelNotFound(found, "model.safetensors or pytorch_model.bin", do)
 
 

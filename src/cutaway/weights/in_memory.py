@@ -20,6 +20,7 @@ from cutaway.weights.families import facts_of, family_named
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.files.packed import refuse_packed, refuse_packed_config
 from cutaway.weights.match import decided_head
+from cutaway.weights.text_part import text_part, text_tensors
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,17 @@ def of_transformers(model: nn.Module) -> InMemory:
     if not hasattr(getattr(model, "config", None), "to_json_string"):
         found, do = f"a {type(model).__name__} as a model", "pass the model that from_pretrained gives, or a name"
         raise BadArgument(found, "a transformers model with its config, or a name", do)
-    config = json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}  # pyright: ignore
+    whole = json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}  # pyright: ignore
+    config = text_part(whole) or whole
     notes: list[str] = []
     name = named(model)
     try:
         model_type, facts = facts_of(config, notes.append)
-        refuse_packed_config(config)
+        refuse_packed_config(config, in_files=False)
         tensors = {n: _lazy(model, n, tensor) for n, tensor in model.state_dict().items()}
+        if config is not whole:
+            tensors, left_out = text_tensors(tensors, whole["model_type"])
+            notes.append(left_out)
         refuse_packed(tensors, name)
         facts = decided_head(config, facts, family_named(model_type), tensors, notes.append)
     except CutawayError as error:
@@ -65,7 +70,7 @@ def of_transformers(model: nn.Module) -> InMemory:
     notes = [line.replace(CONFIG, "its config") for line in notes]
     generation: Any = getattr(model, "generation_config", None)
     settings = json.loads(generation.to_json_string()) if generation is not None else {}
-    return InMemory(Path(name), config, model_type, facts, tensors, None, notes, settings)
+    return InMemory(Path(name), config, model_type, facts, tensors, None, notes, settings=settings)
 
 
 def named(model: Any) -> str:

@@ -24,11 +24,12 @@ from cutaway.weights.files.lazy import LazyTensor
 EMBEDDING, HEAD = "embed.token.weight", "unembed.head.weight"
 
 # What training tools put around or into names: torch.nn.DataParallel and DistributedDataParallel, torch.compile, FSDP,
-# activation checkpointing, peft around one layer; before them, a multimodal model around the language model, and peft.
+# activation checkpointing, peft around one layer; before them, a multimodal model around the language model, peft,
+# Lightning, and a name of another family's.
 WRAPPERS = re.compile(
     r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module|base_layer)\."
 )
-OUTER = ("language_model.", "base_model.model.")
+OUTER = re.compile(r"(base_model\.model|model|language_model|text_model|transformer)\.")
 # Buffers that older versions of transformers saved, and that follow from the config.
 BUFFERS = re.compile(r"(.+\.)?(rotary_emb\.(inv_freq|cos_cached|sin_cached)|masked_bias|position_ids)")
 Tensors = Mapping[str, LazyTensor]
@@ -66,15 +67,16 @@ class Names:
     def ours(self, name: str) -> str | None:
         """The right side of the family's table for a checkpoint name; "" for what carries nothing, None for unknown."""
         bare = WRAPPERS.sub("", name)
-        for outer in OUTER:
-            bare = bare.removeprefix(outer)
-        for prefix in self.prefixes:
-            for pattern, ours in self.known:
-                if found := pattern.fullmatch(bare.removeprefix(prefix)):
-                    for letter, number in zip(("{i}", "{j}"), found.groups(), strict=False):
-                        ours = ours.replace(letter, number)
-                    return ours
-        return "" if BUFFERS.fullmatch(bare) else None
+        while True:
+            for prefix in self.prefixes:
+                for pattern, ours in self.known:
+                    if found := pattern.fullmatch(bare.removeprefix(prefix)):
+                        for letter, number in zip(("{i}", "{j}"), found.groups(), strict=False):
+                            ours = ours.replace(letter, number)
+                        return ours
+            if not (outer := OUTER.match(bare)):
+                return "" if BUFFERS.fullmatch(bare) else None
+            bare = bare[outer.end() :]
 
 
 def decided_head(

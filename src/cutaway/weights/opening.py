@@ -17,10 +17,13 @@ from cutaway.quant.formats import check_mode
 from cutaway.quant.linear import as_stored, stored_shapes
 from cutaway.quant.threads import use_threads
 from cutaway.weights import default_model
+from cutaway.weights.adapter import base_of, opened
 from cutaway.weights.checkpoint import Checkpoint, open_checkpoint, read_config
 from cutaway.weights.families import facts_of
 from cutaway.weights.files import is_saved, missing_from, unsound
+from cutaway.weights.files.lora import open_adapter
 from cutaway.weights.files.packed import refuse_packed_config
+from cutaway.weights.files.recognize import is_adapter
 from cutaway.weights.hub import config_of_hub, resolve
 from cutaway.weights.in_memory import named, of_transformers
 from cutaway.weights.load import empty_decoder, load_decoder
@@ -62,7 +65,7 @@ def open_model(
     name = default_model.SMOLLM2.name if model is None else str(model)
     if model is None and mode in (AUTO, "int8") and not keep:
         path = _cached_quantized(path, progress)
-    checkpoint = open_checkpoint(path)
+    checkpoint = opened(path, offline=offline, progress=progress)
     checkpoint.notes[:0] = notes
     if is_saved(path):
         _require_same(path, mode, keep)
@@ -106,6 +109,9 @@ def described(
         return open_checkpoint(resolve(None, offline=offline, progress=progress)), default_model.SMOLLM2.name
     notes: list[str] = []
     path = config_of_hub(str(model), offline=offline, progress=progress, note=notes.append)
+    if is_adapter(path):
+        notes.append(f"{path} holds a LoRA adapter: shapes are those of its base")
+        path = base_of(open_adapter(path), config_of_hub, offline=offline, progress=progress)
     checkpoint = _checkpoint_for_shapes(path)
     checkpoint.notes[:0] = notes
     return checkpoint, str(model)
@@ -129,7 +135,7 @@ def _checkpoint_for_shapes(path: Path) -> Checkpoint:
 def config_alone(folder: Path) -> Checkpoint:
     """The checkpoint of a folder's config.json, without tensors."""
     notes: list[str] = []
-    config = read_config(folder)
+    config = read_config(folder, notes.append)
     return Checkpoint(folder, config, *facts_of(config, notes.append), {}, None, notes)
 
 
@@ -202,7 +208,7 @@ def quantize(
     path = resolve(None if model is None else str(model), offline=offline, progress=progress, note=notes.append)
     if is_saved(path):
         raise BadArgument(f"{path}, which is in 8 bits already", "a model in full precision", "use it as it is")
-    checkpoint = open_checkpoint(path)
+    checkpoint = opened(path, offline=offline, progress=progress)
     checkpoint.notes[:0] = notes
     cpu = torch.device("cpu")
     decoder = load_decoder(checkpoint, dtype=torch.float32, device=cpu, quantize=mode, keep=keep, progress=progress)

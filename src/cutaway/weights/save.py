@@ -19,7 +19,7 @@ from cutaway.model.decoder import Decoder
 from cutaway.quant.engine import use_native
 from cutaway.quant.formats import Mode
 from cutaway.quant.linear import Int8Linear, as_stored, layer_class, stored_shapes
-from cutaway.text.from_folder import write_resolved
+from cutaway.text.from_folder import TOKENIZER_FILES, write_resolved
 from cutaway.text.from_gguf import tokenizer_files_from_gguf
 from cutaway.weights.checkpoint import Checkpoint, read_json
 from cutaway.weights.default_model import MANIFEST as FETCHED
@@ -27,6 +27,7 @@ from cutaway.weights.default_model import sha256
 from cutaway.weights.files import SAVED as MANIFEST
 from cutaway.weights.files import files_of, is_saved
 from cutaway.weights.files.lazy import LazyTensor
+from cutaway.weights.files.recognize import ADAPTER, adapter_tensors
 from cutaway.weights.files.safetensors import open_safetensors, write_safetensors
 from cutaway.weights.load import empty_decoder
 from cutaway.weights.match import EMBEDDING, HEAD
@@ -36,7 +37,7 @@ from cutaway.weights.quantizing import MappedEmbedding
 WEIGHTS = "cutaway.safetensors"
 LAYOUT = 2  # of the folder; another number is refused by name
 COPIED = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*")  # the model's own small files
-NOT_COPIED = ("*.index.json", "*.index.*.json", FETCHED, MANIFEST)  # of the checkpoint that the codes replace
+NOT_COPIED = ("*.index.json", "*.index.*.json", FETCHED, MANIFEST, ADAPTER)  # of the checkpoint that the codes replace
 
 
 def save(
@@ -136,7 +137,7 @@ def source_bytes(checkpoint: Checkpoint) -> int:
         return int(read_manifest(checkpoint.path)["source"]["bytes"])
     if checkpoint.in_memory:
         return sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    return sum(file.stat().st_size for file in files_of(checkpoint.path)) if checkpoint.tensors else 0
+    return sum(file.stat().st_size for file in _source_files(checkpoint)) if checkpoint.tensors else 0
 
 
 def check_files(folder: Path, progress: Progress | None = None) -> list[str]:
@@ -197,23 +198,37 @@ def _write_small_files(checkpoint: Checkpoint, folder: Path) -> tuple[str, ...]:
     """Write config.json and tokenizer files. Returns the notes of a tokenizer that was made from a GGUF."""
     config = checkpoint.config | {"tie_word_embeddings": checkpoint.facts.tied_head}  # as the tensors decided
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    if checkpoint.gguf_metadata is not None:
+    if checkpoint.gguf_metadata is not None and checkpoint.tokenizer_path == checkpoint.path:
         for file in checkpoint.path.parent.glob("LICENSE*"):
             shutil.copyfile(file, folder / file.name)
         try:
             return tokenizer_files_from_gguf(checkpoint.gguf_metadata, folder)
         except NoTokenizer as error:  # ids run without one
             return (f"it was made without a tokenizer: {error}",)
-    for pattern in COPIED:
-        for file in checkpoint.path.glob(pattern):
-            if file.name != "config.json" and not any(file.match(other) for other in NOT_COPIED):
-                shutil.copyfile(file, folder / file.name)
-    write_resolved(checkpoint.path, folder, checkpoint.model_type)
+    _copy_small_files(checkpoint.path, folder)
+    if checkpoint.tokenizer_path != checkpoint.path:  # an adapter's, in place of its base's
+        for name in TOKENIZER_FILES:
+            (folder / name).unlink(missing_ok=True)
+        _copy_small_files(checkpoint.tokenizer_path, folder)
+    write_resolved(checkpoint.tokenizer_path, folder, checkpoint.model_type)
     return ()
 
 
+def _copy_small_files(source: Path, folder: Path) -> None:
+    for pattern in COPIED:
+        for file in source.glob(pattern):
+            if file.name != "config.json" and not any(file.match(other) for other in NOT_COPIED):
+                shutil.copyfile(file, folder / file.name)
+
+
+def _source_files(checkpoint: Checkpoint) -> list[Path]:
+    """The files of a checkpoint's tensors, those of an adapter in them too."""
+    adapter = checkpoint.adapter and adapter_tensors(checkpoint.adapter)
+    return [*files_of(checkpoint.path), *([adapter] if adapter else [])]
+
+
 def _source_hashes(checkpoint: Checkpoint, progress: Progress | None) -> dict[str, str]:
-    files = files_of(checkpoint.path)
+    files = _source_files(checkpoint)
     hashes = {}
     for number, file in enumerate(files):
         if progress:

@@ -52,11 +52,13 @@ class Options:
 
     def config(self, report: Report) -> "DecoderConfig":
         """The model's facts, from its config.json or its GGUF metadata alone: a folder without weights will do."""
-        from cutaway.weights.checkpoint import open_checkpoint
+        from cutaway.weights.adapter import opened
         from cutaway.weights.opening import config_alone
 
         path = self.find(report)
-        return (config_alone(path) if (path / "config.json").is_file() else open_checkpoint(path)).facts
+        if (path / "config.json").is_file():
+            return config_alone(path).facts
+        return opened(path, offline=self.offline, progress=report).facts
 
     def load(self, report: Report, notes: bool = True) -> "LM":
         """The model of the options; with `notes` its notes go to stderr. Raises as lm.load."""

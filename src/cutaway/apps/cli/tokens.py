@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from cutaway.apps.cli.common import WithoutWeights, busy, note, read_texts, verb
+from cutaway.apps.cli.common import Report, WithoutWeights, busy, note, read_texts, verb
 from cutaway.apps.cli.options import NoSpecial, Texts
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def tokens(
     """
     read = read_texts(texts)
     with busy("reading the tokenizer") as report:
-        tokenizer, context = _open(options.find(report))
+        tokenizer, context = _open(options.find(report), options.offline, report)
         side = cast(Literal["right", "left"], padding_side)  # the tokenizer refuses another, in a sentence
         added = not no_special_tokens
         cut = tokenizer.tokenize(read, padding_side=side, add_special_tokens=added, context=context)
@@ -36,14 +36,20 @@ def tokens(
     options.print(cut)
 
 
-def _open(path: Path) -> "tuple[Tokenizer, int | None]":
+def _open(path: Path, offline: bool, report: Report) -> "tuple[Tokenizer, int | None]":
     """The tokenizer, and the most tokens that its model takes (None where no config.json says)."""
+    from cutaway.text.from_folder import vocabularies
     from cutaway.text.tokenizer import Tokenizer
+    from cutaway.weights.adapter import base_of
     from cutaway.weights.checkpoint import open_checkpoint, read_config
     from cutaway.weights.families import facts_of
     from cutaway.weights.files import is_gguf, model_path
+    from cutaway.weights.files.lora import open_adapter
+    from cutaway.weights.files.recognize import is_adapter
 
     path = model_path(path, note)
+    if is_adapter(path) and not vocabularies(path):
+        path = base_of(open_adapter(path), offline=offline, progress=report)
     if is_gguf(path):
         checkpoint = open_checkpoint(path)
         return Tokenizer.from_gguf(checkpoint.gguf_metadata or {}), checkpoint.facts.n_positions

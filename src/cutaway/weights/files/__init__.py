@@ -10,10 +10,20 @@ import json
 from pathlib import Path
 
 from cutaway.ground.errors import BadCheckpoint, ModelNotFound, UnsupportedModel
+from cutaway.weights.files.dequantized import dequantized
 from cutaway.weights.files.gguf_split import parts_of
 from cutaway.weights.files.lazy import LazyTensor, Note
 from cutaway.weights.files.packed import refuse_packed
-from cutaway.weights.files.recognize import SAFETENSORS, ZIP, adapter_in, json_or_nothing, no_model, refuse_disguised
+from cutaway.weights.files.recognize import (
+    SAFETENSORS,
+    ZIP,
+    adapter_in,
+    adapter_tensors,
+    is_adapter,
+    json_or_nothing,
+    no_model,
+    refuse_disguised,
+)
 from cutaway.weights.files.safetensors import open_safetensors
 from cutaway.weights.files.torch_bin import open_torch_bin
 from cutaway.weights.files.which import LAYOUTS, chosen, ggufs, listed, weights_among
@@ -30,11 +40,14 @@ def ignore_note(line: str) -> None:
     """The default of `note`: drops the line."""
 
 
-def open_folder(path: Path, note: Note = ignore_note, named: object = None) -> dict[str, LazyTensor]:
+def open_folder(
+    path: Path, note: Note = ignore_note, named: object = None, quantization: object = None
+) -> dict[str, LazyTensor]:
     """The tensors of a model's folder, by name; only headers are read.
 
-    note(line): the choice of weights, where there is one. named: config.json's `transformers_weights`. Raises
-    BadCheckpoint where there are no weights or a shard is missing, UnsupportedModel where they are of another kind.
+    note(line): the choice of weights, where there is one. named: config.json's `transformers_weights`.
+    quantization: its `quantization_config`. Raises BadCheckpoint where there are no weights or a shard is missing,
+    UnsupportedModel where they are of another kind.
     """
     file = weights_of(path, named)
     others = _others(path, file)
@@ -44,6 +57,7 @@ def open_folder(path: Path, note: Note = ignore_note, named: object = None) -> d
     if adapter is not None:
         note(f"the adapter beside the weights ({adapter.name}) is not read: the model runs without it")
     tensors = _open_shards(file, note) if file.suffix == ".json" else open_file(file)
+    tensors = dequantized(tensors, quantization, note)
     refuse_packed(tensors, file.name)
     return tensors
 
@@ -82,7 +96,7 @@ def files_of(path: Path) -> list[Path]:
 
 def missing_from(folder: Path) -> str | None:
     """The missing files of a folder, in a few words; None where it is complete."""
-    if is_saved(folder):
+    if is_saved(folder) or (is_adapter(folder) and adapter_tensors(folder)):
         return None
     if not (folder / "config.json").is_file():
         return "config.json"

@@ -1,6 +1,6 @@
 """Quantized checkpoints of other tools: recognized by config.json or the tensors' names and dtypes, refused by name.
 
-It does not know how any of them is dequantized.
+It does not know how those that are read are dequantized (dequantized.py).
 """
 
 import re
@@ -12,13 +12,23 @@ from cutaway.weights.files.lazy import LazyTensor
 
 EXPECTED = "weights in full precision"
 DO = "load the checkpoint that it was made from: cutaway makes the 8 bits itself"
-METHODS = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "bitsandbytes", "compressed-tensors": "compressed-tensors"}
+METHODS = {
+    "gptq": "GPTQ", "awq": "AWQ", "hqq": "HQQ", "eetq": "EETQ", "mxfp4": "MXFP4", "nvfp4": "NVFP4", "aqlm": "AQLM",
+    "vptq": "VPTQ", "fbgemm_fp8": "FBGEMM fp8", "modelopt": "NVIDIA ModelOpt",
+}  # fmt: skip
 BITS = ("bits", "w_bit", "num_bits", "nbits", "weight_bits")
 # The end of a tensor's name, and the tool that writes it.
 NAMES = [
     (r"\.SCB|\.weight_format", "a bitsandbytes checkpoint in 8 bits"),
     (r"\.weight\.(absmax|quant_map|nested_absmax|quant_state\..+)", "a bitsandbytes checkpoint in 4 bits"),
-    (r"\.(qzeros|g_idx|qweight)", "a GPTQ or AWQ checkpoint"),
+    (r"\.(qweight|qzeros|g_idx)", "a GPTQ or AWQ checkpoint"),
+    (r"\.experts\..+_(blocks|scales)", "an MXFP4 checkpoint"),
+    (r"\.W_q", "an HQQ checkpoint"),
+    (r"\.weight_scales", "an EETQ checkpoint"),
+    (r"\.weight\._(data|scale|qdata)", "a quanto or torchao checkpoint"),
+    (r"\.(codebooks|codes)", "an AQLM checkpoint"),
+    (r"\.(centroids|indices)", "a VPTQ checkpoint"),
+    (r"\.(trellis|suh|svh)", "an EXL3 checkpoint"),
     (r"\.(q_weight|q_scale|q_invperm)", "an EXL2 checkpoint"),
     (r"\.weight_packed", "a compressed-tensors checkpoint"),
     (r"\.weight_scale(_inv)?|\.input_scale", "an fp8 or compressed-tensors checkpoint"),
@@ -27,8 +37,12 @@ NAMES = [
 ]
 
 
-def refuse_packed_config(config: Mapping[str, Any]) -> None:
-    """Raise UnsupportedModel where config.json says that another tool quantized the weights."""
+def refuse_packed_config(config: Mapping[str, Any], in_files: bool = True, transposed: bool = False) -> None:
+    """Raise UnsupportedModel where config.json says that another tool quantized the weights.
+
+    in_files: where the weights are files, of which dequantized.py reads some formats. transposed: where a family
+    stores matrices as [inputs, outputs], which those formats do not.
+    """
     quantization = config.get("quantization_config") or config.get("compression_config") or config.get("quantization")
     if not isinstance(quantization, Mapping) or not quantization:
         return
@@ -36,9 +50,19 @@ def refuse_packed_config(config: Mapping[str, Any]) -> None:
     name = METHODS.get(method, method) or ("MLX" if "group_size" in quantization else "quantized")
     if method == "bitsandbytes" and all(quantization.get(f"load_in_{bits}bit") is False for bits in (4, 8)):
         return  # not quantized
+    if in_files and not transposed and _is_read(method, quantization):
+        return
     bits = _bits(quantization)
     found = f"a quantized checkpoint: {name}{f', {bits} bits a weight' if bits else ''} (config.json)"
     raise UnsupportedModel(found, EXPECTED, DO)
+
+
+def _is_read(method: str, quantization: Mapping[str, Any]) -> bool:
+    """Whether dequantized.py reads this format; the tensors decide in the end."""
+    if method == "compressed-tensors":
+        formats = ("float-quantized", "naive-quantized", "int-quantized")
+        return quantization.get("format") in formats and _bits(quantization) == 8
+    return method in ("bitsandbytes", "fp8", "fbgemm_fp8")
 
 
 def _bits(quantization: Mapping[str, Any]) -> int | None:
@@ -77,7 +101,8 @@ def refuse_packed(tensors: Mapping[str, LazyTensor], where: str, ending: str = "
     refuse_packed_names(tensors, where)
     for name, tensor in tensors.items():
         if name.endswith(ending) and (not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2):
-            found = f"{name!r} in {str(tensor.dtype).removeprefix('torch.')} in {where}"
+            bare = ", an fp8 checkpoint without scales" if tensor.dtype.is_floating_point else ""
+            found = f"{name!r} in {str(tensor.dtype).removeprefix('torch.')} in {where}{bare}"
             raise UnsupportedModel(found, "weights in float64, float32, float16 or bfloat16", DO)
 
 

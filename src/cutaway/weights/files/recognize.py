@@ -72,6 +72,8 @@ ONLY = [
      "pytorch_model.bin, under transformers' names"),
     (("*.zip", "*.tar", "*.tar.*", "*.tgz", "*.7z"), "an archive", "unpack it first"),
 ]  # fmt: skip
+ADAPTER = "adapter_config.json"
+ADAPTER_TENSORS = ("adapter_model.safetensors", "adapter_model.bin")  # in peft's order
 UNFINISHED = ("*.incomplete", "*.part", "*.crdownload", "*.aria2", "*.download", "*.partial", "*.!ut")
 HUB_DOWNLOADS = ".cache/huggingface/download"  # the folder that `hf download --local-dir` adds
 
@@ -144,14 +146,24 @@ def no_model(folder: Path, missing: str) -> CutawayError:
 
 def adapter_in(folder: Path) -> Path | None:
     """The config of an adapter in the folder, or its tensors where it has no config; else None."""
-    config = folder / "adapter_config.json"
-    return config if config.is_file() else next(iter(sorted(folder.glob("adapter_model.*"))), None)
+    config = folder / ADAPTER
+    return config if config.is_file() else adapter_tensors(folder)
+
+
+def adapter_tensors(folder: Path) -> Path | None:
+    """The tensors of an adapter in the folder."""
+    return next((file for name in ADAPTER_TENSORS if (file := folder / name).is_file()), None)
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a folder holds an adapter's config, and no model's weights."""
+    return (path / ADAPTER).is_file() and not weights_among(file.name for file in path.iterdir() if file.is_file())
 
 
 def _adapter(folder: Path, missing: str) -> CutawayError | None:
     if adapter_in(folder) is None:
         return None
-    config = json_or_nothing(folder / "adapter_config.json")
+    config = json_or_nothing(folder / ADAPTER)
     base, kind = config.get("base_model_name_or_path"), str(config.get("peft_type") or "PEFT").replace("LORA", "LoRA")
     changes = base if base and isinstance(base, str) else "a base model that it does not name"
     found = f"a {kind} adapter in {folder}, not a model: it changes {changes}"
