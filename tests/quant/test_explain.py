@@ -156,8 +156,10 @@ def test_every_8_bit_layer_has_a_site_that_is_its_input(int8: LM):
 
 
 def test_a_recorded_input_explains_the_recorded_output(int8: LM):
-    names = {"blocks.1.attn.qkv": "blocks.1.attn.q", "blocks.1.attn.out": "blocks.1.attn_out",
-             "blocks.1.mlp.down": "blocks.1.mlp_out", "unembed.head": "logits"}  # fmt: skip
+    attn_out, mlp_out = ("attn.out", "mlp.out") if int8.config.scales_added else ("attn_out", "mlp_out")
+    names = {"blocks.1.attn.qkv": "blocks.1.attn.q", "blocks.1.attn.out": f"blocks.1.{attn_out}",
+             "blocks.1.mlp.down": f"blocks.1.{mlp_out}"}  # fmt: skip
+    names |= {} if int8.config.logit_softcap else {"unembed.head": "logits"}
     sites = layer_input_sites(int8.config)
     trace = int8.trace("the cat sat on the mat", [*names.values(), *(sites[name] for name in names)])
     for name, out in names.items():

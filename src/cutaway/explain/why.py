@@ -148,6 +148,7 @@ def _recomputed(trace: Trace, decoder: Decoder, name: str, index: tuple[int, ...
     """The formula's value; where no position reads another, computed at this position alone."""
     table, parents = all_sites(trace.config), parents_of(trace.config, name)
     alone = all(table[each].shape.startswith("B T") for each in [name, *parents]) and name.rpartition(".")[2] != "z"
+    alone = alone and all(rope.kind != "longrope" for rope in trace.config.ropes)  # which the whole text decides
     pooled = any(isinstance(m, Int8Linear) and m.mode == "llm-int8-pooled" for m in decoder.modules())
     with torch.no_grad():
         if not alone or pooled:
