@@ -61,7 +61,7 @@ export class Page {
     this.systemDark = dark.matches;
     dark.addEventListener("change", () => (this.systemDark = dark.matches));
     wire.onlost = (why) => (this.error = why);
-    wire.onpending = (count) => (this.pending = count);
+    wire.onpending = (count) => queueMicrotask(() => (this.pending = count)); // a $derived may ask, and may set nothing
     this.restore(address.read(location.hash));
   }
 
