@@ -36,13 +36,14 @@ LARGEST = 12  # inputs that are listed
 
 @ask("full")
 def full(call: Call, *, run: str | None = None) -> Answer:
-    """What the model in the other precision takes, before it is loaded."""
+    """What the model in the other precision takes, before it is loaded, and what this one takes (own)."""
     took = call.served.shared.setdefault("took", {})
     models = [call.lm, *([call.served.shared["other"]] if "other" in call.served.shared else [])]
     names = next((list(layers) for each in models if (layers := int8_layers(each.decoder))), [])
     seconds = {what: took.get(what) for what in ("load", "compare", "damage")}
     loaded = "other" in call.served.shared
-    return Answer({"bytes": _bytes(call.lm), "loaded": loaded, "seconds": seconds, "layers": names})
+    sizes = {"bytes": _bytes(call.lm), "own": nbytes(call.lm.decoder)}
+    return Answer(sizes | {"loaded": loaded, "seconds": seconds, "layers": names})
 
 
 @ask("compare")
