@@ -85,6 +85,9 @@ def test_a_layer_is_opened_to_its_codes(int8: LM, full: LM):
         shares = inside.error_shares((0, 3))
         for each in found.data["error"]["shares"]:
             assert each["share"] == pytest.approx(float(shares[each["index"]]), abs=1e-6)
+    names: dict[str, Any] = {}
+    exec(found.python, names)
+    assert torch.equal(names["inside"].error_shares((0, 3)), shares)
     with pytest.raises(BadArgument, match="such as blocks"):
         page("layer", run="r1", layer="blocks.0.nothing", position=3)
     assert page("layer", run="r1", layer="blocks.0.mlp.up", position=3).data["error"] is None

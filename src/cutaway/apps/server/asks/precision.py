@@ -124,10 +124,7 @@ def layer(
         "scales": inside.weight_scale[row : row + ROWS].float().reshape(min(ROWS, rows - row), -1),
         "input": x_K, "activation_codes": codes_K, "activation_scales": inside.activation_scale[at].reshape(-1),
     }  # fmt: skip
-    imports = "from cutaway.quant.explain import explain, int8_layers, layer_input"
-    asked = f'explain(int8_layers(lm.decoder)["{layer}"], layer_input(lm.decoder, "{layer}", view["{site}"]))'
-    shown = f"print(inside.output({at}, {row}))"
-    return Answer(data, arrays, lines(call, imports, f"view = {kept.python}", f"inside = {asked}", shown))
+    return Answer(data, arrays, _layer_python(call, kept, layer, site, (at, row, column), error))
 
 
 @ask("damage")
@@ -144,6 +141,23 @@ def damage(call: Call, *, text: str | None = None, run: str | None = None) -> An
     spelled = f"lm.chat_prompt({kept.text!r})" if kept and kept.chat else repr(kept.text if kept else text)
     loaded = f"import cutaway\n\nlm = cutaway.load({_in_other(call)})" if whole is not call.lm else lines(call)
     return Answer(found.to_dict(), python=f"{loaded}\nprint(lm.damage({spelled}, {mode!r}))")
+
+
+def _layer_python(
+    call: Call, kept: Run, layer: str, site: str, where: tuple[tuple[int, ...], int, int], error: bool
+) -> str:
+    """Lines that print what is shown of an opened layer."""
+    at, row, column = where
+    other = [f"other = cutaway.load({_in_other(call)})"] if error else []
+    read = f'int8_layers(lm.decoder)["{layer}"], layer_input(lm.decoder, "{layer}", view["{site}"])'
+    read += f', other.decoder.get_submodule("{layer}").weight' if error else ""
+    shown = [f"print(inside.weight_codes[{row}:{row + ROWS}, {column}:{column + COLUMNS}])",
+             f"print(inside.weight_scale[{row}:{row + ROWS}])",
+             f"print(inside.x[{at}], inside.activation_codes[{at}], inside.activation_scale[{at}])",
+             f"print(inside.output({at}, {row}))"]  # fmt: skip
+    shown += [f"print(inside.error[{at}], inside.error_shares({at}))"] if error else []
+    imports = "from cutaway.quant.explain import explain, int8_layers, layer_input"
+    return lines(call, imports, f"view = {kept.python}", *other, f"inside = explain({read})", *shown)
 
 
 def _differences(call: Call, whole: View, eight: View) -> dict[str, Difference]:
