@@ -266,7 +266,10 @@ def test_a_layer_opened_to_its_codes(page: Open, plain: LM, full: LM):
         row.locator("td, th").all_inner_texts() for row in view(tab, "The largest inputs").locator("tbody tr").all()
     ]
     shares = inside.error_shares(at)
-    assert [int(row[0]) for row in rows] == x[at].abs().topk(len(rows)).indices.tolist()
+    largest, worst = (each.abs().topk(12).indices.tolist() for each in (x[at], shares))
+    assert [int(row[0]) for row in rows] == list(dict.fromkeys([*largest, *worst]))
+    most = int(shares.argmax())
+    assert f", is of input {most}." in tab.get_by_text("largest share of it").inner_text()
     for index, value, code, share in rows:
         k = int(index)
         assert value == said(float(x[at][k])) and int(code.replace(",", "")) == int(inside.activation_codes[at][k])
@@ -283,6 +286,8 @@ def test_damage_of_each_layer(page: Open, full: LM):
     tab.get_by_text("layers together:").wait_for()
     found = full.damage(TEXT, "int8").to_dict()
     assert said(found["total"]) in tab.get_by_text("layers together:").inner_text()
+    keep = tab.get_by_text("To keep in full precision:").inner_text()
+    assert all(name in keep for name in found["keep"]["layers"]) and said(found["keep"]["measured"]) in keep
     by_name = {layer["name"]: layer for layer in found["layers"]}
     worst = sorted(found["layers"], key=lambda layer: -layer["alone"])[:8]
     cells = table(tab, "The largest")

@@ -19,6 +19,8 @@ EDITS = [{"site": "blocks.1.mlp_out", "op": "scale", "value": 2, "position": 3}]
 @pytest.fixture(params=[True, False], ids=["served in 8 bits", "served in full precision"])
 def page(request: pytest.FixtureRequest, int8: LM) -> Page:
     made = Page(int8 if request.param else load(int8.checkpoint.path, quantize=None, dtype="float32", device="cpu"))
+    if not request.param:
+        made.served.loaded = made.served.loaded.replace("'int8'", "None")
     made("run", text=TEXT)
     return made
 
@@ -83,6 +85,9 @@ def test_a_layer_is_opened_to_its_codes(int8: LM, full: LM):
         shares = inside.error_shares((0, 3))
         for each in found.data["error"]["shares"]:
             assert each["share"] == pytest.approx(float(shares[each["index"]]), abs=1e-6)
+    names: dict[str, Any] = {}
+    exec(found.python, names)
+    assert torch.equal(names["inside"].error_shares((0, 3)), shares)
     with pytest.raises(BadArgument, match="such as blocks"):
         page("layer", run="r1", layer="blocks.0.nothing", position=3)
     assert page("layer", run="r1", layer="blocks.0.mlp.up", position=3).data["error"] is None
@@ -95,6 +100,22 @@ def test_damage_is_lm_damage(page: Page, full: LM):
     assert page.told, "progress was told"
     with pytest.raises(BadArgument, match="one of the two"):
         page("damage")
+
+
+def test_the_python_of_a_comparison_gives_it(page: Page, capsys: pytest.CaptureFixture[str]):
+    """Of an edited run too, whose patch takes its value from another run of the served model."""
+    patch = {"site": "blocks.1.attn.z", "op": "patch", "from": "r1", "position": 2, "from_position": 1, "head": 1}
+    name = page("run", text=TEXT, edits=[*EDITS, patch]).data["run"]
+    pair = page("compare_values", run=name, site="blocks.2.attn.pattern", head=1)
+    *before, last = pair.python.splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(before), names)
+    assert torch.equal(eval(last, names), pair.arrays["eight"] - pair.arrays["full"])
+    found = page("compare", run=name)
+    exec(found.python, {})
+    kl, *lines = capsys.readouterr().out.splitlines()
+    assert kl == str(tuple(found.data["kl"]))
+    assert [line.split() for line in lines] == [[row["site"], f"{row['relative']:.3g}"] for row in found.data["sites"]]
 
 
 def test_the_python_of_damage_loads_full_precision(int8: LM, full: LM, capsys: pytest.CaptureFixture[str]):

@@ -145,6 +145,8 @@ def test_attribution_and_why_are_the_findings_of_the_same_name(page: Page):
         assert math.isclose(said["difference"], told.difference)
         for parent in said["parents"]:
             assert len(parent["index"]) == trace[parent["site"]].ndim - 1
+    with pytest.raises(BadArgument, match=r"found blocks.1.mlp_out\[3, 999]; expected an index for each of T D = "):
+        page("why", run="r1", site="blocks.1.mlp_out", index=[3, 999])
 
 
 def test_an_edited_run_and_its_cone(page: Page):

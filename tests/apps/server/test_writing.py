@@ -9,6 +9,7 @@ from cutaway import Edit
 from cutaway.lm import LM
 
 from .conftest import Reader, Serving
+from .test_reading import Page
 
 DRAWN = {"do_sample": True, "temperature": 0.9, "top_k": 60, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.2}
 TEXT = "the cat sat on"
@@ -45,9 +46,9 @@ def test_generate_is_python_s(reader: Reader, plain: LM, settings: dict) -> None
     assert cache is not None and cache.cache is not None
     filled = cache.nbytes * cache.cache.length // cache.cache.capacity
     assert (steps[-1]["cache_tokens"], steps[-1]["cache_bytes"]) == (cache.cache.length, filled)
-    assert last["python"] == f"out = lm.generate({TEXT!r}" + "".join(
-        f", {name}={value!r}" for name, value in (settings | {"seed": 4, "max_new_tokens": 12}).items()
-    ) + ")"  # fmt: skip
+    given = "".join(f", {name}={value!r}" for name, value in (settings | {"seed": 4, "max_new_tokens": 12}).items())
+    assert last["python"].startswith("import cutaway\n")
+    assert last["python"].endswith(f")\nout = lm.generate({TEXT!r}{given})")
 
 
 def test_generate_with_edits_is_python_s(reader: Reader, plain: LM) -> None:
@@ -126,10 +127,8 @@ def test_another_draw_is_that_of_generate(reader: Reader, plain: LM) -> None:
         assert second == float(plain.generate(TEXT, seed=seed, max_new_tokens=4, **settings).steps[3].u[0])  # type: ignore[index]
 
 
-def test_a_run_s_choice_is_of_its_logits(running: Serving, reader: Reader, plain: LM) -> None:
-    connection = next(iter(running.app.state.readers))
-    trace = running.lm.trace(TEXT, "logits")
-    name = connection.reader.runs.keep(trace, trace.nbytes)
+def test_a_run_s_choice_is_of_its_logits(reader: Reader, plain: LM) -> None:
+    trace, name = plain.trace(TEXT, "logits"), reader.answer("run", text=TEXT)["answer"]["run"]
     sent = reader.answer("logits", run=name, position=2)["arrays"]["logits"]
     assert torch.equal(sent, trace["logits"][0, 2])
     said = reader.answer("sampling", run=name, position=2, settings={"do_sample": False})["answer"]
@@ -137,6 +136,21 @@ def test_a_run_s_choice_is_of_its_logits(running: Serving, reader: Reader, plain
     edits = [{"site": "logits", "op": "patch", "from": name, "from_position": 1, "position": -1}]
     _, steps, _ = written(reader, name="generate", text=TEXT, edits=edits, max_new_tokens=1)
     assert steps[0]["id"] == int(trace["logits"][0, 1].argmax())
+
+
+def test_the_python_of_a_run_s_choice_gives_it(int8: LM, capsys: pytest.CaptureFixture[str]) -> None:
+    page, settings = Page(int8), DRAWN | {"repetition_penalty": 1.3}
+    edits = [{"site": "blocks.1.mlp_out", "op": "scale", "value": -2.0}]
+    name = page("run", text=TEXT, edits=edits).data["run"]
+    found = page("sampling", run=name, position=2, settings=settings, seed=4, draw=1)
+    exec(found.python, {})
+    printed, draw = capsys.readouterr().out, found.data["draw"]
+    assert f"u = {draw['u']:.4f} falls in [{draw['start']:.4f}, {draw['end']:.4f}): token {draw['id']}" in printed
+    names: dict[str, torch.Tensor] = {}
+    sent = page("logits", run=name, position=2)
+    *before, last = sent.python.splitlines()
+    exec("\n".join(before), names)
+    assert torch.equal(eval(last, names), sent.arrays["logits"])
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,9 @@ export interface Written extends Python {
 type WithProb = Word & { prob: Num };
 /** The model in the other precision: what it takes, before it is loaded. */
 export interface Full extends Python {
+  /** Of the model in the other precision; own: of the one that is served. */
   bytes: number;
+  own: number;
   loaded: boolean;
   seconds: { load: number | null; compare: number | null; damage: number | null };
   layers: string[];
@@ -191,6 +193,8 @@ export interface Layer extends Python {
   weight: { scales: Num[] };
   activation: { scales: Num[] };
   products: Num[];
+  outlier_columns: number[];
+  inlier: Num;
   outlier: Num;
   bias: Num;
   value: Num;
@@ -205,6 +209,8 @@ export interface Damage extends Python {
   total: Num;
   agreement: Num;
   layers: LayerDamage[];
+  /** What to keep in full precision: the KL of all without these layers' rounding, and what they take in each. */
+  keep: { layers: string[]; predicted: Num; measured: Num; bytes: number; full_bytes: number };
 }
 /** Contributions to one logit, or to the difference of two, that sum to it. */
 export interface Attribution extends Python {

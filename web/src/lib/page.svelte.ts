@@ -19,6 +19,7 @@ export interface Known {
   axes: string[];
   summary: Summary;
   scale: Scale;
+  python: string;
 }
 
 export class Page {
@@ -228,7 +229,7 @@ export class Page {
   private async fetched(run: string, site: string, head: number | undefined): Promise<Known> {
     const { answer, tensors } = await this.wire.ask("values", { run, site, head });
     const found = summary(tensors.values.data);
-    return { tensor: tensors.values, axes: answer.axes, summary: found, scale: scaleOf(found) };
+    return { tensor: tensors.values, axes: answer.axes, summary: found, scale: scaleOf(found), python: answer.python ?? "" };
   }
 }
 

@@ -36,13 +36,14 @@ LARGEST = 12  # inputs that are listed
 
 @ask("full")
 def full(call: Call, *, run: str | None = None) -> Answer:
-    """What the model in the other precision takes, before it is loaded."""
+    """What the model in the other precision takes, before it is loaded, and what this one takes (own)."""
     took = call.served.shared.setdefault("took", {})
     models = [call.lm, *([call.served.shared["other"]] if "other" in call.served.shared else [])]
     names = next((list(layers) for each in models if (layers := int8_layers(each.decoder))), [])
     seconds = {what: took.get(what) for what in ("load", "compare", "damage")}
     loaded = "other" in call.served.shared
-    return Answer({"bytes": _bytes(call.lm), "loaded": loaded, "seconds": seconds, "layers": names})
+    sizes = {"bytes": _bytes(call.lm), "own": nbytes(call.lm.decoder)}
+    return Answer(sizes | {"loaded": loaded, "seconds": seconds, "layers": names})
 
 
 @ask("compare")
@@ -61,9 +62,15 @@ def compare(call: Call, *, run: str) -> Answer:
         for at, same in enumerate(found.agree[0])
         if not same
     ]
-    python = [] if kept.edits else [f"print(lm.compare({kept.text!r}))"]
-    return Answer({"sites": sites, "flips": flips, "kl": list(found.kl[0]), "agreement": found.top1_agreement},
-                  python=lines(call, *python) if python and not kept.chat else "")  # fmt: skip
+    imports = "from cutaway.analysis.compare import compare_sites, next_tokens"
+    asked = ['print(next_tokens(full.read("logits"), eight.read("logits")).kl[0])',
+             'for site, apart in compare_sites(full.read("*"), eight.read("*")).items():',
+             '    print(f"{site:<28}{apart.relative_error:.3g}")']  # fmt: skip
+    python = [imports, *_both_python(call, kept), *asked]
+    if not kept.edits:
+        python = [f"print(lm.compare({f'lm.chat_prompt({kept.text!r})' if kept.chat else repr(kept.text)}))"]
+    data = {"sites": sites, "flips": flips, "kl": list(found.kl[0]), "agreement": found.top1_agreement}
+    return Answer(data, python=lines(call, *python))
 
 
 @ask("compare_values")
@@ -72,11 +79,13 @@ def compare_values(
 ) -> Answer:
     """One site's values in 8 bits and in full precision."""
     whole, eight = _both(call, run)
-    arrays, said = {}, {}
+    arrays, said, read = {}, {}, ""
     for name, view in (("eight", eight), ("full", whole)):
-        arrays[name], said[name], _ = read_values(view, call.lm, site, head, start, end)
+        arrays[name], said[name], read = read_values(view, call.lm, site, head, start, end)
     ends = {end: {name: each[end] for name, each in said.items()} for end in ("min", "max", "nan", "inf")}
-    return Answer({name: said["eight"][name] for name in ("site", "shape", "axes", "start", "end")} | ends, arrays)
+    data = {name: said["eight"][name] for name in ("site", "shape", "axes", "start", "end")} | ends
+    apart = " - ".join(read.replace("view[", f"{name}[", 1) for name in ("eight", "full"))
+    return Answer(data, arrays, lines(call, *_both_python(call, call.runs[run]), apart))
 
 
 @ask("layer")
@@ -115,10 +124,7 @@ def layer(
         "scales": inside.weight_scale[row : row + ROWS].float().reshape(min(ROWS, rows - row), -1),
         "input": x_K, "activation_codes": codes_K, "activation_scales": inside.activation_scale[at].reshape(-1),
     }  # fmt: skip
-    imports = "from cutaway.quant.explain import explain, int8_layers, layer_input"
-    asked = f'explain(int8_layers(lm.decoder)["{layer}"], layer_input(lm.decoder, "{layer}", view["{site}"]))'
-    shown = f"print(inside.output({at}, {row}))"
-    return Answer(data, arrays, lines(call, imports, f"view = {kept.python}", f"inside = {asked}", shown))
+    return Answer(data, arrays, _layer_python(call, kept, layer, site, (at, row, column), error))
 
 
 @ask("damage")
@@ -131,7 +137,27 @@ def damage(call: Call, *, text: str | None = None, run: str | None = None) -> An
     mode = mode_of(call.lm.decoder) or "int8"
     with _timed(call, "damage"):
         found = whole.damage(given, mode, progress=call.progress)
-    return Answer(found.to_dict(), python=_in_full(call, f"print(lm.damage({text!r}, {mode!r}))") if text else "")
+    kept = None if run is None else call.runs[run]
+    spelled = f"lm.chat_prompt({kept.text!r})" if kept and kept.chat else repr(kept.text if kept else text)
+    loaded = f"import cutaway\n\nlm = cutaway.load({_in_other(call)})" if whole is not call.lm else lines(call)
+    return Answer(found.to_dict(), python=f"{loaded}\nprint(lm.damage({spelled}, {mode!r}))")
+
+
+def _layer_python(
+    call: Call, kept: Run, layer: str, site: str, where: tuple[tuple[int, ...], int, int], error: bool
+) -> str:
+    """Lines that print what is shown of an opened layer."""
+    at, row, column = where
+    other = [f"other = cutaway.load({_in_other(call)})"] if error else []
+    read = f'int8_layers(lm.decoder)["{layer}"], layer_input(lm.decoder, "{layer}", view["{site}"])'
+    read += f', other.decoder.get_submodule("{layer}").weight' if error else ""
+    shown = [f"print(inside.weight_codes[{row}:{row + ROWS}, {column}:{column + COLUMNS}])",
+             f"print(inside.weight_scale[{row}:{row + ROWS}])",
+             f"print(inside.x[{at}], inside.activation_codes[{at}], inside.activation_scale[{at}])",
+             f"print(inside.output({at}, {row}))"]  # fmt: skip
+    shown += [f"print(inside.error[{at}], inside.error_shares({at}))"] if error else []
+    imports = "from cutaway.quant.explain import explain, int8_layers, layer_input"
+    return lines(call, imports, f"view = {kept.python}", *other, f"inside = explain({read})", *shown)
 
 
 def _differences(call: Call, whole: View, eight: View) -> dict[str, Difference]:
@@ -198,11 +224,18 @@ def _bytes(lm: LM) -> int:
     return nbytes(lm.decoder) + more
 
 
-def _in_full(call: Call, expression: str) -> str:
-    """The Python with the model in full precision."""
-    loaded = re.sub(r"(, )?quantize=[^,]+", "", call.served.loaded)
-    given = ", ".join(part for part in (loaded.removeprefix(", "), "quantize=None") if part)
-    return f"import cutaway\n\nlm = cutaway.load({given})\n{expression}"
+def _in_other(call: Call) -> str:
+    """The arguments with which cutaway.load gives the model in the other precision."""
+    mode = None if int8_layers(call.lm.decoder) else "int8"
+    loaded = re.sub(r"(, )?quantize=[^,]+", "", call.served.loaded).removeprefix(", ")
+    return ", ".join(part for part in (loaded, f"quantize={mode!r}") if part)
+
+
+def _both_python(call: Call, kept: Run) -> list[str]:
+    """Lines that give a run's views in the two precisions, as `eight` and `full`, where `lm` is the served model."""
+    own, other = ("eight", "full") if int8_layers(call.lm.decoder) else ("full", "eight")
+    again = kept.python.replace("lm.view(", "other.view(", 1)  # what its edits take from other runs is of `lm`
+    return [f"{own} = {kept.python}", f"other = cutaway.load({_in_other(call)})", f"{other} = {again}"]
 
 
 @contextmanager

@@ -159,13 +159,17 @@ def why(call: Call, *, run: str, site: str, index: list[int]) -> Answer:
     kept: Run = call.runs[run]
     name = full_name("site", site, call.lm.sites)
     trace = kept.view.read([name, *parents_of(call.lm.config, name)])
+    shape, axes = list(trace[name].shape[1:]), all_sites(call.lm.config)[name].shape.split()[1:]
+    if len(index) != len(shape) or not all(0 <= at < size for at, size in zip(index, shape, strict=True)):
+        expected = f"an index for each of {' '.join(axes)} = {shape}"
+        raise BadArgument(f"{name}[{', '.join(map(str, index))}]", expected, "correct the index")
     found = call.lm.why(trace, name, 0, *index)
     data = found.to_dict()
     terms = sorted(data["terms"], key=lambda term: -abs(term["contribution"]))
     own, parents = found.index, parent_indexes(call.lm.config, name, found.index)
     data |= {
         "index": list(own[1:]), "terms": terms[:TERMS], "count": len(terms),
-        "shape": list(trace[name].shape[1:]), "difference": found.difference,
+        "shape": shape, "difference": found.difference,
         "parents": [{"site": parent, "index": list(at[1:])} for parent, at in parents],
     }  # fmt: skip
     expression = f"print(lm.why(view, {name!r}, {', '.join(map(str, own))}))"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cutaway.apps.server.asks import Answer, ask
 from cutaway.apps.server.edits import edits_of
+from cutaway.apps.server.runs import Run, lines
 from cutaway.apps.server.session import Call
 from cutaway.apps.server.spelled import token
 from cutaway.edit import recipe as recipes
@@ -112,7 +113,7 @@ def _written(call: Call, written: Writing, chosen: Sequence[Step]) -> Iterator[A
     steps = written.steps
     call.generations.resize(name, len(steps) * logits + (length + len(steps)) * each)
     text, seconds = "".join(step.text[0] for step in steps), time.perf_counter() - began
-    yield Answer({"text": text, "seconds": seconds, "ended": steps[-1].ended[0]}, python=written.python)
+    yield Answer({"text": text, "seconds": seconds, "ended": steps[-1].ended[0]}, python=_whole(call, written.python))
 
 
 @ask("sampling", beside=True)
@@ -137,7 +138,11 @@ def sampling(
         raise BadArgument(found, f"a draw up to {DRAWS:,} and 1 to 1,000 candidates", "send less")
     given = call.lm.settings(_settings(call, settings, seed, None))
     made = choice(logits_V, given, index=wanted, seen=seen, show=call.lm.token_text)
-    return Answer(as_data(made, from_, count, call.lm.token_text), python=_line(call, generation, step, made))
+    if generation is None:
+        python = _choice_python(call, str(run), position or 0, made)
+    else:
+        python = _line(call, generation, step, made)
+    return Answer(as_data(made, from_, count, call.lm.token_text), python=python)
 
 
 @ask("logits", beside=True)
@@ -151,9 +156,12 @@ def logits(
 ) -> Answer:
     """The logits of one choice, of the whole vocabulary."""
     logits_V, _, _ = _chosen_from(call, generation, step, run, position)
-    first = "" if generation is None else f"{call.generations[generation].python}\n"
-    line = f"out.steps[{step}].logits[0]" if generation else f"lm.logits(text)[0, {position}]"
-    return Answer({}, {"logits": logits_V}, python=first + line)
+    if generation is None:
+        kept: Run = call.runs[str(run)]
+        python = lines(call, f"view = {kept.python}", f"view.logits_at({position})[0]")
+    else:
+        python = _whole(call, f"{call.generations[generation].python}\nout.steps[{step}].logits[0]")
+    return Answer({}, {"logits": logits_V}, python=python)
 
 
 @ask("recipe")
@@ -242,10 +250,24 @@ def _python(start: str, settings: dict[str, Any], edits: list[Any]) -> str:
     return f"{start}{said}{done_by})"
 
 
-def _line(call: Call, generation: str | None, step: int | None, made: Choice) -> str:
-    """The Python of a choice: of the step itself where nothing was changed, else of its logits."""
-    if generation is None:
-        return ""
+def _choice_python(call: Call, run: str, position: int, made: Choice) -> str:
+    """The Python of a choice after a position of a run."""
+    kept: Run = call.runs[run]
+    known = call.lm.settings({}).as_data()
+    given = {name: value for name, value in made.settings.as_data().items() if value != known[name]}
+    seen = f"view.tokens.ids[0, :{position + 1}]"
+    step = f"choice(logits, lm.settings({given!r}), index={made.index}, seen={seen}, show=lm.token_text)"
+    imports, logits = "from cutaway.sample.distribution import choice", f"view.logits_at({position})[0]"
+    return lines(call, imports, f"view = {kept.python}", f"logits = {logits}", f"print({step}.table())")
+
+
+def _line(call: Call, generation: str, step: int | None, made: Choice) -> str:
+    """The Python of a generation's choice, where nothing was changed in it."""
     written: Writing = call.generations[generation]
     same = made.settings == written.settings and made.index == step
-    return f"{written.python}\n" + f"print(out.steps[{step}].table())" if same else ""
+    return _whole(call, f"{written.python}\nprint(out.steps[{step}].table())") if same else ""
+
+
+def _whole(call: Call, python: str) -> str:
+    """Lines that use `lm`, with those before them."""
+    return lines(call, *(["import torch"] if "torch." in python else []), *python.splitlines())
