@@ -56,7 +56,7 @@ export class Page {
   theme = $state<Theme | "auto">("auto");
   private systemDark = $state(false);
   private otherRan = "";
-  private texts = { answer: "", against: "" }; // of the address, until the tokenizer has said which tokens they are
+  private texts = $state.raw({ answer: "", against: "" }); // of the address, until the tokenizer has said which tokens they are
   private known = new Map<string, Promise<Known>>();
 
   constructor(readonly wire: Wire = connect()) {
