@@ -238,8 +238,11 @@ export class Page {
 
   restore(state: Partial<address.State>): void {
     const { focus, site, index, answer = "", against = "", ...own } = state;
-    this.texts = { answer, against };
-    [this.answer, this.against] = [null, null];
+    const texts = { answer, against };
+    for (const key of ["answer", "against"] as const)
+      if (this[key] && texts[key] === this[key].text) texts[key] = "";
+      else this[key] = null;
+    this.texts = texts;
     Object.assign(this, own);
     if (focus) this.focus.words = focus;
     if (site) this.focus.open(site, index ?? []);
