@@ -1,5 +1,6 @@
 """Elements of every site explained: the terms are recorded values, in every family, padded, and in 8 bits."""
 
+import itertools
 import json
 import math
 import re
@@ -9,10 +10,12 @@ from typing import get_args
 import pytest
 import torch
 
+from cutaway.explain.formula import recompute
 from cutaway.explain.why import Why, parent_indexes
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM, load
+from cutaway.quant import native
 from cutaway.quant.formats import Mode
 from cutaway.trace.trace import Trace
 from tests.tiny import WITH_TOKENIZER as CONFIGS
@@ -84,6 +87,17 @@ def test_in_8_bits_the_codes_are_shown(tmp_path: Path, mode: str):
     assert "codes" in str(found) and ("sums" if mode == "int8" else "sum") + " of code · code" in str(found)
     assert ("groups of 32 columns" in " ".join(str(found).split())) == (mode == "int8")
     assert json.loads(json.dumps(found.as_data()))["terms"][0]["codes"] == list(found.terms[0].codes or ())
+
+
+def test_a_heads_mix_is_recomputed_row_by_row_with_the_bits_of_the_pass(tmp_path: Path):
+    lm = tiny_lm("gpt2", tmp_path)
+    trace = lm.trace(TEXTS)
+    whole = recompute("blocks.1.attn.z", trace.values_by_site, trace.tokens, lm.decoder)
+    tolerance = 0.0 if native.available else 1e-6
+    for index in itertools.product(*map(range, trace["blocks.1.attn.z"].shape)):
+        found = lm.why(trace, "blocks.1.attn.z", *index)
+        assert found.recomputed == float(whole[index])
+        assert abs(found.difference) <= tolerance
 
 
 def test_a_generations_trace_is_explained_too(tmp_path: Path):

@@ -195,6 +195,20 @@ def test_the_parts_of_a_logit_sum_to_it(page: Open, plain: LM, button: str, by: 
     note = view(tab, title).locator(".note").inner_text()
     assert f"{len(gives)} parts sum to {found['logit']:.2f}" in note
     assert all(part["part"] for part in found["parts"])
+    tab.wait_for_timeout(400)
+    tab.reload()  # the address keeps the two words
+    tab.get_by_role("heading", name=title, exact=True).wait_for()
+
+
+def test_a_word_without_its_space_is_told_and_the_other_token_offered(page: Open, plain: LM):
+    tab = page(f"{FOCUS}&open=6")
+    assert plain.tokenize("mat").ids.shape == plain.tokenize(" mat").ids.shape == (1, 1)
+    known = {plain.piece(id) for id in plain.trace(TEXT)["logits"][0, TOKEN].topk(5).indices.tolist()}
+    word = next(each for each in ("the", "cat", "mat", "dog", "sat") if f"␣{each}" not in known | {each})
+    tab.get_by_label("Answer", exact=True).fill(word)
+    tab.get_by_label("Answer", exact=True).press("Tab")
+    tab.get_by_role("button", name=f"Take ␣{word}").click()
+    tab.get_by_role("heading", name=f"Logit of ␣{word}, by block", exact=True).wait_for()
 
 
 def test_what_is_no_single_token_is_a_sentence(page: Open):

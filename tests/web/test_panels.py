@@ -305,3 +305,16 @@ def test_on_a_phone_each_panel_fits(page: Open):
         tab.wait_for_timeout(300)
         assert tab.evaluate("document.documentElement.scrollWidth") == SMALL["width"]
         assert tab.locator("aside:not([hidden])").evaluate("panel => panel.scrollWidth - panel.clientWidth") <= 0
+
+
+def test_a_link_brings_both_prompts_and_the_difference_of_two_logits(page: Open, plain: LM):
+    edits = quote_plus(json.dumps([HEAD]))
+    tab = page(f"{PROMPT}&panel=change&answer=+mat&against=+dog&edits={edits}")
+    panel = tab.get_by_role("complementary", name="Change it")
+    panel.get_by_role("heading", name="B: put into").wait_for()  # prompt A ran without a click
+    (answer,), (against,) = (plain.tokenize(word).ids[0].tolist() for word in (" mat", " dog"))
+    made = [plain.view(TEXT, edits=[Edit.from_data(each) for each in some])["logits"][0, -1] for some in ([], [HEAD])]
+    before, after = (logits.double().log_softmax(-1) for logits in made)
+    before, after = (said(float(logs[answer] - logs[against])) for logs in (before, after))
+    line = f"logit of ␣mat minus that of ␣dog: {before} before, {after} after"
+    assert panel.locator("p").filter(has_text="minus that of").inner_text() == line

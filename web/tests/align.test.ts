@@ -18,6 +18,12 @@ describe("two prompts", () => {
     expect(align([1, 2, 3, 4], [4, 1, 2, 3]).filter((each) => each.same)).toHaveLength(3);
   });
 
+  it("with two words swapped stand position by position", () => {
+    expect(align([1, 2, 3, 4, 5, 6], [1, 4, 3, 2, 5, 6]).map(({ a, b, same }) => [a === b, same])).toEqual(
+      [true, false, true, false, true, true].map((same) => [true, same]),
+    );
+  });
+
   it("may have nothing in common, or be empty", () => {
     expect(pairs([1], [2, 3])).toEqual([[0, 0, false], [null, 1, false]]);
     expect(pairs([], [7])).toEqual([[null, 0, false]]);

@@ -70,6 +70,16 @@ def _functions(decoder: Decoder, tokens: Tokens, layer: int) -> dict[str, Any]:
         attended_BTS = (within_BTS & tokens.mask[:, None].bool()) | itself_TS
         return scores_BHTS.masked_fill(~attended_BTS[:, None], -math.inf)
 
+    def mix(pattern_BHTS: Tensor, v_BSHK: Tensor) -> Tensor:
+        if v_BSHK.is_cuda or v_BSHK.dtype != torch.float32:
+            return torch.einsum("bhts,bshk->bthk", pattern_BHTS, v_BSHK)
+        b, h, t, _ = pattern_BHTS.shape
+        z_BTHK = torch.zeros(b, t, h, v_BSHK.shape[-1], dtype=torch.float32, device=v_BSHK.device)
+        # One position after the other, each product rounded: the order in which the native kernel adds.
+        for pattern_BHT, v_BHK in zip(pattern_BHTS.unbind(-1), v_BSHK.unbind(1), strict=True):
+            z_BTHK = z_BTHK + pattern_BHT.mT[..., None] * v_BHK[:, None]
+        return z_BTHK
+
     def mean(x: Tensor) -> Tensor:
         return x.mean(-1, keepdim=True)
 
@@ -88,7 +98,7 @@ def _functions(decoder: Decoder, tokens: Tokens, layer: int) -> dict[str, Any]:
         "concat_heads": lambda z: z.flatten(-2),
         "shared": lambda x: x.repeat_interleave(sharing, 2),
         "dot": lambda q, k: torch.einsum("bthk,bshk->bhts", q, k),
-        "mix": lambda pattern, v: torch.einsum("bhts,bshk->bthk", pattern, v),
+        "mix": mix,
         "softmax": lambda scores: scores.softmax(-1),
         "hide": hide,
         "alibi": _alibi(decoder),

@@ -147,10 +147,14 @@ def _checked(name: str, site: Site, value: Tensor, index: Sequence[SupportsIndex
 def _recomputed(trace: Trace, decoder: Decoder, name: str, index: tuple[int, ...]) -> float:
     """The formula's value; where no position reads another, computed at this position alone."""
     table, parents = all_sites(trace.config), parents_of(trace.config, name)
-    alone = all(table[each].shape.startswith("B T") for each in [name, *parents]) and name.rpartition(".")[2] != "z"
+    alone = all(table[each].shape.startswith("B T") for each in [name, *parents])
     alone = alone and all(rope.kind != "longrope" for rope in trace.config.ropes)  # which the whole text decides
     pooled = any(isinstance(m, Int8Linear) and m.mode == "llm-int8-pooled" for m in decoder.modules())
     with torch.no_grad():
+        if name.endswith("attn.z"):  # one row of the pattern over all values
+            row, at = slice(index[0], index[0] + 1), slice(index[1], index[1] + 1)
+            values = {parents[0]: trace[parents[0]][row, :, at], parents[1]: trace[parents[1]][row]}
+            return float(recompute(name, values, trace.tokens, decoder)[(0, 0, *index[2:])])
         if not alone or pooled:
             return float(recompute(name, trace.values_by_site, trace.tokens, decoder)[index])
         here = tuple(slice(i, i + 1) for i in index[:2])

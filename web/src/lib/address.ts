@@ -10,6 +10,9 @@ export interface State {
   site: string;
   index: number[];
   panel: string;
+  /** The texts of the token whose logit is split, and of the one that it is set against. */
+  answer: string;
+  against: string;
   /** How views are set, by name: what heads are sorted by. */
   views: Record<string, string>;
   lesson: number;
@@ -19,10 +22,12 @@ export interface State {
   seed: number;
 }
 
+const TEXTS = ["prompt", "second", "focus", "site", "panel", "answer", "against"] as const;
+
 /** The fragment, without #. What is empty is left out. */
 export function write(state: Partial<State>): string {
   const parts = new URLSearchParams();
-  for (const key of ["prompt", "second", "focus", "site", "panel"] as const) if (state[key]) parts.set(key, state[key]);
+  for (const key of TEXTS) if (state[key]) parts.set(key, state[key]);
   for (const key of ["open", "index"] as const) if (state[key]?.length) parts.set(key, state[key].join("."));
   const views = Object.entries(state.views ?? {}).filter(([, set]) => set).map(([name, set]) => `${name}.${set}`);
   if (views.length) parts.set("views", views.join("_"));
@@ -36,7 +41,7 @@ export function write(state: Partial<State>): string {
 export function read(fragment: string): Partial<State> {
   const parts = new URLSearchParams(fragment.replace(/^#/, ""));
   const state: Partial<State> = {};
-  for (const key of ["prompt", "second", "focus", "site", "panel"] as const) {
+  for (const key of TEXTS) {
     const text = parts.get(key);
     if (text) state[key] = text;
   }

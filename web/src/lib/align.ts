@@ -1,4 +1,4 @@
-// Two lists of tokens side by side: the longest common subsequence of their ids. It does not know text.
+// Two lists of tokens side by side, by position or by the longest common subsequence of their ids. It does not know text.
 
 /** One column: a position in each list, null where that list has no token for the other's. */
 export interface Aligned {
@@ -7,8 +7,12 @@ export interface Aligned {
   same: boolean;
 }
 
-/** Equal ids stand together, in order, as many as possible; between two of them what differs is paired from its start. */
+/** Equal ids stand together, in order, as many as possible; between two of them what differs is paired from its start.
+ * Lists of one length of which half stands in place already (two names swapped) are paired position by position. */
 export function align(a: readonly number[], b: readonly number[]): Aligned[] {
+  const inPlace = a.map((id, i) => id === b[i]);
+  if (a.length === b.length && 2 * inPlace.filter(Boolean).length >= a.length)
+    return inPlace.map((same, i) => ({ a: i, b: i, same }));
   const columns: Aligned[] = [];
   let [i, j] = [0, 0];
   for (const [x, y] of [...common(a, b), [a.length, b.length] as const]) {

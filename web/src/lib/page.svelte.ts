@@ -2,7 +2,7 @@
 // it draws nothing.
 import { getContext, setContext } from "svelte";
 import * as address from "./address";
-import type { Edit, Hello, Settings } from "./answers";
+import type { Edit, Hello, Settings, Word } from "./answers";
 import * as changes from "./changes";
 import type { Scale, Theme } from "../draw/colours";
 import { Focus } from "./focus.svelte";
@@ -38,6 +38,9 @@ export class Page {
   original = $state.raw<Answer<"run"> | null>(null);
   /** The run of the other prompt, `second`, that patches take values from. */
   other = $state.raw<Answer<"run"> | null>(null);
+  /** The token whose logit is split, and the one that it is set against; null: the most probable one, and none. */
+  answer = $state.raw<Word | null>(null);
+  against = $state.raw<Word | null>(null);
   settings = $state<Settings>({});
   seed = $state(0);
   open = $state<number[]>([1]);
@@ -54,6 +57,7 @@ export class Page {
   theme = $state<Theme | "auto">("auto");
   private systemDark = $state(false);
   private otherRan = "";
+  private texts = $state.raw({ answer: "", against: "" }); // of the address, until the tokenizer has said which tokens they are
   private known = new Map<string, Promise<Known>>();
 
   constructor(readonly wire: Wire = connect()) {
@@ -109,6 +113,7 @@ export class Page {
    * again: run what was run before, too. */
   async send(again = true): Promise<void> {
     await this.guarded(async () => {
+      await this.findWords();
       const [text, edits] = [this.prompt, this.edits];
       let answers: Awaited<ReturnType<Page["asked"]>>;
       try {
@@ -129,6 +134,18 @@ export class Page {
       this.ran = text;
       [this.original, this.run] = [original, run];
     });
+  }
+
+  /** The address's answer and against as tokens; what is no single token is left out. */
+  private async findWords(): Promise<void> {
+    const texts = this.texts;
+    this.texts = { answer: "", against: "" };
+    for (const key of ["answer", "against"] as const) {
+      if (!texts[key]) continue;
+      const { answer } = await this.wire.ask("tokens", { texts: [texts[key]], special: false }, { channel: key });
+      const [piece, more] = answer.texts[0]?.pieces ?? [];
+      if (piece && !more) this[key] = { id: piece.id, text: texts[key] };
+    }
   }
 
   /** Another list of changes, run at once; one that the server refuses is not kept. */
@@ -216,11 +233,17 @@ export class Page {
     const edits = changes.asAddress(changes.changesOf(this.history));
     const [settings, guesses] = [$state.snapshot(this.settings), $state.snapshot(this.guesses)];
     const state = { prompt, second, open, panel, lesson, guesses, seed, edits, settings, focus: focus.words, site };
-    return address.write({ ...state, index: focus.index, views: this.views });
+    const [answer, against] = [this.texts.answer || this.answer?.text, this.texts.against || this.against?.text];
+    return address.write({ ...state, answer, against, index: focus.index, views: this.views });
   }
 
   restore(state: Partial<address.State>): void {
-    const { focus, site, index, ...own } = state;
+    const { focus, site, index, answer = "", against = "", ...own } = state;
+    const texts = { answer, against };
+    for (const key of ["answer", "against"] as const)
+      if (this[key] && texts[key] === this[key].text) texts[key] = "";
+      else this[key] = null;
+    this.texts = texts;
     Object.assign(this, own);
     if (focus) this.focus.words = focus;
     if (site) this.focus.open(site, index ?? []);

@@ -64,7 +64,8 @@ def run(
         "roles": [name for name in arrays if name.startswith("role.")], "lens_texts": data.pop("texts"),
         "notes": [str(each.message) for each in caught], "seconds": time.perf_counter() - start,
     }  # fmt: skip
-    return Answer(data, arrays | grid, lines(call, f"view = {expression}", "print(repr(view))"))
+    effect = ["print(lm.effect(view.tokens, view.source.edits))"] if done else []
+    return Answer(data, arrays | grid, lines(call, f"view = {expression}", "print(repr(view))", *effect))
 
 
 @ask("lens_grid")
