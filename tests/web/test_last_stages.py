@@ -172,7 +172,11 @@ def test_the_lesson_tells_what_python_tells(page: Open, plain: LM):
     tab = page(f"{PROMPT}&panel=lesson")
     trace, logits = plain.trace(TEXT), plain.logits(TEXT)[0, -1]
     ids, last = plain.tokenize(TEXT).ids[0], len(plain.tokenize(TEXT).ids[0]) - 1
-    name = [f"{i + 1} “{p.visible}”" for i, p in enumerate(plain.tokenize(TEXT).pieces[0])]
+    ids_all = plain.tokenize(TEXT).ids[0].tolist()
+    name = [
+        f"“{p.visible}”" + (f", position {i}" if ids_all.count(ids_all[i]) > 1 else "")
+        for i, p in enumerate(plain.tokenize(TEXT).pieces[0])
+    ]
     other = plain.tokenize([TEXT, "The sun rises in the east"])
     sums = [sum(float(trace[f"blocks.{i}.{s}"][0, last].norm()) for i in range(3)) for s in ("attn_out", "mlp_out")]
     rows_TD = torch.nn.functional.normalize(trace["embed.token"][0], dim=-1)
@@ -187,8 +191,8 @@ def test_the_lesson_tells_what_python_tells(page: Open, plain: LM):
     }  # fmt: skip
     truths = [
         str(len(plain.tokenize(TEXT.upper()).ids[0])), str(int((other.mask == 0).sum())),
-        "Attention" if sums[0] > sums[1] else "The MLPs", name[nearest], "It stays", name[looks],
-        f"“{visible(plain.token_text(top))}”", str(left[0.5]),
+        "Attention" if sums[0] > sums[1] else "The MLPs", name[nearest], "It stays the same", name[looks],
+        f"“{visible(plain.token_text(top))}”", "Fewer" if left[0.5] < left[1.0] else "As many" if left[0.5] == left[1.0] else "More",
     ]  # fmt: skip
     lesson = tab.locator(".lesson")
     for number, truth in enumerate(truths):
@@ -209,7 +213,7 @@ def test_the_lesson_tells_what_python_tells(page: Open, plain: LM):
             rank = int((logits > logits[guess]).sum()) + 1
             assert f"has rank {rank} of 300, with {percent(float(probs[guess]))}." in told
         if number == 7:
-            assert f"{left[1.0]} are left at temperature 1." in told
+            assert f"{left[1.0]} are left at temperature 1. At 0.5 there are {left[0.5]};" in told
         lesson.locator("h2").focus()
         tab.keyboard.press("ArrowRight")
     tab.wait_for_timeout(400)
