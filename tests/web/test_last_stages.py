@@ -213,7 +213,7 @@ def test_the_lesson_tells_what_python_tells(page: Open, plain: LM):
             rank = int((logits > logits[guess]).sum()) + 1
             assert f"has rank {rank} of 300, with {percent(float(probs[guess]))}." in told
         if number == 7:
-            assert f"{left[1.0]} are left at temperature 1. At 0.5 there are {left[0.5]};" in told
+            assert f"keeps {left[1.0]} at temperature 1, {left[0.5]} at 0.5," in told
         lesson.locator("h2").focus()
         tab.keyboard.press("ArrowRight")
     tab.wait_for_timeout(400)

@@ -268,7 +268,7 @@ const logits: Step = {
     "Softmax turns the logits into probabilities: all above 0, and together 1.",
   ],
   question: (page) => ({
-    kind: "word", ask: `Which word does the model find most probable after ${word(page)}? Write one.`,
+    kind: "word", ask: `What does the model find most probable after ${word(page)}? Write one word.`,
   }),
   truth: async (page, guess) => {
     const where = { run: page.run!.answer.run, position: last(page) };
@@ -299,11 +299,11 @@ const sampling: Step = {
     "Now one token is drawn. Think of all tokens side by side on a line from 0 to 1, each as wide as its " +
       "probability: a random number u falls on one of them, and that is the next token.",
     "Before that, filters act. All logits are divided by the temperature: below 1 the probable tokens gain, above 1 " +
-      "the others do. Then top-p 0.9 keeps only the most probable tokens that together reach 90 %.",
+      "the others do. Then top‑p 0.9 keeps only the most probable tokens that together reach 90 %.",
   ],
   question: () => ({
     kind: "choice", options: ["Fewer", "As many", "More"],
-    ask: "With top-p 0.9, are fewer tokens left to draw from at temperature 0.5 than at 1, as many, or more?",
+    ask: "With top‑p 0.9, are fewer tokens left to draw from at temperature 0.5 than at 1, as many, or more?",
   }),
   truth: async (page, guess) => {
     const left = async (temperature: number) => {
@@ -317,8 +317,8 @@ const sampling: Step = {
     return {
       said, right: guess === said,
       then: [
-        `Of ${whole(page.hello!.model.vocab_size)} tokens, ${whole(one)} are left at temperature 1. At 0.5 there are ` +
-          `${whole(half)}; at 1.5 there would be ${whole(hot)}.`,
+        `Of ${whole(page.hello!.model.vocab_size)} tokens, top‑p keeps ${whole(one)} at temperature 1, ${whole(half)} ` +
+          `at 0.5, and ${whole(hot)} at 1.5.`,
         "Move the sliders and draw again. Then let it write: each drawn token is appended to your sentence, and the " +
           "model runs again for the next one.",
       ],
