@@ -220,6 +220,10 @@ def test_the_lesson_tells_what_python_tells(page: Open, plain: LM):
     tab.reload()
     lesson.get_by_text("8 of 8").wait_for()
     assert read(lesson.locator("dd").nth(1)) == truths[7]
+    tab.get_by_label("Text for the model").fill("the dog")
+    tab.keyboard.press("Enter")  # another sentence is asked about anew, and nothing open tells the answer
+    lesson.locator(".option").first.wait_for()
+    assert tab.locator(".body").count() == 0
 
 
 @pytest.mark.parametrize("fragment", ["open=7", "open=8", "panel=lesson&lesson=5"])

@@ -51,6 +51,7 @@ const tokens: Step = {
       `This one has ${whole(page.hello!.model.vocab_size)}.`,
     `Your sentence becomes ${count(page.tokens.length, "token")}: the row of boxes under the text field. ␣ is a ` +
       "space: it belongs to the token that follows it.",
+    "Another sentence can be typed there at any time, with Enter: the lesson then asks about that one.",
   ],
   question: (page) => ({
     kind: "number", ask: `Written ${respelled(page.ran).how}, how many tokens does the same sentence become?`,
