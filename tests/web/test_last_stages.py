@@ -192,7 +192,7 @@ def test_the_lesson_tells_what_python_tells(page: Open, plain: LM):
     truths = [
         str(len(plain.tokenize(TEXT.upper()).ids[0])), str(int((other.mask == 0).sum())),
         "Attention" if sums[0] > sums[1] else "The MLPs", name[nearest], "It stays the same", name[looks],
-        f"“{visible(plain.token_text(top))}”", "Fewer" if left[0.5] < left[1.0] else "As many" if left[0.5] == left[1.0] else "More",
+        f"“{visible(plain.token_text(top))}”", ("Fewer", "As many", "More")[1 + (left[0.5] > left[1.0]) - (left[0.5] < left[1.0])],
     ]  # fmt: skip
     lesson = tab.locator(".lesson")
     for number, truth in enumerate(truths):
