@@ -189,10 +189,11 @@ def test_the_lesson_tells_what_python_tells(page: Open, plain: LM):
                                                    "seed": 0}), seen=ids))[-1].left
         for t in (1.0, 0.5)
     }  # fmt: skip
+    fewer = ("Fewer", "As many", "More")[1 + (left[0.5] > left[1.0]) - (left[0.5] < left[1.0])]
     truths = [
         str(len(plain.tokenize(TEXT.upper()).ids[0])), str(int((other.mask == 0).sum())),
         "Attention" if sums[0] > sums[1] else "The MLPs", name[nearest], "It stays the same", name[looks],
-        f"“{visible(plain.token_text(top))}”", ("Fewer", "As many", "More")[1 + (left[0.5] > left[1.0]) - (left[0.5] < left[1.0])],
+        f"“{visible(plain.token_text(top))}”", fewer,
     ]  # fmt: skip
     lesson = tab.locator(".lesson")
     for number, truth in enumerate(truths):
