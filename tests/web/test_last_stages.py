@@ -172,7 +172,11 @@ def test_the_lesson_tells_what_python_tells(page: Open, plain: LM):
     tab = page(f"{PROMPT}&panel=lesson")
     trace, logits = plain.trace(TEXT), plain.logits(TEXT)[0, -1]
     ids, last = plain.tokenize(TEXT).ids[0], len(plain.tokenize(TEXT).ids[0]) - 1
-    name = [f"{i + 1} “{p.visible}”" for i, p in enumerate(plain.tokenize(TEXT).pieces[0])]
+    ids_all = plain.tokenize(TEXT).ids[0].tolist()
+    name = [
+        f"“{p.visible}”" + (f", position {i}" if ids_all.count(ids_all[i]) > 1 else "")
+        for i, p in enumerate(plain.tokenize(TEXT).pieces[0])
+    ]
     other = plain.tokenize([TEXT, "The sun rises in the east"])
     sums = [sum(float(trace[f"blocks.{i}.{s}"][0, last].norm()) for i in range(3)) for s in ("attn_out", "mlp_out")]
     rows_TD = torch.nn.functional.normalize(trace["embed.token"][0], dim=-1)
@@ -185,10 +189,11 @@ def test_the_lesson_tells_what_python_tells(page: Open, plain: LM):
                                                    "seed": 0}), seen=ids))[-1].left
         for t in (1.0, 0.5)
     }  # fmt: skip
+    fewer = ("Fewer", "As many", "More")[1 + (left[0.5] > left[1.0]) - (left[0.5] < left[1.0])]
     truths = [
         str(len(plain.tokenize(TEXT.upper()).ids[0])), str(int((other.mask == 0).sum())),
-        "Attention" if sums[0] > sums[1] else "The MLPs", name[nearest], "It stays", name[looks],
-        f"“{visible(plain.token_text(top))}”", str(left[0.5]),
+        "Attention" if sums[0] > sums[1] else "The MLPs", name[nearest], "It stays the same", name[looks],
+        f"“{visible(plain.token_text(top))}”", fewer,
     ]  # fmt: skip
     lesson = tab.locator(".lesson")
     for number, truth in enumerate(truths):
@@ -209,13 +214,17 @@ def test_the_lesson_tells_what_python_tells(page: Open, plain: LM):
             rank = int((logits > logits[guess]).sum()) + 1
             assert f"has rank {rank} of 300, with {percent(float(probs[guess]))}." in told
         if number == 7:
-            assert f"{left[1.0]} are left at temperature 1." in told
+            assert f"keeps {left[1.0]} at temperature 1, {left[0.5]} at 0.5," in told
         lesson.locator("h2").focus()
         tab.keyboard.press("ArrowRight")
     tab.wait_for_timeout(400)
     tab.reload()
     lesson.get_by_text("8 of 8").wait_for()
     assert read(lesson.locator("dd").nth(1)) == truths[7]
+    tab.get_by_label("Text for the model").fill("the dog")
+    tab.keyboard.press("Enter")  # another sentence is asked about anew, and nothing open tells the answer
+    lesson.locator(".option").first.wait_for()
+    assert tab.locator(".body").count() == 0
 
 
 @pytest.mark.parametrize("fragment", ["open=7", "open=8", "panel=lesson&lesson=5"])

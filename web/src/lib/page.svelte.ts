@@ -66,7 +66,8 @@ export class Page {
     this.systemDark = dark.matches;
     dark.addEventListener("change", () => (this.systemDark = dark.matches));
     wire.onlost = (why) => (this.error = why);
-    wire.onpending = (count) => queueMicrotask(() => (this.pending = count)); // a $derived may ask, and may set nothing
+    // After what asks: a $derived value may ask, and may not change state while it is computed.
+    wire.onpending = (count) => queueMicrotask(() => (this.pending = count));
     this.restore(address.read(location.hash));
   }
 

@@ -24,8 +24,10 @@ export interface Step {
   says: (page: Page) => string[];
   question: (page: Page) => Question;
   truth: (page: Page, guess: string) => Promise<Truth>;
-  /** Brought into view with the answer. */
+  /** What views show with the answer. */
   show?: (page: Page) => void;
+  /** How the heading in the stage begins that is brought into view; else the stage's own. */
+  heading?: string;
 }
 
 export const OTHER = "The sun rises in the east";
@@ -35,21 +37,27 @@ const ORDER =
 const last = (page: Page) => page.tokens.length - 1;
 const word = (page: Page, i = last(page)) => `“${page.tokens[i] ? shown(page.tokens[i]) : ""}”`;
 const same = (guess: string, truth: number) => guess.trim() !== "" && Number(guess) === truth;
-const texts = (page: Page) => page.tokens.map((_, i) => `${i + 1} ${word(page, i)}`);
+/** The tokens to choose from: with their positions where one stands in the text twice. */
+function texts(page: Page): string[] {
+  const ids = page.tokens.map((token) => token.id);
+  const twice = (id: number) => ids.indexOf(id) !== ids.lastIndexOf(id);
+  return ids.map((id, i) => word(page, i) + (twice(id) ? `, position ${i}` : ""));
+}
 
 const tokens: Step = {
   name: "Tokens", stage: 1,
   says: (page) => [
     "A language model reads no letters and no words, but tokens: pieces of text from a fixed list, its vocabulary. " +
       `This one has ${whole(page.hello!.model.vocab_size)}.`,
-    `Your sentence becomes ${count(page.tokens.length, "token")}; they stand in the row above the river. ␣ is a ` +
+    `Your sentence becomes ${count(page.tokens.length, "token")}: the row of boxes under the text field. ␣ is a ` +
       "space: it belongs to the token that follows it.",
+    "Another sentence can be typed there at any time, with Enter: the lesson then asks about that one.",
   ],
   question: (page) => ({
-    kind: "number", ask: `Write the same sentence ${respelled(page.ran).how}. How many tokens does it become?`,
+    kind: "number", ask: `Written ${respelled(page.ran).how}, how many tokens does the same sentence become?`,
   }),
   truth: async (page, guess) => {
-    const { text, how } = respelled(page.ran);
+    const { text } = respelled(page.ran);
     const pieces = (await page.wire.ask("tokens", { texts: [text] })).answer.texts[0]!.pieces;
     const more = pieces.length > page.tokens.length;
     return {
@@ -59,7 +67,7 @@ const tokens: Step = {
         more
           ? `${pieces.length - page.tokens.length} more: ` +
             "a spelling that was rare in the training text is in the list only in pieces."
-          : `It is no longer ${how}: what was common in the training text is in the list as a whole.`,
+          : "No more than before: what was common in the training text, in this spelling too, is in the list as a whole.",
       ],
     };
   },
@@ -68,9 +76,9 @@ const tokens: Step = {
 const padding: Step = {
   name: "Padding", stage: 1,
   says: (page) => [
-    "A model reads several texts at once, as the rows of one table, and rows have one length. A shorter text is " +
-      "filled up with padding; a mask of ones and zeros says which tokens are real.",
-    `Let your sentence, ${count(page.tokens.length, "token")}, be read together with “${page.second || OTHER}”.`,
+    "A model can read several texts at once, as the rows of one table, and all rows of a table have one length. A " +
+      "shorter text is filled up with padding; a mask of ones and zeros says which tokens are real.",
+    `Suppose your sentence, ${count(page.tokens.length, "token")}, is read together with “${page.second || OTHER}”.`,
   ],
   question: () => ({ kind: "number", ask: "How many padding tokens does the shorter text get?" }),
   truth: async (page, guess) => {
@@ -81,13 +89,13 @@ const padding: Step = {
     return {
       said: String(pads), right: same(guess, pads),
       then: [
-        `The two texts have ${real[0]} and ${real[1]} tokens, so the table is ${wide} wide.`,
-        "Where the mask is 0, nothing is read: attention gives that column the weight 0, and positions count the " +
+        `The two texts have ${real[0]} and ${real[1]} tokens, so the table has ${count(wide, "column")}.`,
+        "Where the mask is 0, nothing is read: attention gives that token the weight 0, and positions count the " +
           "real tokens only.",
       ],
     };
   },
-  show: (page) => (page.second ||= OTHER),
+  show: (page) => (page.second ||= OTHER), heading: "Two texts",
 };
 
 const architecture: Step = {
@@ -96,15 +104,15 @@ const architecture: Step = {
     const { n_layers, d_model } = page.hello!.model;
     return [
       `From here on, each token is a vector of ${whole(d_model)} numbers. It passes ${n_layers} blocks. In each, ` +
-        "attention lets a position read from the ones before it; then an MLP works on every position by itself.",
-      "Both add what they found to the vector. What runs through all blocks and is only ever added to is called " +
-        "the residual stream.",
+        "attention lets a token read from those before it; then an MLP, a small network, works on each token by itself.",
+      "Attention and MLP each add their result, a vector too, to the token’s vector. The vector that runs through all " +
+        "blocks and is only ever added to is called the residual stream.",
     ];
   },
   question: (page) => ({
     kind: "choice", options: ["Attention", "The MLPs"],
-    ask: `Take the lengths of all that is added to the last token, ${word(page)}. ` +
-      `Which adds more in all ${page.hello!.model.n_layers} blocks?`,
+    ask: "The longer a vector that is added, the more it can change. Over all " +
+      `${page.hello!.model.n_layers} blocks, which adds more length to the last token, ${word(page)}?`,
   }),
   truth: async (page, guess) => {
     const { attn_size, mlp_size } = page.run!.tensors;
@@ -116,9 +124,10 @@ const architecture: Step = {
     return {
       said: name, right: guess === name,
       then: [
-        `Attention adds vectors with lengths of ${number(attention)} in all, the MLPs ${number(mlps)}. The largest ` +
-          `is that of block ${largest(own)}, with ${number(own[largest(own)] ?? NaN)}.`,
-        "In the picture each point is one such length. Pick a block to look into it.",
+        `The lengths of what attention adds sum to ${number(attention)}, those of the MLPs to ${number(mlps)}. The ` +
+          `longest of these ${name === "Attention" ? "attention" : "MLP"} vectors is block ${largest(own)}’s: ` +
+          `${number(own[largest(own)] ?? NaN)}.`,
+        "In the picture each point is one such length. Click a block to look into it.",
       ],
     };
   },
@@ -128,9 +137,9 @@ const embedding: Step = {
   name: "Embedding", stage: 2,
   says: (page) => [
     "How does a token become a vector? By looking it up: the model has a table with one row of " +
-      `${whole(page.hello!.model.d_model)} numbers for each token. They were learned.`,
-    "Tokens that are used alike have rows that point in similar directions. The cosine says how similar: 1 is the " +
-      "same direction, 0 is none in common.",
+      `${whole(page.hello!.model.d_model)} numbers for each token. They were learned in training.`,
+    "Tokens that are used alike often have rows that point in similar directions. The cosine says how similar: 1 is " +
+      "the same direction, 0 a right angle, -1 the opposite direction.",
   ],
   question: (page) =>
     page.tokens.length > 1
@@ -163,32 +172,34 @@ const rotation: Step = {
   name: "Positions", stage: 2,
   says: () => [
     ORDER,
-    "This model tells positions by turning: before attention compares two tokens, their vectors, called query and " +
-      "key, are turned pair of numbers by pair, by angles that grow with the position.",
+    "To compare tokens, attention makes two vectors of each: a query to look with, and a key to be found by.",
+    "This model tells positions by rotation: it takes the numbers of each query and key in pairs, and rotates every " +
+      "pair by an angle that grows with the token’s position. Positions count from 0.",
   ],
   question: (page) => ({
-    kind: "choice", options: ["It grows", "It shrinks", "It stays"],
-    ask: `The query of ${word(page)} in block 0, head 0 is turned for position ${last(page)}. ` +
+    kind: "choice", options: ["It grows", "It shrinks", "It stays the same"],
+    ask: `The query of ${word(page)} in block 0, head 0 is rotated for position ${last(page)}. ` +
       "What happens to its length?",
   }),
+  heading: "Positions",
   truth: async (page, guess) => {
     const of = async (site: string) => length(slice((await page.values(site)).tensor, last(page), 0).data);
     const [before, after] = [await of("blocks.0.attn.q"), await of("blocks.0.attn.rot_q")];
     const change = after / before - 1;
-    const said = Math.abs(change) < 1e-4 ? "It stays" : change > 0 ? "It grows" : "It shrinks";
+    const said = Math.abs(change) < 1e-4 ? "It stays the same" : change > 0 ? "It grows" : "It shrinks";
     return {
       said, right: guess === said,
       then: [
-        `${number(before)} before, ${number(after)} after: turning changes the direction only.`,
-        "When a turned query meets a turned key, only the difference of their angles is left. So attention sees " +
-          "how far apart two tokens stand.",
+        `${number(before)} before, ${number(after)} after: a rotation changes only the direction.`,
+        "When a rotated query is compared with a rotated key, only the difference of their angles counts. So " +
+          "attention sees how far apart two tokens stand.",
       ],
     };
   },
 };
 
 const learned: Step = {
-  ...rotation,
+  ...rotation, heading: "Position vectors",
   says: () => [
     ORDER,
     "This model has a second table, with a learned vector for each position. It is added to the token’s.",
@@ -217,8 +228,10 @@ const attention: Step = {
   says: (page) => {
     const { n_layers, n_heads } = page.hello!.model;
     return [
-      "In attention a token looks back at those before it, and at itself. Its query is compared with each one’s " +
-        "key; softmax makes the scores weights that sum to 1; the values are mixed with them.",
+      "In attention a token looks back at those before it, and at itself. Its query, the vector to look with, is " +
+        "compared with the key of each, which gives a score each; softmax turns the scores into weights that sum to 1.",
+      "Each token has a third vector, its value: what it hands on. The token reads the sum of all values, each times " +
+        "its weight.",
       `${n_heads} heads in each of ${n_layers} blocks do so, each in its own way: ${n_layers * n_heads} in all. ` +
         `Take head ${previous(page).head} of block ${previous(page).layer}.`,
     ];
@@ -233,17 +246,19 @@ const attention: Step = {
     const best = largest(weights);
     const first = page.run!.tensors["role.first"].data;
     const resting = first.reduce((sum, value) => sum + (value > 0.5 ? 1 : 0), 0);
-    const then = [`It gets ${percent(weights[best] ?? NaN)}.`];
+    const then = [`It gets ${percent(weights[best] ?? NaN)} of the weight.`];
     if (!Number.isNaN(share))
-      then[0] += ` Over your whole sentence, this head gives ${percent(share)} to the token just before: more than any other.`;
+      then[0] +=
+        ` On average over your sentence, this head gives ${percent(share)} to the token just before: more than any other head.`;
     if (resting)
       then.push(
         `Another habit: ${resting} of the ${first.length} heads give more than half of their weight to the first token. ` +
-          "They rest there when they find nothing to read.",
+          "It is called an attention sink: heads seem to put there the weight that they have no other use for.",
       );
     return { said: texts(page)[best]!, right: guess === texts(page)[best], then };
   },
   show: (page) => ([page.focus.layer, page.focus.head] = [previous(page).layer, previous(page).head]),
+  heading: "Block ",
 };
 
 const logits: Step = {
@@ -251,9 +266,11 @@ const logits: Step = {
   says: (page) => [
     "After the last block, the vector of the last token is compared with a vector for each of the " +
       `${whole(page.hello!.model.vocab_size)} tokens. Each comparison gives a number, its logit.`,
-    "Softmax makes the logits probabilities: all above 0, together 1.",
+    "Softmax turns the logits into probabilities: all above 0, and together 1.",
   ],
-  question: (page) => ({ kind: "word", ask: `What comes after ${word(page)}? Write one word.` }),
+  question: (page) => ({
+    kind: "word", ask: `What does the model find most probable after ${word(page)}? Write one word.`,
+  }),
   truth: async (page, guess) => {
     const where = { run: page.run!.answer.run, position: last(page) };
     const all = (await page.wire.ask("logits", where)).tensors.logits.data;
@@ -280,14 +297,14 @@ const logits: Step = {
 const sampling: Step = {
   name: "Sampling", stage: 7,
   says: () => [
-    "Now one token is drawn: a number u between 0 and 1 falls into the interval of a token, and the more probable " +
-      "the token, the wider its interval.",
-    "Before that, the temperature divides all logits: below 1 the probable tokens gain, above 1 the others do. And " +
-      "top-p 0.9 keeps only the most probable tokens that together reach 90 %.",
+    "Now one token is drawn. Think of all tokens side by side on a line from 0 to 1, each as wide as its " +
+      "probability: a random number u falls on one of them, and that is the next token.",
+    "Before that, filters act. All logits are divided by the temperature: below 1 the probable tokens gain, above 1 " +
+      "the others do. Then top‑p 0.9 keeps only the most probable tokens that together reach 90 %.",
   ],
   question: () => ({
-    kind: "number",
-    ask: "At temperature 1 and top-p 0.9 some tokens are left to draw from. How many are left at temperature 0.5?",
+    kind: "choice", options: ["Fewer", "As many", "More"],
+    ask: "With top‑p 0.9, are fewer tokens left to draw from at temperature 0.5 than at 1, as many, or more?",
   }),
   truth: async (page, guess) => {
     const left = async (temperature: number) => {
@@ -297,13 +314,14 @@ const sampling: Step = {
       return answer.stages.at(-1)!.left;
     };
     const [one, half, hot] = [await left(1), await left(0.5), await left(1.5)];
+    const said = half < one ? "Fewer" : half === one ? "As many" : "More";
     return {
-      said: whole(half), right: same(guess, half),
+      said, right: guess === said,
       then: [
-        `Of ${whole(page.hello!.model.vocab_size)} tokens, ${whole(one)} are left at temperature 1. At 0.5 it is ` +
-          `${whole(half)}; at 1.5 it would be ${whole(hot)}.`,
-        "Move the sliders and draw again. Then open Writing: the model appends the drawn token to your sentence " +
-          "and begins anew, one pass for each token.",
+        `Of ${whole(page.hello!.model.vocab_size)} tokens, top‑p keeps ${whole(one)} at temperature 1, ${whole(half)} ` +
+          `at 0.5, and ${whole(hot)} at 1.5.`,
+        "Move the sliders and draw again. Then let it write: each drawn token is appended to your sentence, and the " +
+          "model runs again for the next one.",
       ],
     };
   },
