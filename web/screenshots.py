@@ -32,9 +32,11 @@ VIEWS = {
     "8-writing": {"open": "8", "settings": DRAWN, "seed": "3"},
     "lesson": {"open": "4", "panel": "lesson", "lesson": "5"},
     "8-bits": {"panel": "eight", "open": "4"},
-    "change-it": {"panel": "change", "open": "6"},
+    "change-it": {"panel": "change", "open": "6", "edits": '[{"site": "blocks.23.attn.z", "op": "zero", "head": 3}]'},
     "any-number": {"open": "4", "site": "blocks.17.attn.z", "index": "13.1.5", "focus": "t13.l17.h1"},
 }
+
+PRESSED = {"8-writing": "Generate", "8-bits": "Compare"}
 
 
 @contextmanager
@@ -78,8 +80,8 @@ def main() -> None:
                     tab = context.new_page()
                     tab.goto(f"{address}#{urlencode({'prompt': PROMPT} | state)}")
                     settled(tab)
-                    if name == "8-writing":
-                        tab.get_by_role("button", name="Generate").click()
+                    if name in PRESSED:
+                        tab.get_by_role("button", name=PRESSED[name], exact=True).click()
                         settled(tab)
                     total += photograph(tab, OUT / f"{name}-{screen}-{scheme}.webp")
                     tab.close()
