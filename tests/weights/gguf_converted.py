@@ -5,8 +5,9 @@ It is written from what the converter does and knows nothing of how cutaway read
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
@@ -34,11 +35,13 @@ WINDOWS = {"gemma2", "gemma3_text", "olmo3", "cohere2", "exaone4", "phi3"}
 LISTED = {"olmo3", "exaone4"}  # which layers have a window is written
 
 
-def converted(model: PreTrainedModel, path: Path) -> Path:
-    """Write the model's GGUF, in float32."""
+def converted(
+    model: PreTrainedModel, path: Path, stored: str = "F32", keys: Mapping[str, Any] = MappingProxyType({})
+) -> Path:
+    """Write the model's GGUF, matrices in blocks of that kind. keys: in place of the converter's; None: left out."""
     config, model_type = model.config, model.config.model_type
     writer = gguf.GGUFWriter(path, ARCHITECTURE[model_type])
-    metadata = {key: value for key, value in keys(config) if value is not None}
+    metadata = {key: value for key, value in (dict(keys_of(config)) | dict(keys)).items() if value is not None}
     add_values(writer, {f"{ARCHITECTURE[model_type]}.{key}": value for key, value in metadata.items()})
     layers = config.num_hidden_layers
     number = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}[ARCHITECTURE[model_type]]
@@ -50,14 +53,15 @@ def converted(model: PreTrainedModel, path: Path) -> Path:
         for full, rows in layouts(config, name, tensor.detach().float()):
             theirs = names.get_name(full, try_suffixes=(".weight", ".bias"))
             assert theirs is not None, f"the gguf package has no name for {full} in {ARCHITECTURE[model_type]}"
-            writer.add_tensor(theirs, rows.contiguous().numpy())
+            kind = gguf.GGMLQuantizationType[stored if rows.ndim == 2 and rows.shape[1] % 32 == 0 else "F32"]
+            writer.add_tensor(theirs, gguf.quantize(rows.contiguous().numpy(), kind), raw_dtype=kind)
     for theirs, factors in divisors(config):
         writer.add_tensor(theirs, factors)
     finished(writer)
     return path
 
 
-def keys(config: Any) -> Iterator[tuple[str, Any]]:
+def keys_of(config: Any) -> Iterator[tuple[str, Any]]:
     """Metadata without the architecture's prefix; None is not written."""
     kind, width, heads = config.model_type, config.hidden_size, config.num_attention_heads
     d_head = getattr(config, "head_dim", None) or width // heads

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from cutaway.ground.errors import CutawayError
+from cutaway.lm import load
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.files.gguf_architectures import ARCHITECTURES
 from cutaway.weights.load import load_decoder
@@ -28,12 +30,13 @@ def share(*shares: float, theta: float = 10000.0) -> dict[str, list[Any]]:
 
 
 ROPES = {"rope_parameters": [rope(), LINEAR, YARN]}
+ROPES3 = {"rope_parameters": [rope(), LINEAR, YARN, LLAMA3]}
 SILU = {"hidden_act": ["silu"]}
 TIED = {"tie_word_embeddings": [True]}  # the architecture has no head of its own
 EVERY = {"sliding_window": [3, 5], "layer_types": [None]}
 # What a GGUF cannot say of a type, or llama.cpp fixes, is drawn from these instead.
 SAID: dict[str, dict[str, list[Any]]] = {
-    "llama": SILU | {"rope_parameters": [rope(), LINEAR, YARN, LLAMA3]},
+    "llama": SILU | ROPES3,
     "mistral": SILU | ROPES | {"sliding_window": [None]},
     "gpt2": {"activation_function": ["gelu_new"], "scale_attn_weights": [True],
              "scale_attn_by_inverse_layer_idx": [False]},
@@ -53,7 +56,7 @@ SAID: dict[str, dict[str, list[Any]]] = {
                                         longrope(2, partial_rotary_factor=0.5)]},
     "olmo2": SILU | ROPES, "olmo": SILU | ROPES,
     "olmo3": SILU | {"rope_parameters": [{"full_attention": YARN, "sliding_attention": rope()}]},
-    "granite": SILU | ROPES, "smollm3": SILU | ROPES | {
+    "granite": SILU | ROPES, "smollm3": SILU | ROPES3 | {
         "use_sliding_window": [False], "no_rope_layers": [None], "no_rope_layer_interval": [4],
         "num_hidden_layers": [5],
     },
@@ -66,7 +69,7 @@ SAID: dict[str, dict[str, list[Any]]] = {
     "mpt": {"attn_config": [{}, {"clip_qkv": 0.5}], "layer_norm_epsilon": [1e-5]},
     "cohere": SILU | TIED | {"rope_parameters": [rope()]},
     "cohere2": SILU | TIED | EVERY | {"rope_parameters": [rope()], "attention_bias": [False], "num_hidden_layers": [5]},
-    "glm4": SILU | share(0.5, 1.0, theta=500.0), "exaone4": SILU | ROPES,
+    "glm4": SILU | share(0.5, 1.0, theta=500.0), "exaone4": SILU | ROPES3,
     "nemotron": share(0.25, 0.5, 1.0, theta=500.0) | {"hidden_act": ["relu2"], "head_dim": [None]},
 }  # fmt: skip
 
@@ -93,3 +96,54 @@ def test_a_gguf_has_the_facts_and_the_logits_of_the_model(model_type: str, seed:
     with torch.inference_mode():
         expected, logits = (decoder(tokens) for decoder in ours)
     assert (logits - expected)[tokens.mask.bool()].abs().max() < 1e-5 and expected.std() > 0.01
+
+
+def test_the_largest_gemma_2_scales_its_scores_by_the_width(tmp_path: Path) -> None:
+    """llama.cpp knows it by its 46 layers: no key says so."""
+    said = {name: values[0] for name, values in SAID["gemma2"].items()}
+    theirs = build(drawn("gemma2", 0, **said | {"num_hidden_layers": 46, "head_dim": 16, "query_pre_attn_scalar": 8}))
+    assert open_checkpoint(converted(theirs, tmp_path / "m.gguf")).facts.attn_scale == 8**-0.5
+
+
+@pytest.mark.parametrize("model_type", ["gpt_neox", "falcon", "phi3", "stablelm", "olmo"])
+def test_codes_of_a_q8_0_file_are_its_own(model_type: str, tmp_path: Path) -> None:
+    """Rows that are stored in another order keep their codes; mode "int8" then computes what the file stores."""
+    said = {name: values[0] for name, values in SAID[model_type].items()}
+    theirs = build(drawn(model_type, 1, **said | {"num_attention_heads": 4}), 1, 0.15, "eager")
+    path = converted(theirs, tmp_path / "m.gguf", "Q8_0")
+    full, codes = load(path, quantize=None, device="cpu"), load(path, quantize="int8", device="cpu")
+    for name in ("blocks.1.attn.qkv", "blocks.2.mlp.up"):
+        layers: list[Any] = [lm.decoder.get_submodule(name) for lm in (codes, full)]
+        stored = layers[0].codes * layers[0].scale.float().repeat_interleave(32, 1)
+        assert torch.equal(stored, layers[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "keys", "message"),
+    [
+        ("mpt", {"attention.max_alibi_bias": 0.0}, r"alibi_bias_max=0.0 in m.gguf, which gives the heads other slopes"),
+        ("mpt", {"attention.head_count_kv": 2}, r"found mpt.attention.head_count_kv=2 in m.gguf; expected 4"),
+        (
+            "cohere",
+            {"logit_scale": None},
+            r"found command-r.logit_scale=None in m.gguf; expected a value of type float",
+        ),
+        ("phi3", {"attention.sliding_window": None}, r"found phi3.attention.sliding_window=None in m.gguf"),
+        ("olmo3", {"attention.sliding_window_pattern": [True]}, r"olmo2.attention.sliding_window_pattern=.True. for 3"),
+        ("olmo", {"attention.layer_norm_epsilon": 1e-3}, r"found olmo.attention.layer_norm_epsilon=0.001"),
+        (
+            "qwen2",
+            {"attention.sliding_window": 8},
+            r"found qwen2.attention.sliding_window=8 in m.gguf; expected no wind",
+        ),
+        ("glm4", {"nextn_predict_layers": 1}, r"found glm4.nextn_predict_layers=1 in m.gguf; expected 0"),
+        ("gpt_neox", {"rope.dimension_count": 9}, r"9 of a head's 8 components rotated in m.gguf; expected an even"),
+    ],
+)
+def test_what_a_key_cannot_mean_is_refused_by_name(
+    model_type: str, keys: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    said = {name: values[0] for name, values in SAID[model_type].items()}
+    theirs = build(drawn(model_type, 0, **said))
+    with pytest.raises(CutawayError, match=message):
+        open_checkpoint(converted(theirs, tmp_path / "m.gguf", keys=keys))

@@ -111,7 +111,7 @@ ARCHITECTURES = {
         window=True, plus_one=True, wide=62,
     ),
     "gptneox": Architecture(
-        "gpt_neox", (LAYER, "layer_norm_eps"), ONE_FOR_EACH, {"use_parallel_residual": ("use_parallel_residual",)},
+        "gpt_neox", (LAYER, "layer_norm_eps"), ONE_FOR_EACH, {"use_parallel_residual": ("use_parallel_residual", True)},
         BIAS, given={"hidden_act": "gelu"}, rotary=("rotary_emb_base", "rotary_pct"),
     ),
     "phi2": Architecture("phi", (LAYER, "layer_norm_eps"), given={"hidden_act": "gelu_new"}, rotary=PARTIAL),

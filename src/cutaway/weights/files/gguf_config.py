@@ -14,6 +14,7 @@ from cutaway.weights.files.gguf_metadata import WINDOW, Metadata
 from cutaway.weights.files.gguf_rope import rope_scaling
 
 FULL, LOCAL = "full_attention", "sliding_attention"
+EPSILON = 1e-05  # of OLMo's norms, in every config.json
 PATTERN = f"{WINDOW}_pattern"
 
 
@@ -39,10 +40,10 @@ def config_of(gguf: GGUF, metadata: Metadata, table: Architecture) -> dict[str, 
     for key in (key for key, attribute in table.sizes.items() if attribute is None):
         implied = {"attention.head_count_kv": _kv_heads(table, heads), "feed_forward_length": 4 * width}
         metadata.require(key, int, implied[key])
-    if table.epsilon is None:
-        metadata.require(LAYER, float, metadata.take(LAYER, float, 1e-5))
-    else:
+    if table.epsilon is not None:
         config[table.epsilon[1]] = metadata.decimal(table.epsilon[0])
+    elif (epsilon := metadata.decimal(LAYER, EPSILON)) != EPSILON:
+        raise metadata.refused(LAYER, epsilon, f"{EPSILON}")
     for key, (attribute, *default) in table.keys.items():
         _put(config, attribute, _number(metadata, key, default))
     config |= {attribute: _some(gguf, pattern) for attribute, pattern in table.present.items()}

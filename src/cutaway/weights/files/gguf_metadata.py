@@ -70,7 +70,7 @@ class Metadata:
         """Refuse every other value."""
         found = self.take(key, kind, value)
         if found != value:
-            raise self._refused(key, found, repr(value))
+            raise self.refused(key, found, repr(value))
 
     def layers(self) -> int:
         """The number of layers, checked against the tensors before that many layers are built."""
@@ -87,15 +87,16 @@ class Metadata:
         for key, neutral in MEANT.items():
             value = left.pop(key, None)
             if value not in (None, 0, neutral):
-                raise self._refused(key, value, repr(neutral))
+                raise self.refused(key, value, repr(neutral))
         window, context = left.pop(WINDOW, 0), self.take("context_length", int)
         if window != 0 and (type(window) is not int or window < context):
-            raise self._refused(WINDOW, window, f"no window within the context of {context}")
+            raise self.refused(WINDOW, window, f"no window within the context of {context}")
         unread = leftover(left)
         if unread:
             name = self.prefix.removesuffix(".")
             note(f"{self.gguf.path.name} also says {unread}, which no forward pass of a {name} reads")
 
-    def _refused(self, key: str, value: Any, expected: str) -> UnsupportedModel:
+    def refused(self, key: str, value: Any, expected: str) -> UnsupportedModel:
+        """The error for a value that is not computed."""
         found = f"{self.prefix}{key}={str(value) if isinstance(value, list) else repr(value)} in {self.gguf.path.name}"
         return UnsupportedModel(found, expected, "choose a model that computes as usual there")
