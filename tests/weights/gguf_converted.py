@@ -41,6 +41,7 @@ def converted(
     """Write the model's GGUF, matrices in blocks of that kind. keys: in place of the converter's; None: left out."""
     config, model_type = model.config, model.config.model_type
     writer = gguf.GGUFWriter(path, ARCHITECTURE[model_type])
+    writer.add_string("tokenizer.ggml.model", "no_vocab")
     metadata = {key: value for key, value in (dict(keys_of(config)) | dict(keys)).items() if value is not None}
     add_values(writer, {f"{ARCHITECTURE[model_type]}.{key}": value for key, value in metadata.items()})
     layers = config.num_hidden_layers

@@ -13,6 +13,7 @@ from cutaway.lm import load
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.files.gguf_architectures import ARCHITECTURES
 from cutaway.weights.load import load_decoder
+from cutaway.weights.save import save
 from tests.model_types import LINEAR, OPTIONS, YARN, drawn, longrope, rope
 from tests.tiny import batch, build
 from tests.weights.gguf_converted import ARCHITECTURE, converted
@@ -116,6 +117,9 @@ def test_codes_of_a_q8_0_file_are_its_own(model_type: str, tmp_path: Path) -> No
         layers: list[Any] = [lm.decoder.get_submodule(name) for lm in (codes, full)]
         stored = layers[0].codes * layers[0].scale.float().repeat_interleave(32, 1)
         assert torch.equal(stored, layers[1].weight)
+    save(codes.decoder, codes.checkpoint, tmp_path / "saved", name="random")
+    ids = torch.tensor(ROWS[:1])
+    assert torch.equal(load(tmp_path / "saved", device="cpu").logits(ids), codes.logits(ids))
 
 
 @pytest.mark.parametrize(
