@@ -10,9 +10,49 @@ import torch
 from gguf import GGUFWriter
 from transformers import PreTrainedModel
 
-from cutaway.weights.files.gguf import LLAMA_NAMES
 from tests.tiny import build, llama
 
+# The tensors of two architectures and transformers' names.
+LLAMA_NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "blk.{i}.attn_norm.weight": "model.layers.{i}.input_layernorm.weight",
+    "blk.{i}.attn_q.weight": "model.layers.{i}.self_attn.q_proj.weight",
+    "blk.{i}.attn_q.bias": "model.layers.{i}.self_attn.q_proj.bias",
+    "blk.{i}.attn_k.weight": "model.layers.{i}.self_attn.k_proj.weight",
+    "blk.{i}.attn_k.bias": "model.layers.{i}.self_attn.k_proj.bias",
+    "blk.{i}.attn_v.weight": "model.layers.{i}.self_attn.v_proj.weight",
+    "blk.{i}.attn_v.bias": "model.layers.{i}.self_attn.v_proj.bias",
+    "blk.{i}.attn_output.weight": "model.layers.{i}.self_attn.o_proj.weight",
+    "blk.{i}.attn_output.bias": "model.layers.{i}.self_attn.o_proj.bias",
+    "blk.{i}.ffn_norm.weight": "model.layers.{i}.post_attention_layernorm.weight",
+    "blk.{i}.ffn_gate.weight": "model.layers.{i}.mlp.gate_proj.weight",
+    "blk.{i}.ffn_gate.bias": "model.layers.{i}.mlp.gate_proj.bias",
+    "blk.{i}.ffn_up.weight": "model.layers.{i}.mlp.up_proj.weight",
+    "blk.{i}.ffn_up.bias": "model.layers.{i}.mlp.up_proj.bias",
+    "blk.{i}.ffn_down.weight": "model.layers.{i}.mlp.down_proj.weight",
+    "blk.{i}.ffn_down.bias": "model.layers.{i}.mlp.down_proj.bias",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+GPT2_NAMES = {
+    "token_embd.weight": "transformer.wte.weight",
+    "position_embd.weight": "transformer.wpe.weight",
+    "blk.{i}.attn_norm.weight": "transformer.h.{i}.ln_1.weight",
+    "blk.{i}.attn_norm.bias": "transformer.h.{i}.ln_1.bias",
+    "blk.{i}.attn_qkv.weight": "transformer.h.{i}.attn.c_attn.weight",
+    "blk.{i}.attn_qkv.bias": "transformer.h.{i}.attn.c_attn.bias",
+    "blk.{i}.attn_output.weight": "transformer.h.{i}.attn.c_proj.weight",
+    "blk.{i}.attn_output.bias": "transformer.h.{i}.attn.c_proj.bias",
+    "blk.{i}.ffn_norm.weight": "transformer.h.{i}.ln_2.weight",
+    "blk.{i}.ffn_norm.bias": "transformer.h.{i}.ln_2.bias",
+    "blk.{i}.ffn_up.weight": "transformer.h.{i}.mlp.c_fc.weight",
+    "blk.{i}.ffn_up.bias": "transformer.h.{i}.mlp.c_fc.bias",
+    "blk.{i}.ffn_down.weight": "transformer.h.{i}.mlp.c_proj.weight",
+    "blk.{i}.ffn_down.bias": "transformer.h.{i}.mlp.c_proj.bias",
+    "output_norm.weight": "transformer.ln_f.weight",
+    "output_norm.bias": "transformer.ln_f.bias",
+    "output.weight": "lm_head.weight",
+}
 Tensors = dict[str, np.ndarray[Any, Any]]
 LLAMA: dict[str, Any] = {
     "block_count": 2,

@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Llam
 
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.weights.checkpoint import open_checkpoint
-from cutaway.weights.files.gguf import GPT2_NAMES, hugging_face_view, open_gguf
+from cutaway.weights.files.gguf import hugging_face_view, open_gguf
 from tests.weights.gguf_files import (
     GPT2,
+    GPT2_NAMES,
     LLAMA,
     Tensors,
     as_gguf,

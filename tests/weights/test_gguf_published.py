@@ -1,18 +1,25 @@
 """Metadata of published GGUF files, around tiny weights: tokenizer, ends, rotary positions and norms are read right."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gguf import MODEL_ARCH_NAMES, MODEL_TENSORS, TENSOR_NAMES
 
 import cutaway
-from cutaway.ground.errors import NoTokenizer, UnsupportedModel
+from cutaway.ground.config import DecoderConfig, RopeConfig
+from cutaway.ground.errors import NoTokenizer
 from cutaway.lm import LM
 from cutaway.text.from_gguf import merges_from_scores
 from cutaway.text.spelling import SPACE, byte_alphabet
+from cutaway.weights.families import facts_of
+from cutaway.weights.files.gguf import GGUF, hugging_face_view
+from cutaway.weights.files.lazy import LazyTensor
 from tests.weights.gguf_files import Tensors, write
 
 PUBLISHED = Path(__file__).parents[1] / "published" / "gguf"
@@ -135,11 +142,46 @@ def test_llama_2_7b_chat_of_gguf_version_2_without_a_vocabulary(tmp_path: Path) 
         _ = lm.tokenizer
 
 
-@pytest.mark.parametrize(
-    ("name", "architecture"),
-    [("gemma-1.1-2b-it-q8_0-merged-split-count-0", "gemma"), ("qwen2.5-1.5b-instruct-q5_k_m", "qwen2")],
-)
-def test_other_architectures_are_refused_by_name(tmp_path: Path, name: str, architecture: str) -> None:
-    message = rf"the architecture {architecture!r}, {name}.gguf; expected one of llama, gpt2"
-    with pytest.raises(UnsupportedModel, match=message):
-        opened(tmp_path, name, sentencepiece(300))
+# A table, the config.json of the same model, and what differs between the two: the published epsilons.
+SAME = {
+    "gemma-2-2b-it-q4_k_m": ("gemma/gemma-2-2b", {}),
+    "gemma-3-1b-it-q4_k_m": ("gemma/gemma-3-1b-it", {}),
+    "llama-2-7b-chat-q2_k-v2": ("llama/llama-2-7b-chat-hf", {"norm_eps": 1e-6}),
+    "llama-3-8b-instruct-f16": ("llama/meta-llama-3-8b", {}),
+    "smollm2-1.7b-instruct-q4_k_m": ("llama/smollm2-1.7b-instruct", {}),
+    "tinyllama-1.1b-chat-v1.0-q2_k": ("llama/tinyllama-1.1b-chat-v1.0", {}),
+}
+
+
+def facts_of_table(name: str, vocabulary: int, tied: bool) -> DecoderConfig:
+    """The facts of a published table with the tensors of its architecture, of which only the table's rows are known."""
+    said = table(name)
+    architecture = said["general.architecture"]
+    kinds = MODEL_TENSORS[{kind: number for number, kind in MODEL_ARCH_NAMES.items()}[architecture]]
+    stems = {TENSOR_NAMES[kind] for kind in kinds} - {"rope_freqs", "blk.{bid}.attn_rot_embd"}
+    stems = {stem for stem in stems if not re.search("exps|gate_inp", stem) and not (tied and stem == "output")}
+    names = {f"{stem.format(bid=i)}.weight" for stem in stems for i in range(said[f"{architecture}.block_count"])}
+    rows = dict.fromkeys(names, said[f"{architecture}.embedding_length"]) | {"token_embd.weight": vocabulary}
+    lazy = {name: LazyTensor(name, (count,), torch.float32, unread) for name, count in rows.items()}
+    metadata = {key: value for key, value in said.items() if not key.startswith("tokenizer.")}
+    config, _ = hugging_face_view(GGUF(metadata, lazy, Path(f"{name}.gguf")))
+    return facts_of(config, lambda line: None)[1]
+
+
+def unread(start: int, stop: int) -> torch.Tensor:
+    raise AssertionError("facts need names and shapes only")
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_published_table_has_the_facts_of_the_models_config_json(name: str) -> None:
+    of, differs = SAME[name]
+    config = json.loads((PUBLISHED.parent / f"{of}.json").read_text(encoding="utf-8"))
+    _, expected = facts_of(config, lambda line: None)
+    assert facts_of_table(name, expected.vocab_size, expected.tied_head) == replace(expected, **differs)
+
+
+def test_tables_whose_config_json_is_not_at_hand_open() -> None:
+    qwen = facts_of_table("qwen2.5-1.5b-instruct-q5_k_m", 151_936, True)
+    assert qwen.rope == RopeConfig(1e6, 128) and qwen.qkv_bias and not qwen.out_bias and not qwen.layer_windows
+    gemma = facts_of_table("gemma-1.1-2b-it-q8_0-merged-split-count-0", 256_000, True)
+    assert (gemma.d_head, gemma.n_kv_heads, gemma.gain_plus_one, gemma.activation) == (256, 1, True, "gelu_tanh")

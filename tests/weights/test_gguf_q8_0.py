@@ -13,11 +13,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from cutaway.ground.errors import BadCheckpoint, NotFinite
 from cutaway.lm import load
-from cutaway.weights.files.gguf import GPT2_NAMES, open_gguf
+from cutaway.weights.files.gguf import open_gguf
 from cutaway.weights.opening import quantize
 from cutaway.weights.verify import differing
 from tests.tiny import build, llama
-from tests.weights.gguf_files import GPT2, LLAMA, Tensors, add_values, as_gguf, finished, llama_tensors
+from tests.weights.gguf_files import GPT2, GPT2_NAMES, LLAMA, Tensors, add_values, as_gguf, finished, llama_tensors
 
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_key_value_heads": 2}
 VALUES = LLAMA | {"embedding_length": 64, "feed_forward_length": 96, "rope.dimension_count": 16}

@@ -15,9 +15,9 @@ from gguf import GGUFWriter
 import cutaway
 from cutaway.ground.errors import UnsupportedModel
 from cutaway.weights.files import gguf_format, gguf_quants
-from cutaway.weights.files.gguf import LLAMA_NAMES, open_gguf
+from cutaway.weights.files.gguf import open_gguf
 from tests.tiny import build, llama
-from tests.weights.gguf_files import LLAMA, add_values, finished
+from tests.weights.gguf_files import LLAMA, LLAMA_NAMES, add_values, finished
 
 Array = np.ndarray[Any, Any]
 FLOATS = ["F32", "F16", "BF16", "F64"]

@@ -57,6 +57,7 @@ TEKKEN = Split(
     whole_words=True,
     bos=True,
 )
+BLOOM = Split((r" ?[^(\s|.,!?…。，、।۔،)]+",))
 DEEPSEEK_CODER = Split((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", DIGIT))
 
 SPLITS = {
@@ -64,7 +65,8 @@ SPLITS = {
     "trillion": GPT2,
     **dict.fromkeys("smollm starcoder refact codeshell exaone minerva-7b".split(), DIGITS),
     **dict.fromkeys("llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2".split(), LLAMA3),
-    **dict.fromkeys(("smaug-bpe", "dbrx"), Split((TIKTOKEN,))),
+    **dict.fromkeys(("smaug-bpe", "dbrx", "glm4", "chatglm-bpe"), Split((TIKTOKEN,))),
+    "bloom": BLOOM,
     **dict.fromkeys("deepseek-r1-qwen kormo megrez hunyuan stablelm2 grok-2".split(), QWEN2),
     "qwen2": replace(QWEN2, composed=True),
     "command-r": replace(DIGITS, composed=True),
