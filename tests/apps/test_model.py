@@ -61,7 +61,7 @@ COUNTS = {
     for file, count in FILES.items()
     if is_ours(file) and count and " B" not in count
 }
-SENT_AWAY = [file for file in FILES if not is_ours(file)]
+SENT_AWAY = [file for file in FILES if not is_ours(file) and "text_config" not in config_of(file)]  # text runs alone
 
 
 def alone(config: Path | dict[str, Any], folder: Path) -> Path:

@@ -3,6 +3,7 @@
 It reads config.json files and sizes; it does not know any weights.
 """
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def finding() -> Listing:
         lines.append(f"  {row['name']}: not whole, without {row['missing']}; {do}")
     lines += [f"  {row['name']}: {row['found']}; {row['do']}" for row in hub["hub_several"]]
     lines += [f"  and {hub['hub_others']} that it does not run"] if hub["hub_others"] else []
-    families = f"families that cutaway runs: {', '.join(supported())}"
+    families = textwrap.fill(f"model types that cutaway runs: {', '.join(supported())}", 80, subsequent_indent="  ")
     parts = [families, f"the default model\n{_table([default])}\n  {where}", "\n".join(lines)]
     return Listing({"families": supported(), "default": default, **hub}, "\n\n".join(parts))
 

@@ -65,7 +65,7 @@ def compare(call: Call, *, run: str) -> Answer:
     imports = "from cutaway.analysis.compare import compare_sites, next_tokens"
     asked = ['print(next_tokens(full.read("logits"), eight.read("logits")).kl[0])',
              'for site, apart in compare_sites(full.read("*"), eight.read("*")).items():',
-             '    print(f"{site:<28}{apart.relative_error:.3g}")']  # fmt: skip
+             '    print(f"{site:<30} {apart.relative_error:.3g}")']  # fmt: skip
     python = [imports, *_both_python(call, kept), *asked]
     if not kept.edits:
         python = [f"print(lm.compare({f'lm.chat_prompt({kept.text!r})' if kept.chat else repr(kept.text)}))"]
