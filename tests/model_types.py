@@ -28,6 +28,7 @@ GROUPS, RMS, BIAS = (
     {"attention_bias": [False, True]},
 )
 SILU = {"hidden_act": ["silu", "silu", "gelu_pytorch_tanh", "relu"]}
+EXPERTS = {"num_experts_per_tok": [2, 1, 3], "num_hidden_layers": [3]}
 HEAD = {"head_dim": [None, 8, 16]}
 KINDS = {"layer_types": [None, ["sliding_attention", "full_attention", "sliding_attention"],
                          ["full_attention", "full_attention", "sliding_attention"]]}  # fmt: skip
@@ -148,6 +149,13 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
     "nemotron": HF | GROUPS | BIAS | {
         "hidden_act": ["relu2", "silu"], "norm_eps": [1e-5, 1e-3], "mlp_bias": [False, True], "head_dim": [None, 16],
     } | partial(0.25, 0.5, 1.0),
+    "mixtral": HF | GROUPS | RMS | SILU | ROPES | EXPERTS
+    | {"num_local_experts": [4, 7], "head_dim": [8, 16], "sliding_window": [None, 3, 100]},
+    "qwen3_moe": HF | GROUPS | RMS | SILU | ROPES | BIAS | EXPERTS | {"head_dim": [8, 16], "num_experts": [4, 7]}
+    | {"moe_intermediate_size": [24, 48], "norm_topk_prob": [True, False]}
+    | {"use_sliding_window": [False, True], "sliding_window": [4, 2]},
+    "olmoe": HF | GROUPS | RMS | SILU | ROPES | BIAS | EXPERTS
+    | {"num_experts": [4, 7], "norm_topk_prob": [False, True]},
 }  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def test_every_site_is_emitted_once_and_equals_its_formula(name: str, tmp_path: 
     assert order == list(table), "in the order of ground/sites.py"
     sizes = AXES | {
         "D": config.d_model, "H": config.n_heads, "G": config.n_kv_heads, "K": config.d_head,
-        "F": config.d_mlp, "V": config.vocab_size, "E": config.d_embed,
+        "F": config.d_mlp, "X": config.n_experts, "V": config.vocab_size, "E": config.d_embed,
     }  # fmt: skip
     values = {site: parts[0] for site, parts in recorder.parts.items()}
     for site, facts in table.items():

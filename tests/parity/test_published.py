@@ -39,7 +39,8 @@ def shrunk(config: dict[str, Any]) -> dict[str, Any]:
     groups = max(1, HEADS * kv_heads // heads)
     narrow = config.get("word_embed_proj_dim") != config.get("hidden_size")
     small = {
-        "vocab_size": VOCAB, "intermediate_size": 96, "ffn_dim": 96, "head_dim": WIDTH // HEADS, "rotary_dim": 8,
+        "vocab_size": VOCAB, "intermediate_size": 96, "ffn_dim": 96, "moe_intermediate_size": 48,
+        "head_dim": WIDTH // HEADS, "rotary_dim": 8,
         "word_embed_proj_dim": 32 if narrow else WIDTH, "num_key_value_heads": groups, "num_kv_heads": groups,
         "attention_types": [[["global", "local"], LAYERS // 2]],
         **dict.fromkeys(("hidden_size", "n_embd", "n_embed", "d_model"), WIDTH),

@@ -208,8 +208,11 @@ def _edits_move_the_logits(trace: Trace, decoder: Decoder, at_once: int) -> Line
 
 def _push(site: str, own: Trace, random: torch.Generator) -> Edit:
     """Noise of four times the size of the site's values (in 8 bits less may be rounded away); of scores and patterns,
-    a shift at the first position alone that is attended to."""
+    a shift at the first position alone that is attended to; of a router, what makes the least likely experts the
+    likeliest."""
     value = own[site]
+    if site.endswith("mlp.router_logits"):
+        return Edit.add(site, -2 * value[0, -1])
     size = 4 * float(value[value.isfinite()].double().square().mean().sqrt()) or 1.0
     if all_sites(own.config)[site].shape == "B H T S":
         window = own.config.window_of(int(site.split(".")[1]))

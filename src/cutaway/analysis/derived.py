@@ -25,8 +25,16 @@ from cutaway.trace.trace import Trace
 
 
 def matrix(decoder: Decoder, name: str) -> Float[Tensor, "N K"]:
-    """A weight by the name that formulas give it ("blocks.3.W_O", "W_U"); in 8 bits what its codes stand for."""
-    weight = all_weights(decoder.config)[name]
+    """A weight by the name that formulas give it ("blocks.3.W_O", "W_U"); in 8 bits what its codes stand for.
+
+    Raises BadArgument for the MLP's where that is a mixture of experts, each with its own.
+    """
+    table = all_weights(decoder.config)
+    if name not in table and decoder.config.n_experts:
+        block, _, symbol = name.rpartition(".")
+        found, own = f"{name} of a model whose MLPs are {decoder.config.n_experts} experts", "mlp.experts.0"
+        raise BadArgument(found, "a model with one MLP in each block", f"read an expert's, as {block}.{own}.{symbol}")
+    weight = table[name]
     return decoder.get_submodule(weight.module).weight[weight.rows].detach()  # pyright: ignore[reportIndexIssue,reportReturnType]
 
 

@@ -21,6 +21,7 @@ from cutaway.analysis.compare import (
 )
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
+from cutaway.ground.layers import block_weights
 from cutaway.ground.select import select
 from cutaway.ground.whole import require_whole
 from cutaway.model.architecture import nbytes
@@ -67,8 +68,9 @@ def layer_name(config: DecoderConfig, block: int, layer: str) -> str:
     """The layer's name in the decoder. Raises BadArgument for one that is not there."""
     if layer == HEAD:
         return HEAD
-    if layer not in LAYERS:
-        raise BadArgument(f"layer={layer!r}", f"{', '.join(LAYERS)} or {HEAD}", "choose one of these layers")
+    known = list(dict.fromkeys(weight.module for weight in block_weights(config) if weight.kind == "linear"))
+    if layer not in known:
+        raise BadArgument(f"layer={layer!r}", f"{', '.join(known[:4])} or {HEAD}", "choose one of these layers")
     block = require_whole("block", block, 0, "pass for example block=0")
     if block >= config.n_layers:
         raise BadArgument(f"block={block}", f"0 to {config.n_layers - 1}", "choose a block that this model has")

@@ -59,7 +59,11 @@ def _loaded(path: Path) -> Any:
         where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     try:
         return transformers.AutoModelForCausalLM.from_pretrained(
-            **where, dtype=torch.float32, attn_implementation="eager", local_files_only=True
+            **where,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            experts_implementation="eager",
+            local_files_only=True,
         ).eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         found = f"{path}, which transformers cannot load ({str(error).splitlines()[0][:120]})"

@@ -22,7 +22,7 @@ from cutaway.text.pieces import Tokens
 
 Operation = Literal["set", "add", "scale", "zero", "mean", "patch", "project_out", "function"]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
-WHERE = ("block", "head", "neuron", "position", "source", "step", "text")
+WHERE = ("block", "head", "expert", "neuron", "position", "source", "step", "text")
 NEEDS_NO_VALUE = ("zero", "mean", "function")
 
 
@@ -51,11 +51,11 @@ class Edit:
         function: fn(values [B, T, ...]) → values of the same shape.
     value: a number, or a tensor that broadcasts to the edited elements: the site's axes in their order, without those
         of which one index was chosen: with head=9, [B, T, K], [T, K] or [K] fit "attn.z". T: the positions chosen.
-    Where, each an index, several, or None for all: block; head (of "attn.k" and "attn.v" the key/value head); neuron,
-        the last axis whatever it is; position, of the text's own tokens, padding not counted, from 0, or from -1 back
-        from the prompt's end; source, the position attended to (scores and pattern); step, the pass that chooses new
-        token number `step`: 0 reads the prompt; text, the row of the batch. Padding is never edited, nor masked scores
-        and patterns.
+    Where, each an index, several, or None for all: block; head (of "attn.k" and "attn.v" the key/value head); expert;
+        neuron, the last axis whatever else it is; position, of the text's own tokens, padding not counted, from 0, or
+        from -1 back from the prompt's end; source, the position attended to (scores and pattern); step, the pass that
+        chooses new token number `step`: 0 reads the prompt; text, the row of the batch. Padding is never edited, nor
+        masked scores and patterns.
 
     Raises BadArgument for an unknown op, a value for an op that takes none, or a missing value.
     """
@@ -66,6 +66,7 @@ class Edit:
     fn: Callable[[Tensor], Tensor] | None = None
     block: Wanted = None
     head: Wanted = None
+    expert: Wanted = None
     neuron: Wanted = None
     position: Wanted = None
     source: Wanted = None
@@ -162,11 +163,12 @@ class Edit:
 
     def wanted(self, axes: Sequence[str]) -> list[Wanted]:
         """The indexes chosen on each axis of a site, by its letters. Raises BadArgument for an axis that it has not."""
-        last = {} if axes[-1] == "S" else {axes[-1]: self.neuron}
-        chosen = {"B": self.text, "T": self.position, "S": self.source, "H": self.head, "G": self.head} | last
+        last = {} if axes[-1] in "SX" else {axes[-1]: self.neuron}
+        heads = {"H": self.head, "G": self.head, "X": self.expert}
+        chosen = {"B": self.text, "T": self.position, "S": self.source} | heads | last
         missing = [
             f"{name}={getattr(self, name)}"
-            for name, letters in (("source", "S"), ("head", "HG"), ("neuron", "1DEFKV"))
+            for name, letters in (("source", "S"), ("head", "HG"), ("expert", "X"), ("neuron", "1DEFKV"))
             if getattr(self, name) is not None and not set(letters) & set(axes)
         ]
         if missing:

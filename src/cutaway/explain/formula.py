@@ -6,14 +6,14 @@ which values were recorded.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from cutaway.ground.layers import site_weights
+from cutaway.ground.layers import expert_of, site_weights
 from cutaway.ground.sites import all_sites
 from cutaway.model.decoder import Decoder
 from cutaway.model.positions import frequencies
@@ -25,6 +25,7 @@ from cutaway.text.pieces import Tokens
 # Facts that formulas name.
 NUMBERS = (
     "embed_scale", "resid_scale", "logit_scale", "logit_softcap", "attn_softcap", "qkv_clip", "position_offset",
+    "experts_per_token",
 )  # fmt: skip
 
 
@@ -99,6 +100,10 @@ def _functions(decoder: Decoder, tokens: Tokens, layer: int) -> dict[str, Any]:
         "shared": lambda x: x.repeat_interleave(sharing, 2),
         "dot": lambda q, k: torch.einsum("bthk,bshk->bhts", q, k),
         "mix": mix,
+        "largest": lambda x, count: torch.where(x >= x.topk(count).values[..., -1:], x, 0.0),
+        "share": lambda x: x / x.sum(-1, keepdim=True),
+        "where_chosen": lambda scores, x: torch.where(scores[..., None] != 0, x, 0.0),
+        "weighed": lambda scores, x: (scores[..., None] * x).sum(-2),
         "softmax": lambda scores: scores.softmax(-1),
         "hide": hide,
         "alibi": _alibi(decoder),
@@ -153,12 +158,16 @@ def _rotate(decoder: Decoder, layer: int) -> Callable[[Tensor, Tensor], Tensor]:
 def _weights(decoder: Decoder, name: str) -> dict[str, Any]:
     """The weights and biases that the site's formula names: W_Q, b_Q, w ..."""
     values: dict[str, Any] = {}
-    for weight in site_weights(decoder.config, name):
+    biases: dict[str, list[Tensor]] = {}
+    for weight in (weights := site_weights(decoder.config, name)):
         layer = cast(Any, decoder.get_submodule(weight.module))
-        values[weight.symbol] = _weight(layer)[weight.rows]
+        values.setdefault(weight.symbol, []).append(_weight(layer)[weight.rows])
         if weight.bias and layer.bias is not None:  # else the formula fails on it
-            values[weight.bias] = layer.bias[weight.rows]
-    return values
+            biases.setdefault(weight.bias, []).append(layer.bias[weight.rows])
+    if any(expert_of(weight.module) is not None for weight in weights):
+        values = {symbol: _Experts(each) for symbol, each in values.items()}
+        return values | {symbol: torch.stack(each) for symbol, each in biases.items()}
+    return {symbol: each[0] for symbol, each in (values | biases).items()}
 
 
 class _Codes:
@@ -179,6 +188,24 @@ class _Codes:
         """Called by torch for x @ self."""
         x, codes = args
         return formats.linear(x, codes.codes_NK, codes.scale, mode=cast(Mode, codes.mode))
+
+
+class _Experts:
+    """A weight of each expert as a formula writes one: x @ W.T are all their products, [B, T, X, ...]."""
+
+    def __init__(self, weights: Sequence[Any]) -> None:
+        self.weights = weights
+
+    @property
+    def T(self) -> "_Experts":  # noqa: N802  as a tensor's
+        return _Experts([weight.T for weight in self.weights])
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Tensor:
+        """Called by torch for x @ self; x [B, T, D] of all experts, or [B, T, X, F] of each its own."""
+        x, experts = args
+        each = x.unbind(2) if x.ndim == 4 else [x] * len(experts.weights)
+        return torch.stack([x @ weight for x, weight in zip(each, experts.weights, strict=True)], 2)
 
 
 def _weight(layer: Any) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cutaway.explain.formula import recompute
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import BadArgument
-from cutaway.ground.layers import Weight, site_weights
+from cutaway.ground.layers import Weight, expert_of, site_weights
 from cutaway.ground.sites import Site, all_sites, clean_name, parents_of
 from cutaway.ground.whole import whole
 from cutaway.model.decoder import Decoder, Norm
@@ -130,6 +130,7 @@ def parent_indexes(config: DecoderConfig, name: str, index: Sequence[int]) -> li
         known = here | {"T": here.get("S")} if keys else here  # a key's or value's position is the one attended to
         exact = of == axes and not name.endswith("attn.pattern")  # a softmax reads its whole row
         exact = exact or name.endswith("attn.z")  # of v the same component
+        exact = exact and not name.endswith("mlp.router_scores")  # as do the scores of experts
         last = known.get(of[-1]) if exact else 0 if of[-1] == "1" else None
         found.append((parent, (*(known.get(axis) for axis in of[:-1]), last)))
     return found
@@ -173,12 +174,16 @@ class Decomposition:
         self.sharing = trace.config.n_heads // trace.config.n_kv_heads  # query heads of one key/value head
 
     def terms(self) -> Terms:
-        if weights := site_weights(self.config, self.name):
+        weights = site_weights(self.config, self.name)
+        if weights and expert_of(weights[0].module) is not None:
+            return self._of_experts(weights)
+        if weights:
             by_kind = {"embedding": self._looked_up, "norm": self._gain}
             return by_kind.get(weights[-1].kind, self._product)(*weights[::-1])
         by_site = {
             "scale": self._scale, "normalized": self._normalized, "rot_q": self._rotated, "rot_k": self._rotated,
             "scores": self._scores, "pattern": self._pattern, "z": self._mixed,
+            "router_scores": self._routed,
         }  # fmt: skip
         kind = self.name.rpartition(".")[2]
         if kind in by_site:
@@ -251,6 +256,31 @@ class Decomposition:
         largest, log_sum = f"{scores_S.max():.6g}", f"{scores_S.logsumexp(0):.6g}"
         return [self._element(self.parents[0], self.index)], [f"largest score {largest}, log-sum-exp {log_sum}"]
 
+    def _routed(self) -> Terms:
+        logits_X = self.trace[self.parents[0]][self.index[:2]].double()
+        ranks = logits_X.argsort(descending=True).tolist()
+        chosen = ranks[: self.config.experts_per_token]
+        sums = "the chosen ones' sum to 1" if self.config.normalized_scores else "before the others' are left out"
+        notes = [f"rank {ranks.index(self.index[2]) + 1} of {len(ranks)}: chosen are experts {_listed(chosen, 8)}"]
+        notes.append(f"softmax of the logits, log-sum-exp {logits_X.logsumexp(0):.6g}, {sums}")
+        return [self._element(self.parents[0], self.index)], notes
+
+    def _of_experts(self, weights: Sequence[Weight]) -> Terms:
+        """One expert's hidden value, or the sum of what the chosen experts give, each times its score."""
+        scores_X = self.trace[self.parents[1]][self.index[:2]].tolist()
+        if len(self.index) == 4:
+            expert = self.index[2]
+            unchosen = [], [f"expert {expert} is not chosen here, and not computed"]
+            return self._product(weights[expert]) if scores_X[expert] else unchosen
+        terms, notes = [], []
+        for expert, (score, weight) in enumerate(zip(scores_X, weights, strict=True)):
+            if score:
+                own, more = self._product(weight)
+                by = f"score {score:.4g} · "
+                terms += [replace(term, factor=score * (term.factor or 0.0), by=by + term.by) for term in own]
+                notes += [f"expert {expert}, score {score:.6g}", *more]
+        return terms, notes
+
     def _mixed(self) -> Terms:
         row, t, head, k = self.index
         (pattern, v), group = self.parents, head // self.sharing
@@ -268,13 +298,15 @@ class Decomposition:
         """
         layer, read = self.decoder.get_submodule(weight.module), self.trace[weight.reads]
         at, width = self.index[:2], self.config.d_head
-        unit = self._unit() if len(self.index) == 4 else self.index[2]
+        expert = expert_of(weight.module)
+        unit = self._unit() if len(self.index) == 4 and expert is None else self.index[-1]
         row = weight.rows.start + unit
         x_BTK = layer_input(self.decoder, weight.module, read)
         w_K = layer.weight[row].tolist()  # pyright: ignore[reportIndexIssue,reportCallIssue]
         terms, source = [], f"({weight.reads} @ {projections[0].name}.T)" if projections else weight.reads
         for k, (x, w) in enumerate(zip(x_BTK[at].tolist(), w_K, strict=True)):
-            what = _named(source, *at, *(divmod(k, width) if read.ndim == 4 else (k,)))
+            inner = divmod(k, width) if expert is None else (expert, k)
+            what = _named(source, *at, *(inner if read.ndim == 4 else (k,)))
             terms.append(Term(what, x, w, _named(weight.name, unit, k)))
         if not isinstance(layer, Int8Linear):
             return terms, _bias(layer, row)

@@ -84,6 +84,10 @@ class DecoderConfig:
     embed_norm: bool = False  # a norm on the embedding (BLOOM)
     qk_norm: Literal["head", "heads", "all"] | None = None  # of q and k: by head with one gain or with each its own;
     qk_norm_bias: bool = False  # or of all heads together
+    n_experts: int = 0  # X: the MLP is a mixture of so many, each gated and F wide; 0: it is one MLP
+    experts_per_token: int = 0  # how many of them a token chooses
+    normalized_scores: bool = False  # the scores of the chosen ones sum to 1
+    router_bias: bool = False
     parallel: bool = False  # attention and MLP read the same residual stream
     shared_norm: bool = False  # parallel: the MLP reads what attention reads
     alibi: AlibiConfig | None = None

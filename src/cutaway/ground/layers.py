@@ -4,6 +4,7 @@ Loading, weight edits, formulas, the codes of a layer and the engine read it. It
 weight reads is the first parent of the site that it writes (ground/sites.py).
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,7 +14,7 @@ from typing import Literal
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.sites import Site, block_sites, embed_sites, final_sites
 
-Kind = Literal["linear", "projection", "embedding", "norm"]  # projection: linear, between E and D, never in 8 bits
+Kind = Literal["linear", "projection", "embedding", "norm"]  # projection: linear and never in 8 bits
 Line = tuple[str, str, Kind, bool, int, str]  # weight, module, kind, whether it has a bias, rows, site written
 
 
@@ -41,9 +42,8 @@ class Weight:
 @lru_cache(maxsize=16)
 def block_weights(config: DecoderConfig) -> tuple[Weight, ...]:
     """The weights of one block, all names relative to it, in the order of the forward pass."""
-    q, kv, d, f = config.n_heads * config.d_head, config.n_kv_heads * config.d_head, config.d_model, config.d_mlp
-    pre, pre_linear = ("mlp.pre", "mlp.pre_linear") if config.gated else ("", "mlp.pre")
-    attn_out, mlp_out = ("attn.out", "mlp.out") if config.scales_added else ("attn_out", "mlp_out")
+    q, kv, d = config.n_heads * config.d_head, config.n_kv_heads * config.d_head, config.d_model
+    attn_out = "attn.out" if config.scales_added else "attn_out"
     bias, qk_bias = config.norm_bias, config.qk_norm_bias
     by_head = config.qk_norm == "head"
     table: list[Line] = [
@@ -56,12 +56,34 @@ def block_weights(config: DecoderConfig) -> tuple[Weight, ...]:
         ("W_O", "attn.out", "linear", config.out_bias, d, attn_out),
         ("ln1_post.w", "ln1_post", "norm", bias, d, "attn_out" if config.added_norm else ""),
         ("ln2.w", "ln2", "norm", bias, d, "ln2.out"),
-        ("W_gate", "mlp.up", "linear", config.mlp_bias, f, pre),
-        ("W_up", "mlp.up", "linear", config.mlp_bias, f, pre_linear),
-        ("W_down", "mlp.down", "linear", config.mlp_bias, d, mlp_out),
         ("ln2_post.w", "ln2_post", "norm", bias, d, "mlp_out" if config.added_norm else ""),
     ]
-    return _weights(config, table, block_sites(config, 0))
+    return _weights(config, [*table, *_mlp_lines(config)], block_sites(config, 0))
+
+
+def _mlp_lines(config: DecoderConfig) -> list[Line]:
+    """Of the MLP; of a mixture of experts the router's and each expert's, whose formulas name them alike."""
+    pre, pre_linear = ("mlp.pre", "mlp.pre_linear") if config.gated else ("", "mlp.pre")
+    out, f, bias = "mlp.out" if config.scales_added else "mlp_out", config.d_mlp, config.mlp_bias
+
+    def lines(name: str, module: str) -> list[Line]:
+        return [
+            (f"{name}W_gate", f"{module}up", "linear", bias, f, pre),
+            (f"{name}W_up", f"{module}up", "linear", bias, f, pre_linear),
+            (f"{name}W_down", f"{module}down", "linear", bias, config.d_model, out),
+        ]
+
+    if not config.n_experts:
+        return lines("", "mlp.")
+    experts = [f"mlp.experts.{i}." for i in range(config.n_experts)]
+    router: Line = ("W_router", "mlp.router", "projection", config.router_bias, config.n_experts, "mlp.router_logits")
+    return [router, *(line for expert in experts for line in lines(expert, expert))]
+
+
+def expert_of(module: str) -> int | None:
+    """Which expert of a mixture a module belongs to; None where to none."""
+    found = re.search(r"(?:^|\.)mlp\.experts\.(\d+)\.", module)
+    return None if found is None else int(found[1])
 
 
 def block_layers(config: DecoderConfig) -> dict[str, tuple[Weight, ...]]:

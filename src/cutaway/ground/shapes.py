@@ -1,7 +1,7 @@
 """The letters of shapes, and the types of public signatures.
 
 B texts, T positions, S positions attended to, D model width, H heads, G key/value heads, K head width,
-F MLP width, V vocabulary, E embedding width. A variable of the model ends in its shape: resid_BTD.
+F MLP width, X experts, V vocabulary, E embedding width. A variable of the model ends in its shape: resid_BTD.
 It knows no model and no value. Annotations are checked in the tests, by beartype.
 """
 
@@ -20,6 +20,7 @@ AXES = {
     "G": "key/value heads",
     "K": "head width",
     "F": "MLP width",
+    "X": "experts",
     "V": "vocabulary",
     "E": "embedding width",
 }
@@ -52,5 +53,5 @@ def sizes(config: DecoderConfig) -> dict[str, int]:
     """The sizes of the model's axes, by letter."""
     return {
         "D": config.d_model, "H": config.n_heads, "G": config.n_kv_heads, "K": config.d_head,
-        "F": config.d_mlp, "V": config.vocab_size, "E": config.d_embed,
+        "F": config.d_mlp, "X": config.n_experts, "V": config.vocab_size, "E": config.d_embed,
     }  # fmt: skip

@@ -197,6 +197,8 @@ def _added(config: DecoderConfig, half: str, norm: str, out: Site) -> list[Site]
 def _mlp_sites(config: DecoderConfig, read: str) -> list[Site]:
     b_up, b_gate, b_down = (" + b_up", " + b_gate", " + b_down") if config.mlp_bias else ("", "", "")
     act = config.activation
+    if config.n_experts:
+        return _expert_sites(config, read, b_up, b_gate, b_down)
     down = _added(config, "mlp", "ln2_post", Site("mlp_out", "B T D", ("mlp.post",), f"mlp.post @ W_down.T{b_down}"))
     if not config.gated:
         return [
@@ -209,4 +211,19 @@ def _mlp_sites(config: DecoderConfig, read: str) -> list[Site]:
         Site("mlp.pre_linear", "B T F", (read,), f"x @ W_up.T{b_up}"),
         Site("mlp.post", "B T F", ("mlp.pre", "mlp.pre_linear"), f"{act}(mlp.pre) * mlp.pre_linear"),
         *down,
+    ]
+
+
+def _expert_sites(config: DecoderConfig, read: str, b_up: str, b_gate: str, b_down: str) -> list[Site]:
+    """Of a mixture of experts; an expert's values are 0 at the tokens that did not choose it."""
+    scores, post = "mlp.router_scores", f"{config.activation}(mlp.pre) * mlp.pre_linear"
+    chosen = "largest(softmax(mlp.router_logits), experts_per_token)"
+    out = Site("mlp_out", "B T D", ("mlp.post", scores), f"weighed({scores}, mlp.post @ W_down.T{b_down})")
+    return [
+        Site("mlp.router_logits", "B T X", (read,), f"x @ W_router.T{' + b_router' if config.router_bias else ''}"),
+        Site(scores, "B T X", ("mlp.router_logits",), f"share({chosen})" if config.normalized_scores else chosen),
+        Site("mlp.pre", "B T X F", (read, scores), f"where_chosen({scores}, x @ W_gate.T{b_gate})"),
+        Site("mlp.pre_linear", "B T X F", (read, scores), f"where_chosen({scores}, x @ W_up.T{b_up})"),
+        Site("mlp.post", "B T X F", ("mlp.pre", "mlp.pre_linear"), post),
+        *_added(config, "mlp", "ln2_post", out),
     ]

@@ -11,18 +11,18 @@ from math import prod
 from torch import Tensor, nn
 
 from cutaway.ground.config import DecoderConfig
-from cutaway.ground.layers import all_weights
+from cutaway.ground.layers import all_weights, expert_of
 from cutaway.model.decoder import Decoder
 
-NAME = 21  # columns of a printed table that a module's name may take
+NAME = 22  # columns of a printed table that a module's name may take
 
 
 @dataclass(frozen=True)
 class Row:
     """One module with weights of its own.
 
-    count: how many blocks have it (their rows are alike, so one stands for all); parameters and bytes are those of
-    one of them. A module whose weight belongs to another (a tied head) counts none and names it.
+    count: how often the model has it (blocks are alike, and so are experts: one stands for all); parameters and bytes
+    are those of one of them. A module whose weight belongs to another (a tied head) counts none and names it.
     """
 
     name: str
@@ -35,14 +35,14 @@ class Row:
 
 
 def rows(decoder: Decoder) -> list[Row]:
-    """The modules in the order in which the data meets them, the blocks once for all.
+    """The modules in the order in which the data meets them, the blocks and a block's experts once for all.
 
     By shapes and dtypes alone, so that a decoder without its weights (on no device) has the same rows.
     """
     table = []
     for name, module in decoder.named_modules():
-        block = re.match(r"blocks\.(\d+)\.", name)
-        if block and block[1] != "0":
+        block, expert = re.match(r"blocks\.(\d+)\.", name), expert_of(name)
+        if (block and block[1] != "0") or expert:
             continue
         tensors = {leaf: t for leaf, t in module.state_dict().items() if "." not in leaf}
         if not tensors:
@@ -52,12 +52,12 @@ def rows(decoder: Decoder) -> list[Row]:
         own = rest if head and _is_the_table(first, decoder) else [first, *rest]
         table.append(
             Row(
-                name="blocks.*." + name[block.end() :] if block else name,
+                name=re.sub(r"(blocks|experts)\.\d+\.", r"\1.*.", name),
                 shape=" + ".join("×".join(map(str, shape)) for shape in shapes),
                 dtype=str(first.dtype).removeprefix("torch."),
                 parameters=sum(map(prod, shapes[1:] if head else shapes)),
                 bytes=sum(t.nbytes for t in own),
-                count=decoder.config.n_layers if block else 1,
+                count=(decoder.config.n_layers if block else 1) * (1 if expert is None else decoder.config.n_experts),
                 note=_note(name, module, decoder.config),
             )
         )
@@ -92,6 +92,7 @@ def facts(config: DecoderConfig) -> str:
     """The model in one line."""
     shared = f" sharing {config.n_kv_heads} keys" if config.n_kv_heads != config.n_heads else ""
     gated = "gated " if config.gated else ""
+    gated = f"{config.experts_per_token} of {config.n_experts} experts, each a {gated}" if config.n_experts else gated
     where = "rotary" if config.ropes else "ALiBi" if config.alibi else "learned" if config.learned_positions else "no"
     return (
         f"{config.n_layers} blocks · width {config.d_model} · {config.n_heads} heads of {config.d_head}{shared}"
@@ -139,7 +140,7 @@ def tree(modules: Sequence[Row]) -> list[str]:
 
 
 def _line(name: str, shape: str, dtype: str, parameters: str, size: str) -> str:
-    return f"{name:<{NAME}}{shape:<20}{dtype:<9}{parameters:>16}{size:>12}".rstrip()
+    return f"{name:<{NAME}}{shape:<19}{dtype:<9}{parameters:>16}{size:>12}".rstrip()
 
 
 def _wrapped(facts: str) -> list[str]:
@@ -157,4 +158,5 @@ def _note(name: str, module: nn.Module, config: DecoderConfig) -> str:
         return "the embedding's table again" + (", in 8 bits" if not isinstance(module, nn.Linear) else "")
     packed = [weight for weight in all_weights(config).values() if weight.module == name]
     rows = ", ".join(f"{weight.symbol[2:].lower()} {weight.rows.stop - weight.rows.start}" for weight in packed)
-    return f"rows: {rows}" if len(packed) > 1 else ""
+    experts = f" of each of {config.n_experts} experts" if expert_of(name) is not None else ""
+    return f"rows: {rows}{experts}" if len(packed) > 1 else ""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.shapes import TokenBatch
 from cutaway.model.cache import Cache
+from cutaway.model.moe import MoE
 from cutaway.model.ops import Ops, torch_ops
 from cutaway.model.pass_info import PassInfo, pass_info
 from cutaway.model.positions import Rotary
@@ -171,7 +172,7 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.ln1_post = Norm(config, self.site + "ln1_post", self.site + "attn_out") if added else None
         self.ln2 = Norm(config, self.site + "ln2") if normed and not config.shared_norm else None
-        self.mlp = MLP(config, layer)
+        self.mlp = MoE(config, layer, MLP) if config.n_experts else MLP(config, layer)
         self.ln2_post = Norm(config, self.site + "ln2_post", self.site + "mlp_out") if added else None
 
     def forward(
@@ -225,9 +226,7 @@ class Unembed(nn.Module):
 
     def forward(self, resid_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T V"]:
         resid_BTD = normed(self.ln_final, resid_BTD, tap)
-        if self.project_out is not None:
-            resid_BTD = self.project_out(resid_BTD)
-        logits_BTV = self.head(resid_BTD)
+        logits_BTV = self.head(resid_BTD if self.project_out is None else self.project_out(resid_BTD))
         logits_BTV = logits_BTV if self.scale == 1 else logits_BTV * self.scale
         return tap("logits", logits_BTV if self.softcap is None else torch_ops.softcap(logits_BTV, self.softcap))
 

@@ -250,7 +250,9 @@ def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts |
         return None
     attn, mlp = block.attn, block.mlp
     norms = [norm for norm in (block.ln1, block.ln2) if norm is not None and norm.weight is not None]
-    if [*map(type, (*norms, attn, mlp))] != [Norm, Norm, Attention, MLP] or any(map(_called, block.modules())):
+    if [*map(type, (*norms, attn))] != [Norm, Norm, Attention] or type(mlp) is not MLP:
+        return None
+    if any(map(_called, block.modules())):
         return None
     matrices = (attn.qkv, attn.out, mlp.up, mlp.down)
     layers = [layer.ready().native for layer in matrices if isinstance(layer, Int8Linear) and type(layer) in LAYERS]

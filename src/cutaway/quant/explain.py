@@ -14,7 +14,7 @@ from torch import Tensor
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.display import brief
 from cutaway.ground.errors import BadArgument
-from cutaway.ground.layers import all_weights
+from cutaway.ground.layers import all_weights, expert_of
 from cutaway.model.decoder import Decoder
 from cutaway.quant.formats import (
     GROUP,
@@ -214,8 +214,10 @@ def layer_input_sites(config: DecoderConfig) -> dict[str, str]:
 
 
 def layer_input(decoder: Decoder, layer: str, value: Tensor) -> Float[Tensor, "B T K"]:
-    """The value of a layer's input site as it enters the layer: heads concatenated, and projected out for the head."""
-    x = value.flatten(2)
+    """The value of a layer's input site as it enters the layer: heads concatenated, of all experts' its own, and
+    projected out for the head."""
+    expert = expert_of(layer)
+    x = value.flatten(2) if expert is None or value.ndim == 3 else value[:, :, expert]
     project = decoder.unembed.project_out if layer == HEAD else None
     if project is None:
         return x

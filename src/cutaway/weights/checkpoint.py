@@ -19,6 +19,7 @@ from cutaway.weights.files.lazy import LazyTensor, Note
 from cutaway.weights.files.packed import refuse_packed_config
 from cutaway.weights.files.recognize import no_model, refuse_disguised
 from cutaway.weights.match import decided_head
+from cutaway.weights.stacked import experts_apart
 from cutaway.weights.text_part import text_part, text_tensors
 
 
@@ -123,7 +124,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     name, facts = facts_of(config, notes.append)
     refuse_packed_config(config, transposed=any(ours.endswith(".T") for ours in family_named(name).WEIGHTS.values()))
     quantization = config.get("quantization_config")
-    tensors = open_folder(path, notes.append, whole.get("transformers_weights"), quantization)
+    tensors = experts_apart(open_folder(path, notes.append, whole.get("transformers_weights"), quantization))
     if config is not whole:
         tensors, left_out = text_tensors(tensors, whole["model_type"])
         notes.append(left_out)

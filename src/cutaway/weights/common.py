@@ -91,3 +91,12 @@ def sliding_window(config: ConfigReader, default: int | None) -> int | None:
     config.no_effect("sliding_window")
     given = config.config.get("sliding_window", default)
     return None if given is None else config.size("sliding_window", given)
+
+
+def experts(config: ConfigReader, count: str, default: int, per_token: int) -> dict[str, Any]:
+    """The facts of a mixture of experts, as keyword arguments of DecoderConfig. count: the name of their number."""
+    n_experts, chosen = config.size(count, default), config.size("num_experts_per_tok", per_token)
+    if chosen > n_experts:
+        raise config.wrong(f"num_experts_per_tok={chosen} of {n_experts} experts", "as many as there are at most")
+    config.no_effect("router_aux_loss_coef", "output_router_logits")
+    return {"n_experts": n_experts, "experts_per_token": chosen, "gated": True, "mlp_bias": False}

@@ -20,6 +20,7 @@ from cutaway.weights.families import facts_of, family_named
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.files.packed import refuse_packed, refuse_packed_config
 from cutaway.weights.match import decided_head
+from cutaway.weights.stacked import experts_apart
 from cutaway.weights.text_part import text_part, text_tensors
 
 
@@ -59,7 +60,7 @@ def of_transformers(model: nn.Module) -> InMemory:
     try:
         model_type, facts = facts_of(config, notes.append)
         refuse_packed_config(config, in_files=False)
-        tensors = {n: _lazy(model, n, tensor) for n, tensor in model.state_dict().items()}
+        tensors = experts_apart({n: _lazy(model, n, tensor) for n, tensor in model.state_dict().items()})
         if config is not whole:
             tensors, left_out = text_tensors(tensors, whole["model_type"])
             notes.append(left_out)

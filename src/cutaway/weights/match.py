@@ -156,7 +156,7 @@ def target_of(spec: str, facts: DecoderConfig) -> Target:
 
 
 def _rows(part: str, facts: DecoderConfig) -> slice:
-    return next(weight.rows for weight in block_weights(facts) if weight.name.lower() == f"w_{part}")
+    return next(weight.rows for weight in block_weights(facts) if weight.symbol.lower() == f"w_{part}")
 
 
 def _order(letters: Sequence[str], parts: int, facts: DecoderConfig) -> Tensor:
@@ -206,8 +206,9 @@ def _check_complete(plan: dict[str, Target], shapes: dict[str, tuple[int, ...]],
     for parameter, rows in counts.items():
         if rows != shapes[parameter][0]:
             theirs = [t for t, o in family.WEIGHTS.items() if _anonymous(o) == _anonymous(parameter)]
-            layer = re.search(r"\d+", parameter)
-            wanted = " and ".join(theirs).replace("{i}", layer[0] if layer else "")
+            wanted = " and ".join(theirs)
+            for letter, number in zip(("{i}", "{j}"), re.findall(r"\d+", parameter), strict=False):
+                wanted = wanted.replace(letter, number)
             found = f"{'no tensor' if not rows else 'only some tensors'} for {parameter}"
             do = "fetch the whole checkpoint again"
             if parameter == HEAD:
@@ -216,4 +217,4 @@ def _check_complete(plan: dict[str, Target], shapes: dict[str, tuple[int, ...]],
 
 
 def _anonymous(name: str) -> str:
-    return re.sub(r"\.(\d+|\{i\})\.", ".#.", name.removesuffix(".T").partition("[")[0])
+    return re.sub(r"\.(\d+|\{[ij]\})\.", ".#.", name.removesuffix(".T").partition("[")[0])

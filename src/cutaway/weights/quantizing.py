@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.ground.errors import BadArgument, NotFinite
+from cutaway.ground.layers import all_weights
 from cutaway.ground.packed import pack, unpack
 from cutaway.model.decoder import Decoder
 from cutaway.quant.formats import Mode, check_mode, quantize_weight
@@ -59,7 +60,8 @@ class QuantizingLoader:
         self.mode: Mode = mode  # type: ignore[assignment]
         self.device = device
         excluded = {THEIR_NAMES.get(name, name) for name in keep}
-        layers = {n: m for n, m in decoder.named_modules() if isinstance(m, nn.Linear) and "project_" not in n}
+        table = {weight.module for weight in all_weights(decoder.config).values() if weight.kind == "linear"}
+        layers = {n: m for n, m in decoder.named_modules() if isinstance(m, nn.Linear) and n in table}
         if not excluded <= layers.keys():
             wrong = sorted(excluded - layers.keys())[0]
             expected = "lm_head, or a name such as blocks.0.mlp.down"
