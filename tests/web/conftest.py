@@ -1,5 +1,6 @@
 """Chromium, driven by Playwright: Debian's own, started once. It does not know the page."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ def browser() -> Iterator[object]:
     """Chromium, started once."""
     for reason, there in MISSING.items():
         if not there:
+            assert "CI" not in os.environ, reason  # which installs them: .ci/run
             pytest.skip(reason)
     from playwright.sync_api import sync_playwright
 
