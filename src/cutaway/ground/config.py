@@ -3,7 +3,7 @@
 It does not know Hugging Face's names for them (weights/families translates), nor how a value is computed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 Norm = Literal["layer", "rms"]
@@ -102,6 +102,12 @@ class DecoderConfig:
     logit_scale: float = 1.0  # multiplies the logits
     logit_softcap: float | None = None
     head_bias: bool = False
+
+    def __repr__(self) -> str:
+        """What differs from the defaults."""
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        own = [f"{f.name}={said[f.name]!r}" for f in fields(self) if said[f.name] != f.default]
+        return f"DecoderConfig({', '.join(own)})"
 
     @property
     def projected(self) -> bool:
