@@ -83,6 +83,9 @@ def main() -> None:
                     if name in PRESSED:
                         tab.get_by_role("button", name=PRESSED[name], exact=True).click()
                         settled(tab)
+                    if screen == "narrow":  # past the header and the closed stages
+                        tab.evaluate("document.querySelector('.head.open')?.scrollIntoView()")
+                        tab.wait_for_timeout(300)
                     total += photograph(tab, OUT / f"{name}-{screen}-{scheme}.webp")
                     tab.close()
                 context.close()
