@@ -49,8 +49,8 @@ docs: .venv/docs-ready
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir docs --doctree-dir build/doctrees . build/site
 	cp build/site/README.html build/site/index.html
 
-bench: setup
-	for claim in start load quality instrument decode prefill attention beside_others trace transformer_lens; do $(BIN)/python bench/$$claim.py || exit 1; done
+bench: web
+	for claim in start load quality instrument decode prefill attention beside_others trace transformer_lens page serve; do $(BIN)/python bench/$$claim.py || exit 1; done
 
 versions:  # by hand: gigabytes, in environments of their own under .versions
 	$(PYTHON) bench/versions.py

@@ -9,15 +9,14 @@ import argparse
 import re
 import shutil
 import statistics
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from contest import yes
 from playwright.sync_api import CDPSession, Page, sync_playwright
+from serving import served
 
 import cutaway
 from measure import report, spread
@@ -97,19 +96,6 @@ MOVED = """([x, y, count]) => new Promise((done) => {
   };
   requestAnimationFrame(turn);
 })"""
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """The address of a server in a process of its own."""
-    main = "from cutaway.apps.cli.main import main; main()"
-    command = [sys.executable, "-c", main, "serve", "--port", "0", "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
 
 
 def texts(counts: Sequence[int], each: int) -> dict[int, list[str]]:
@@ -213,7 +199,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    with served() as address:
+    with served() as (address, _):
         found = measured(address, given)
     rows, held = [], True
     for name, (what, unit, limit) in LIMITS.items():

@@ -8,11 +8,10 @@ import argparse
 import asyncio
 import json
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from serving import served
 from websockets.asyncio.client import connect
 
 from measure import report, spread
@@ -99,16 +98,9 @@ async def measured(url: str, pid: int) -> list[list[str]]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--keep", action="store_true", help="write the result to bench/results")
-    command = [sys.executable, "-c", "import sys; from cutaway.apps.cli.main import main; sys.exit(main(sys.argv[1:]))"]
     keep = options.parse_args().keep
-    with subprocess.Popen(
-        [*command, "serve", "--no-browser", "--port", "0"], stdout=subprocess.PIPE, text=True
-    ) as server:
-        try:
-            assert server.stdout is not None
-            rows = asyncio.run(measured(server.stdout.readline().strip(), server.pid))
-        finally:
-            server.terminate()
+    with served() as (url, pid):
+        rows = asyncio.run(measured(url, pid))
     report("serve", f"{READERS} readers of one server, {TOKENS} tokens each, SmolLM2 in 8 bits",
            ["", "rate", "seconds a reader", "memory", "texts"], rows, keep=keep)  # fmt: skip
 

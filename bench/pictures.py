@@ -1,19 +1,17 @@
 """Photographs the page for docs/page: each stage and panel, wide and narrow, light and dark, of the default model.
 
-python web/screenshots.py, with the page built and Debian's Chromium. It draws nothing itself: what is in a picture is
+python bench/pictures.py, with the page built and Debian's Chromium. It draws nothing itself: what is in a picture is
 what `cutaway serve` showed.
 """
 
 import base64
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
 from playwright.sync_api import Page, sync_playwright
+from serving import served
 
 OUT = Path(__file__).parents[1] / "docs" / "page"
 MOST = 2_000_000  # bytes of all pictures
@@ -39,19 +37,6 @@ VIEWS = {
 PRESSED = {"8-writing": "Generate", "8-bits": "Compare"}
 
 
-@contextmanager
-def served() -> Iterator[str]:
-    """The address of `cutaway serve` on a free port."""
-    main = "from cutaway.apps.cli.main import main; main()"
-    command = [sys.executable, "-c", main, "serve", "--port", "0", "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
-
-
 def photograph(tab: Page, path: Path) -> int:
     """What is in sight, as WebP; its bytes."""
     session = tab.context.new_cdp_session(tab)
@@ -71,7 +56,7 @@ def settled(tab: Page) -> None:
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     total, chromium = 0, shutil.which("chromium")
-    with served() as address, sync_playwright() as driver:
+    with served() as (address, _), sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         for screen, size in SCREENS.items():
             for scheme in ("light", "dark"):
