@@ -21,10 +21,10 @@ WORDS = {"top_k": "top-k", "top_p": "top-p", "min_p": "min-p", None: ""}
 
 
 def percent(share: float) -> str:
-    value = share * 100
+    value, size = share * 100, abs(share * 100)
     if 0 < value < 0.001:
         return "<0.001 %"
-    short = f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{float(f'{value:.2g}'):g}"
+    short = f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{float(f'{value:.2g}'):g}"
     return f"{short} %"
 
 

@@ -75,8 +75,9 @@ export function number(value: number): string {
 export function percent(share: number): string {
   if (!Number.isFinite(share)) return number(share);
   const value = share * 100;
+  const size = Math.abs(value); // a share of an error may be negative
   if (value > 0 && value < 0.001) return "<0.001\u00a0%";
-  return `${value >= 10 ? value.toFixed(1) : value >= 1 ? value.toFixed(2) : String(Number(value.toPrecision(2)))}\u00a0%`;
+  return `${size >= 10 ? value.toFixed(1) : size >= 1 ? value.toFixed(2) : String(Number(value.toPrecision(2)))}\u00a0%`;
 }
 
 /** 12,345 */
