@@ -6,13 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from cutaway.ground.sites import all_sites
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder, run_blocks
+from cutaway.model.tap import Tap, untapped
 from cutaway.text.pieces import Tokens
+from cutaway.trace.generation_recorder import GenerationRecorder
+from cutaway.trace.plan import plan
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
-from tests.model_types import OPTIONS, drawn
-from tests.rules.model_types import NATIVE
+from tests.model_types import OPTIONS, SEEDS, drawn
+from tests.rules.model_types import CALLED
 from tests.tiny import batch, build
 
 TOKENS = batch([3, 5, 7, 2, 9, 4, 10, 1, 6], [8, 3, 3, 6, 4], side="left")
@@ -21,26 +25,43 @@ UNPADDED = batch([3, 5, 7, 2, 9, 4, 10, 1, 6])
 OVER = {"intermediate_size": 48, "sliding_window": 6, "use_sliding_window": True, "max_window_layers": 1}
 
 
-def decoded(decoder: Decoder, tokens: Tokens) -> tuple[torch.Tensor, int]:
+def decoded(decoder: Decoder, tokens: Tokens, tap: Tap = untapped) -> tuple[torch.Tensor, int]:
     """The logits of new tokens, one at a time after the first three, and how many blocks are computed natively."""
     cache, parts = Cache(decoder.config.n_layers, len(tokens.ids), 9), []
     with torch.inference_mode():
         for span in (slice(0, 3), *(slice(i, i + 1) for i in range(3, 9))):
             one = Tokens(*(getattr(tokens, name)[:, span] for name in ("ids", "mask", "positions")))
-            parts.append(decoder(one, cache)[:, -1])
+            parts.append(decoder(one, cache, tap)[:, -1])
     plan = getattr(decoder.run_blocks, "plan", None)
     return torch.stack(parts), 0 if plan is None else sum(plan.supported)
 
 
 @pytest.mark.parametrize("model_type", OPTIONS)
-def test_the_engine_gives_the_bits_of_the_readable_blocks(model_type: str, tmp_path: Path):
+@pytest.mark.parametrize("seed", SEEDS[:2])
+def test_the_engine_gives_the_bits_of_the_readable_blocks(model_type: str, seed: int, tmp_path: Path):
+    """The logits where nobody watches, and every value where all are recorded."""
     over = {name: value for name, value in OVER.items() if name in OPTIONS[model_type]}
-    build(drawn(model_type, 0, **over)).save_pretrained(tmp_path)
+    build(drawn(model_type, seed, **over)).save_pretrained(tmp_path)
     decoder = load_decoder(open_checkpoint(tmp_path), dtype=torch.float32, device="cpu", quantize="int8")
-    engine = decoder.run_blocks
+    engine, config = decoder.run_blocks, decoder.config
     for tokens in (TOKENS, UNPADDED):
+        recorders = [
+            GenerationRecorder(plan(config, [*all_sites(config)], len(tokens.ids), 9).rows, 9, tokens.ids.device)
+            for _ in range(2)
+        ]
+        for value in (value for recorder in recorders for value in recorder.values.values()):
+            value.zero_()  # what is right of a row of scores is never written
         decoder.run_blocks = engine
         one, native = decoded(decoder, tokens)
-        assert native == (decoder.config.n_layers if model_type in NATIVE else 0)
+        assert native == (0 if model_type in CALLED else config.n_layers)
+        watched, _ = decoded(decoder, tokens, recorders[0])
         decoder.run_blocks = run_blocks
-        assert torch.equal(one, decoded(decoder, tokens)[0])
+        assert torch.equal(one, decoded(decoder, tokens, recorders[1])[0])
+        assert torch.equal(one, watched)
+        for site, values in recorders[0].values.items():
+            assert same_bits(values, recorders[1].values[site]), site
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Where a text has only padding, both are NaN."""
+    return torch.equal(one.nan_to_num(nan=7e7), other.nan_to_num(nan=7e7))

@@ -18,7 +18,7 @@ from cutaway.quant.linear import Int8Linear
 from cutaway.quant.native.blocks import _Block, _Pass
 from cutaway.quant.native.layer import _Layer
 from cutaway.quant.native.library import LIBRARY
-from cutaway.quant.native.ops import ACTIVATIONS, _AttentionCall
+from cutaway.quant.native.ops import ACTIVATIONS, NormStruct, _AttentionCall
 from tests.quant.helpers import relative, threads, with_isa
 from tests.tiny import layer, noise
 
@@ -252,6 +252,7 @@ def test_the_library_uses_torchs_own_threads() -> None:
     ("file", "name", "twin"),
     [
         ("isa.h", "Layer", _Layer),
+        ("isa.h", "Norm", NormStruct),
         ("calls.h", "AttentionCall", _AttentionCall),
         ("blocks.cpp", "Block", _Block),
         ("blocks.cpp", "Pass", _Pass),
@@ -269,6 +270,7 @@ def test_values_and_activations_stand_in_the_same_order_here_and_there() -> None
     blocks, isa = ((SOURCES / name).read_text() for name in ("blocks.cpp", "isa.h"))
     sites = re.findall(r"\w+", blocks.split("enum Site {")[1].split("}")[0])[:-1]
     written = [site.rpartition(".")[2].upper() for site in native.SITES]
-    assert [re.sub(r"_[12]$", "", name) for name in sites] == [re.sub(r"^SCORES$", "SCORE", name) for name in written]
+    named = [re.sub(r"^(SCALE|NORMALIZED|OUT)_\w+$", r"\1", name) for name in sites]
+    assert named == [re.sub(r"^SCORES$", "SCORE", name) for name in written]
     found = re.findall(r"(\w+) = (\d)", isa.split("enum Activation")[1].split("}")[0])
     assert {name.lower(): int(number) for name, number in found} == ACTIVATIONS

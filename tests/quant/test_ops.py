@@ -25,6 +25,7 @@ from tests.quant.helpers import threads, with_isa
 from tests.tiny import CONFIGS, facts, noise, saved
 
 pytestmark = pytest.mark.skipif(not native.available, reason=f"no native library ({native.MISSING})")
+NAMES = [name for name in native.ACTIVATIONS if name in torch_ops.activation]
 each_isa = pytest.mark.parametrize("isa", native.isas())
 
 
@@ -79,7 +80,10 @@ def test_a_norm_in_one_pass_has_the_bits_of_its_parts(isa: str, rows: int, width
                 with threads(count):
                     fused = native_ops.norm(given, norm.weight, norm.bias, norm.eps, centered)
                     assert fused is not None and torch.equal(fused, parts)
-    assert native_ops.norm(x, norm.weight, norm.bias, norm.eps, not centered) is None, "a norm that it does not know"
+    norm.bias = None if centered else norm.weight
+    with torch.no_grad(), with_isa(isa):  # LayerNorm without a bias, and RMSNorm with one
+        fused = native_ops.norm(x, norm.weight, norm.bias, norm.eps, centered)
+        assert fused is not None and torch.equal(fused, norm(x, Watching()))
 
 
 @each_isa
@@ -90,18 +94,37 @@ def test_rotate(isa: str, width: int, pairs: int, b: int, t: int, shared: bool) 
     x = noise(b, t, 12 * width).unflatten(-1, (-1, width)).split((6, 3, 3), 2)[1]  # a view, as packed q, k, v give
     rotated = same(isa, "rotate", x, (angle.cos(), angle.sin()))
     assert torch.equal(rotated, torch_ops.rotate(x, (angle.cos(), angle.sin()))), "elementwise: torch's own bits"
+    neighbours = same(isa, "rotate", x, (angle.cos(), angle.sin()), True)
+    assert torch.equal(neighbours, torch_ops.rotate(x, (angle.cos(), angle.sin()), True))
 
 
 @each_isa
-@pytest.mark.parametrize("name", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("width", [1, 30, 1536])
 def test_activations(isa: str, name: str, width: int) -> None:
     same(isa, name, noise(2, 25, 2 * width, scale=4.0).chunk(2, -1)[0])
-    same(isa, name, torch.tensor([[-200.0, -90.0, -20.0, -0.0, 0.0, 20.0, 90.0, 200.0]]))
+    same(isa, name, torch.tensor([[-200.0, -90.0, -20.0, -0.0, 0.0, 20.0, 90.0, 200.0, torch.nan]]))
 
 
 @each_isa
-@pytest.mark.parametrize("name", ["relu", "silu", "gelu_tanh"])
+def test_gelu_keeps_its_digits(isa: str) -> None:
+    x = torch.linspace(-9, 9, 20_001)
+    with with_isa(isa):
+        error = (native_ops.activation["gelu"](x).double() - torch_ops.activation["gelu"](x.double())).abs()
+    assert (error <= 2.5e-7 * x.abs()).all()  # torch's own in float32: 3.5e-7
+
+
+@each_isa
+@pytest.mark.parametrize("shape", [(1,), (2, 3, 5, 47), (70, 1000)])
+def test_a_cap(isa: str, shape: tuple[int, ...]) -> None:
+    x = noise(*shape, scale=60.0)
+    same(isa, "softcap", x, 50.0)
+    same(isa, "softcap", x * 1e-6, 50.0)
+    same(isa, "softcap", torch.tensor([[-torch.inf, torch.inf, torch.nan, 0.0, -1e30, 1e-30]]), 30.0)
+
+
+@each_isa
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("width", [1, 30, 1536])
 def test_a_gate_in_one_pass_has_the_bits_of_its_parts(isa: str, name: str, width: int) -> None:
     gate, linear = noise(2, 25, 2 * width, scale=4.0).chunk(2, -1)

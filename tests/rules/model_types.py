@@ -4,20 +4,8 @@ and whether a new token in 8 bits is computed natively."""
 from cutaway.weights.families import family_named, supported
 from tests.model_types import OPTIONS, SEEDS
 
-# The types whose blocks the library computes for one new token; those of the others are called one by one.
-NATIVE = {
-    "opt",
-    "gpt2",
-    "llama",
-    "mistral",
-    "qwen2",
-    "gemma",
-    "phi3",
-    "smollm3",
-    "stablelm",
-    "starcoder2",
-    "gpt_bigcode",
-}
+# The types whose blocks are called one by one for each new token; those of the others are one native call.
+CALLED = {"mixtral", "qwen3_moe", "olmoe"}
 PAGE = f"""# Model types
 
 Made from `weights/families` and the tests' registry (`tests/model_types.py`); a test keeps it true. Of each type, the
@@ -48,7 +36,7 @@ def _row(model_type: str) -> str:
     says = " ".join((family_named(model_type).__doc__ or "").split())
     drawn = sum(len(values) > 1 for values in OPTIONS[model_type].values())
     models = says.partition(": its config")[0].partition(", all sizes")[0].partition(". Its config")[0]
-    return f"| `{model_type}` | {models} | {drawn} | {'native' if model_type in NATIVE else 'called'} |"
+    return f"| `{model_type}` | {models} | {drawn} | {'called' if model_type in CALLED else 'native'} |"
 
 
 if __name__ == "__main__":

@@ -39,8 +39,9 @@ Runs = list[tuple[int, int, Kind | None]]
 # Facts that the library computes whatever they are, or that lie outside the blocks; of any other fact only its default.
 ANY = frozenset(
     """vocab_size n_layers d_model n_heads n_kv_heads d_head d_mlp n_positions d_embed norm norm_eps norm_weights
-    gain_plus_one activation gated qkv_bias out_bias mlp_bias rope layer_ropes layer_windows final_norm
-    position_offset tied_head embed_norm embed_scale logit_scale logit_softcap head_bias""".split()
+    gain_plus_one activation gated qkv_bias out_bias mlp_bias rope layer_ropes layer_windows alibi final_norm post_norm
+    pre_norm added_norm qk_norm qk_norm_bias parallel shared_norm qkv_clip attn_scale scale_by_layer attn_softcap
+    resid_scale position_offset tied_head embed_norm embed_scale logit_scale logit_softcap head_bias""".split()
 )
 
 
@@ -147,6 +148,7 @@ class StackPlan:
         rotary = {i: (_rows(cos, batch), _rows(sin, batch)) for i, (cos, sin) in info.rotary.items()}
         masks = {window: mask.visible_BTS for window, mask in info.masks.items()}
         visible = {window: _rows(mask, batch) for window, mask in masks.items() if mask is not None}
+        added = None if info.alibi_BH1S is None else _rows(info.alibi_BH1S, batch)
         for first, count, kind in self._runs(tap, visible, cache.length):
             if kind is not None and self.native is not None and x_B1D.shape == self.shape and native.usable(x_B1D):
                 names = self._names(first, first + count)
@@ -157,6 +159,7 @@ class StackPlan:
                     None if rope is None else rotary.get(rope),
                     cache.length,
                     visible.get(window),
+                    added,
                     buffers,
                     self.index[first],
                     count,
@@ -234,31 +237,22 @@ def _called(module: nn.Module) -> bool:
 @lru_cache(maxsize=16)
 def _computes(config: DecoderConfig) -> bool:
     """Whether the library computes a block of these facts."""
-    interleaved = any(rope.interleaved for rope in config.ropes)
     others = (fact for fact in fields(config) if fact.name not in ANY)
-    return not interleaved and all(getattr(config, fact.name) == fact.default for fact in others)
+    return all(getattr(config, fact.name) == fact.default for fact in others)
 
 
 def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts | None:
     """A block as the library computes it; None where it does not know a part, or a part must be called by itself."""
-    if (
-        type(block) is not Block
-        or not _computes(block.config)
-        or block.post_norm
-        or [kind.forward for kind in KINDS] != FORWARDS
-    ):
+    if type(block) is not Block or not _computes(block.config) or [kind.forward for kind in KINDS] != FORWARDS:
         return None
     attn, mlp = block.attn, block.mlp
-    norms = [norm for norm in (block.ln1, block.ln2) if norm is not None and norm.weight is not None]
-    if [*map(type, (*norms, attn))] != [Norm, Norm, Attention] or type(mlp) is not MLP:
-        return None
-    if any(map(_called, block.modules())):
+    if type(attn) is not Attention or type(mlp) is not MLP or any(map(_called, block.modules())):
         return None
     matrices = (attn.qkv, attn.out, mlp.up, mlp.down)
     layers = [layer.ready().native for layer in matrices if isinstance(layer, Int8Linear) and type(layer) in LAYERS]
     ready = [layer for layer in layers if layer is not None]
     known = 0 <= attn.layer < len(cache.keys) and mlp.activation in native.ACTIVATIONS
-    known = known and all(type(part.ops) is NativeOps for part in (*norms, attn, mlp))
+    known = known and all(type(part.ops) is NativeOps for part in (attn, mlp))
     keys_BSGK, values_BSGK = (cache.keys[attn.layer], cache.values[attn.layer]) if known else (None, None)
     if len(ready) < 4 or keys_BSGK is None or values_BSGK is None:
         return None
@@ -266,14 +260,31 @@ def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts |
     down, gate = ready[3].width, 2 if mlp.gated else 1
     sizes = [(width, (heads + 2 * groups) * d_head), (heads * d_head, width), (width, down * gate), (down, width)]
     cached = keys_BSGK.shape == values_BSGK.shape == (batch, cache.capacity, groups, d_head)
-    parts = [(norm.gain, norm.bias, norm.eps) for norm in norms]
-    vectors = [part for gain, bias, _ in parts for part in (gain, bias) if part is not None]
     fits = [(layer.width, layer.rows) for layer in ready] == sizes and cached
     fits = fits and not (mlp.gated and down % ROWS and isinstance(mlp.up, GroupedLinear))  # halves share a panel
-    fits = fits and all(vector.shape == (width,) for vector in vectors)
-    fits = fits and all((norm.bias is not None) == norm.centered for norm in norms)
-    read = (keys_BSGK, values_BSGK, *vectors)
-    if not fits or not native.usable(*read) or not all(tensor.is_contiguous() for tensor in read):
+    if not fits or not native.usable(keys_BSGK, values_BSGK):
         return None
-    gains = [(gain, bias, eps) for gain, bias, eps in parts if gain is not None]
-    return native.BlockParts(ready, gains, mlp.activation, mlp.gated, heads, keys_BSGK, values_BSGK)
+    if not all(side.is_contiguous() for side in (keys_BSGK, values_BSGK)):
+        return None
+    each = block.config.qk_norm
+    ln2 = block.ln1 if block.parallel and block.ln2 is None else block.ln2
+    norms = (block.ln1, ln2, block.ln1_post, block.ln2_post, attn.q_norm, attn.k_norm)
+    widths = (width, width, width, width, *(d_head * (1 if each == "head" else count) for count in (heads, groups)))
+    if not all(norm is None or _normed(norm, size) for norm, size in zip(norms, widths, strict=True)):
+        return None
+    return native.BlockParts(
+        ready, [None if norm is None else _norm_parts(norm) for norm in norms], heads, keys_BSGK, values_BSGK,
+        mlp.activation, mlp.gated, attn.clip, attn.softcap, attn.scale, block.resid_scale, each, attn.interleaved,
+        block.post_norm, block.parallel,
+    )  # fmt: skip
+
+
+def _normed(norm: nn.Module, width: int) -> bool:
+    """Whether the library computes this norm, of so many gains."""
+    vectors = [part for part in (norm.weight, norm.bias) if isinstance(part, Tensor)]
+    known = type(norm) is Norm and type(norm.ops) is NativeOps and native.usable(*vectors)
+    return known and all(vector.shape == (width,) and vector.is_contiguous() for vector in vectors)
+
+
+def _norm_parts(norm: Norm) -> native.NormParts:
+    return native.NormParts(norm.weight, norm.bias, norm.eps, norm.centered, float(norm.plus_one))

@@ -26,11 +26,10 @@ class NativeOps(Ops):
 
     def norm(self, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, centered: bool) -> Tensor | None:
         vectors = (weight,) if bias is None else (weight, bias)
-        taken = type(self) is NativeOps  # a subclass may have another mean
-        taken = taken and centered is (bias is not None) and native.usable(x, *vectors)
+        taken = type(self) is NativeOps and native.usable(x, *vectors)  # a subclass may have another mean
         if not taken or any(vector.shape != x.shape[-1:] or not vector.is_contiguous() for vector in vectors):
             return None
-        return native.norm(x, weight, bias, eps)
+        return native.norm(x, native.NormParts(weight, bias, eps, centered))
 
     def up(self, layer: nn.Module, activation: str, gated: bool, x_BTD: Tensor) -> Tensor | None:
         if not isinstance(layer, Int8Linear) or activation not in native.ACTIVATIONS or not native.usable(x_BTD):
@@ -42,9 +41,9 @@ class NativeOps(Ops):
         return ready(x_BTD, native.ACTIVATIONS[activation], gated)
 
     def rotate(self, x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor], interleaved: bool = False) -> Tensor:
-        if interleaved or not native.usable(x_BTHK, *cos_sin):
+        if not native.usable(x_BTHK, *cos_sin):
             return super().rotate(x_BTHK, cos_sin, interleaved)
-        return native.rotate(x_BTHK, cos_sin)
+        return native.rotate(x_BTHK, cos_sin, interleaved)
 
     def cos_sin(self, angle: Tensor) -> tuple[Tensor, Tensor]:
         return native.cos_sin(angle) if native.usable(angle) else super().cos_sin(angle)
@@ -59,6 +58,9 @@ class NativeOps(Ops):
         if not native.usable(q_BTHK, k_BSGK):
             return super().scores(q_BTHK, k_BSGK, mask)
         return native.scores(q_BTHK, k_BSGK, mask.causal, mask.visible_BTS)
+
+    def softcap(self, x: Tensor, cap: float) -> Tensor:
+        return native.softcap(x, cap) if native.usable(x) else super().softcap(x, cap)
 
     def softmax(self, scores_BHTS: Tensor) -> Tensor:
         return native.softmax(scores_BHTS) if native.usable(scores_BHTS) else super().softmax(scores_BHTS)
@@ -85,11 +87,6 @@ def _activate(name: str, x: Tensor) -> Tensor:
     return native.activate(name, x) if native.usable(x) else Ops.activation[name](x)
 
 
-def _gelu(x: Tensor) -> Tensor:
-    """In float64: torch's float32 gives other bits at the end of a vector than within it."""
-    return Ops.activation["gelu"](x.double()).float() if native.usable(x) else Ops.activation["gelu"](x)
-
-
-OURS = {name: partial(_activate, name) for name in ("relu", "silu", "gelu_tanh")}
-NativeOps.activation = {**Ops.activation, **OURS, "gelu": _gelu}
+OURS = {name: partial(_activate, name) for name in native.ACTIVATIONS if name in Ops.activation}
+NativeOps.activation = {**Ops.activation, **OURS}
 native_ops = NativeOps()

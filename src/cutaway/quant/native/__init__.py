@@ -6,6 +6,7 @@ from cutaway.quant.native.layer import DTYPES, MAX_WIDTH, NativeLayer
 from cutaway.quant.native.library import LIBRARY, MISSING, engine, isa, isas, use_isa
 from cutaway.quant.native.ops import (
     ACTIVATIONS,
+    NormParts,
     activate,
     attend,
     attend_recorded,
@@ -17,6 +18,7 @@ from cutaway.quant.native.ops import (
     root_mean_square,
     rotate,
     scores,
+    softcap,
     softmax,
     usable,
 )
@@ -32,6 +34,7 @@ __all__ = [
     "BlockParts",
     "NativeBlocks",
     "NativeLayer",
+    "NormParts",
     "OutputBuffers",
     "activate",
     "attend",
@@ -48,6 +51,7 @@ __all__ = [
     "root_mean_square",
     "rotate",
     "scores",
+    "softcap",
     "softmax",
     "usable",
     "use_isa",

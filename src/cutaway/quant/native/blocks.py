@@ -12,23 +12,31 @@ from torch import Tensor, get_num_threads
 from cutaway.quant.native.buffers import OutputBuffers
 from cutaway.quant.native.layer import NativeLayer
 from cutaway.quant.native.library import LIBRARY
-from cutaway.quant.native.ops import ACTIVATIONS
+from cutaway.quant.native.ops import ACTIVATIONS, NormParts, NormStruct, norm_struct
 
 # The values of a block, in the order of blocks.cpp: Site.
 SITES = (
-    "resid_pre", "ln1.scale", "ln1.normalized", "ln1.out", "attn.q", "attn.k", "attn.v", "attn.rot_q", "attn.rot_k",
-    "attn.scores", "attn.pattern", "attn.z", "attn_out", "resid_mid", "ln2.scale", "ln2.normalized", "ln2.out",
-    "mlp.pre", "mlp.pre_linear", "mlp.post", "mlp_out", "resid_post",
+    "resid_pre", "ln1.scale", "ln1.normalized", "ln1.out", "attn.q", "attn.k", "attn.v",
+    "attn.q_norm.scale", "attn.q_norm.normalized", "attn.q_norm.out",
+    "attn.k_norm.scale", "attn.k_norm.normalized", "attn.k_norm.out", "attn.rot_q", "attn.rot_k",
+    "attn.scores", "attn.pattern", "attn.z",
+    "attn.out", "ln1_post.scale", "ln1_post.normalized", "attn_out", "resid_mid",
+    "ln2.scale", "ln2.normalized", "ln2.out", "mlp.pre", "mlp.pre_linear", "mlp.post",
+    "mlp.out", "ln2_post.scale", "ln2_post.normalized", "mlp_out", "resid_post",
 )  # fmt: skip
+HEAD_NORMS = {None: 0, "head": 1, "heads": 2, "all": 3}
 
 
 class _Block(ctypes.Structure):
     """blocks.cpp holds the same struct: change both together."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("qkv", "out", "up", "down", "w1", "b1", "w2", "b2", "keys", "values")),
-        *((name, ctypes.c_float) for name in ("eps1", "eps2")),
-        *((name, ctypes.c_int32) for name in ("activation", "gated")),
+        *((name, ctypes.c_void_p) for name in ("qkv", "out", "up", "down")),
+        *((name, NormStruct) for name in ("ln1", "ln2", "ln1_post", "ln2_post", "q_norm", "k_norm")),
+        *((name, ctypes.c_void_p) for name in ("keys", "values")),
+        *((name, ctypes.c_float) for name in ("clip", "softcap", "q_scale", "resid_scale")),
+        *((name, ctypes.c_int32) for name in ("head_norm", "activation")),
+        *((name, ctypes.c_int32) for name in ("gated", "interleaved", "post_norm", "parallel")),
     )
 
 
@@ -37,23 +45,31 @@ class _Pass(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("texts", "groups", "heads", "width", "pairs", "capacity", "positions")),
-        *((name, ctypes.c_void_p) for name in ("cos", "sin", "mask", "starts", "steps")),
+        *((name, ctypes.c_void_p) for name in ("cos", "sin", "mask", "added", "starts", "steps")),
         *((name, ctypes.c_int64) for name in ("index", "row")),
     )
 
 
 @dataclass(frozen=True)
 class BlockParts:
-    """One block: its layers (qkv, out, up, down), its norms (weight, bias or None, eps), and its keys and values in the
-    cache [B, capacity, G, K]."""
+    """One block: its layers (qkv, out, up, down), its norms (ln1, ln2, ln1_post, ln2_post, q_norm, k_norm), its keys
+    and values in the cache [B, capacity, G, K], and facts of model/decoder.py."""
 
     layers: Sequence[NativeLayer]
-    norms: Sequence[tuple[Tensor, Tensor | None, float]]
-    activation: str
-    gated: bool
+    norms: Sequence[NormParts | None]
     n_heads: int  # of queries
     keys: Tensor
     values: Tensor
+    activation: str
+    gated: bool
+    clip: float | None = None
+    softcap: float | None = None
+    q_scale: float = 1.0
+    resid_scale: float = 1.0
+    head_norm: str | None = None
+    interleaved: bool = False
+    post_norm: bool = False
+    parallel: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,11 +77,11 @@ class BlockParts:
         return (self.n_heads, *self.keys.shape)
 
     def struct(self) -> _Block:
-        vectors = (part for weight, bias, _ in self.norms for part in (weight, bias))
-        pointers = [None if part is None else part.data_ptr() for part in vectors]
         return _Block(
-            *(layer.address for layer in self.layers), *pointers, self.keys.data_ptr(), self.values.data_ptr(),
-            *(eps for *_, eps in self.norms), ACTIVATIONS[self.activation], self.gated,
+            *(layer.address for layer in self.layers), *map(norm_struct, self.norms),
+            self.keys.data_ptr(), self.values.data_ptr(), self.clip or 0, self.softcap or 0, self.q_scale,
+            self.resid_scale, HEAD_NORMS[self.head_norm], ACTIVATIONS[self.activation],
+            self.gated, self.interleaved, self.post_norm, self.parallel,
         )  # fmt: skip
 
 
@@ -87,20 +103,22 @@ class NativeBlocks:
         rotary: tuple[Tensor, Tensor] | None,
         positions: int,
         visible_B1S: Tensor | None,
+        added_BH1S: Tensor | None = None,
         buffers: OutputBuffers | None = None,
         first: int = 0,
         count: int | None = None,
     ) -> Tensor:
         """The stream after `count` blocks from `first` on; keys and values are written to index `positions - 1`.
 
-        visible: bool [B, 1, positions], contiguous, or None. buffers: for SITES of each of these blocks in turn.
-        Float32 on the CPU, contiguous; nothing is checked.
+        visible: bool [B, 1, positions], or None. added: to the scores, [B, H, 1, positions], or None. buffers: for
+        SITES of each of these blocks in turn. Float32 on the CPU, contiguous; nothing is checked.
         """
         call, out = self.fixed, x_B1D.new_empty(x_B1D.shape)
         call.positions, call.row = positions, positions
         call.pairs = 0 if rotary is None else rotary[0].shape[-1]
         call.cos, call.sin = (None, None) if rotary is None else (rotary[0].data_ptr(), rotary[1].data_ptr())
         call.mask = None if visible_B1S is None else visible_B1S.data_ptr()
+        call.added = None if added_BH1S is None else added_BH1S.data_ptr()
         call.starts = None
         if buffers is not None:
             call.starts, call.steps = ctypes.addressof(buffers.starts), ctypes.addressof(buffers.steps)

@@ -4,6 +4,7 @@
 """
 
 import ctypes
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, get_num_threads
@@ -13,7 +14,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.quant.native.library import LIBRARY
 from cutaway.quant.native.pages import empty
 
-ACTIVATIONS = {"identity": 0, "relu": 1, "silu": 2, "gelu_tanh": 3}
+ACTIVATIONS = {"identity": 0, "relu": 1, "silu": 2, "gelu_tanh": 3, "gelu": 4, "relu2": 5}
 SCORES, SOFTMAX, MIX = 1, 2, 4  # stages of attention: calls.h
 
 # The torch.func transform under way, whose tensors have no memory of their own; torch has no public name for it.
@@ -47,15 +48,51 @@ def root_mean_square(x: Tensor, eps: float) -> Tensor:
     return out
 
 
-def norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """LayerNorm over the last axis where there is a bias, else RMSNorm. weight and bias: [D], contiguous."""
+@dataclass(frozen=True)
+class NormParts:
+    """LayerNorm (centered) or RMSNorm: gain and bias [D], contiguous, or None; more: added to the gain."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+    centered: bool
+    more: float = 0.0
+
+
+class NormStruct(ctypes.Structure):
+    """isa.h holds the same struct, Norm: change both together."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("w", "b")),
+        *((name, ctypes.c_float) for name in ("eps", "more")),
+        ("kind", ctypes.c_int32),
+    )
+
+
+def norm_struct(norm: NormParts | None) -> NormStruct:
+    if norm is None:
+        return NormStruct()
+    pointers = (None if part is None else part.data_ptr() for part in (norm.weight, norm.bias))
+    return NormStruct(*pointers, norm.eps, norm.more, 2 if norm.centered else 1)
+
+
+def norm(x: Tensor, parts: NormParts) -> Tensor:
+    """Over the last axis."""
     assert LIBRARY is not None
     x = x.contiguous()
-    out, width = torch.empty_like(x), x.shape[-1]
+    out, width, struct = torch.empty_like(x), x.shape[-1], norm_struct(parts)
     LIBRARY.cutaway_norm(
-        x.data_ptr(), x.numel() // width, width, weight.data_ptr(), None if bias is None else bias.data_ptr(), eps,
-        out.data_ptr(), get_num_threads(),
-    )  # fmt: skip
+        x.data_ptr(), x.numel() // width, width, ctypes.addressof(struct), out.data_ptr(), get_num_threads()
+    )
+    return out
+
+
+def softcap(x: Tensor, cap: float) -> Tensor:
+    """cap · tanh(x / cap); -inf stays."""
+    assert LIBRARY is not None
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    LIBRARY.cutaway_softcap(x.data_ptr(), x.numel(), cap, out.data_ptr(), get_num_threads())
     return out
 
 
@@ -77,8 +114,9 @@ def _rows(x: Tensor) -> Tensor:
     return x[0] if x.ndim == 3 and len(x) == 1 else x.reshape(-1, x.shape[-1])
 
 
-def rotate(x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
-    """Each head's pairs (first half, second half) by their angles; cos and sin [B or 1, T, 1, pairs]."""
+def rotate(x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor], interleaved: bool = False) -> Tensor:
+    """Each head's pairs (first half, second half; interleaved: two neighbours) by their angles; cos and sin
+    [B or 1, T, 1, pairs]."""
     assert LIBRARY is not None
     (b, t, h, k), (text, token, head, one) = x_BTHK.shape, x_BTHK.stride()
     cos, sin = cos_sin if len(cos_sin[0]) == b else (part.expand(b, -1, -1, -1) for part in cos_sin)
@@ -88,7 +126,7 @@ def rotate(x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin, out = cos.contiguous(), sin.contiguous(), torch.empty_like(x_BTHK, memory_format=torch.contiguous_format)
     LIBRARY.cutaway_rotate(
         x_BTHK.data_ptr(), cos.data_ptr(), sin.data_ptr(), b * t, h, k, cos.shape[-1], token if t > 1 else text, head,
-        out.data_ptr(), get_num_threads(),
+        interleaved, out.data_ptr(), get_num_threads(),
     )  # fmt: skip
     return out
 
@@ -124,6 +162,8 @@ class _AttentionCall(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("texts", "groups", "heads", "tokens", "positions", "width", "row")),
         *((name, ctypes.c_int64) for name in ("q_text", "q_token", "key_text", "key_group", "key_position")),
         *((name, ctypes.c_int64) for name in ("value_text", "value_group", "value_position", "mask_text", "causal")),
+        ("softcap", ctypes.c_double),
+        ("added", ctypes.c_void_p),
     )
 
 

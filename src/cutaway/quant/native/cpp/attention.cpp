@@ -22,6 +22,12 @@ Queries heads_of(const AttentionCall& c, int64_t text, int64_t group, float* sco
             c.positions, 0, scores + row, pattern + row, c.row};
 }
 
+// What follows the scores of one head.
+void follow(const Kernels& kernels, const AttentionCall& c, int64_t head, float* scores) {
+    if (c.softcap != 0) kernels.softcap(scores, c.positions, float(c.softcap), scores);
+    for (int64_t s = 0; s < c.positions && c.added; ++s) scores[s] += c.added[head * c.positions + s];
+}
+
 // Threads share the keys by positions and the values by components, so that each is read once and in order.
 void one_token_each(const Kernels& kernels, const AttentionCall& c, int stages, int threads) {
     threads = for_work(c.texts * c.groups * c.heads * c.positions * c.width, threads);
@@ -49,7 +55,7 @@ void one_token_each(const Kernels& kernels, const AttentionCall& c, int stages, 
                 Queries head = heads_of(c, i / c.heads / c.groups, i / c.heads % c.groups, scores, pattern);
                 int64_t at = i % c.heads * c.row;
                 head.scores += at, head.rows = 1;
-                if (stages & SCORES) kernels.hide(head);
+                if (stages & SCORES) kernels.hide(head), follow(kernels, c, i, head.scores);
                 if (stages & SOFTMAX)
                     kernels.softmax(head.scores, c.positions, head.pattern + at, head.pattern + at);
             }

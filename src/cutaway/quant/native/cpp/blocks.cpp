@@ -6,13 +6,20 @@
 
 #include <cstring>
 
+// What q and k are normed by: each head by itself, with one gain for all or each with its own, or all heads together.
+enum HeadNorm : int32_t { NOT_NORMED = 0, HEAD = 1, HEADS = 2, ALL = 3 };
+
 // One block and the cache of its keys and values. native/blocks.py holds the same struct: change both together.
 struct Block {
     const Layer *qkv, *out, *up, *down;
-    const float *w1, *b1, *w2, *b2;  // of the norms before attention and before the MLP; b: null for RMSNorm
-    float *keys, *values;            // the cache's [texts, capacity, groups, width]
-    float eps1, eps2;
-    int32_t activation, gated;
+    Norm ln1, ln2;            // before attention and before the MLP, or after each sum (post_norm)
+    Norm ln1_post, ln2_post;  // of what attention and the MLP add to the residual stream
+    Norm q_norm, k_norm;
+    float *keys, *values;                      // the cache's [texts, capacity, groups, width]
+    float clip, softcap, q_scale, resid_scale;  // of q, k and v, and of the scores: 0 where there is none; factors
+    HeadNorm head_norm;
+    Activation activation;
+    int32_t gated, interleaved, post_norm, parallel;
 };
 
 // What is the same for all blocks of a pass. native/blocks.py holds the same struct: change both together.
@@ -21,6 +28,7 @@ struct Pass {
     int64_t capacity, positions;                 // of the cache, and how many there are with the new token's
     const float *cos, *sin;                      // [texts, pairs]
     const uint8_t* mask;                         // bool [texts, positions] or null
+    const float* added;                          // to the scores, [texts, groups · heads, positions] or null
     // Where values inside are written, block by block, SITES each, at starts[i] + index · steps[i]; null where a value
     // is not wanted, and for all of them. A head's row of scores and of the pattern is `row` floats.
     float* const* starts;
@@ -32,79 +40,131 @@ namespace {
 
 // The values of a block. native/blocks.py has their names in the same order: change both together.
 enum Site {
-    RESID_PRE, SCALE_1, NORMALIZED_1, OUT_1, Q, K, V, ROT_Q, ROT_K, SCORE, PATTERN, Z, ATTN_OUT, RESID_MID,
-    SCALE_2, NORMALIZED_2, OUT_2, PRE, PRE_LINEAR, POST, MLP_OUT, RESID_POST, SITES
+    RESID_PRE, SCALE_1, NORMALIZED_1, OUT_1, Q, K, V, SCALE_Q, NORMALIZED_Q, OUT_Q, SCALE_K, NORMALIZED_K, OUT_K,
+    ROT_Q, ROT_K, SCORE, PATTERN, Z, OUT_ATTN, SCALE_3, NORMALIZED_3, ATTN_OUT, RESID_MID,
+    SCALE_2, NORMALIZED_2, OUT_2, PRE, PRE_LINEAR, POST, OUT_MLP, SCALE_4, NORMALIZED_4, MLP_OUT, RESID_POST, SITES
 };
 
 void copy(float* to, const float* from, int64_t count) {
     if (to) memcpy(to, from, size_t(count) * sizeof(float));
 }
 
-float* at(float* buffer, int64_t offset) { return buffer ? buffer + offset : nullptr; }
+template <class T>
+T* at(T* buffer, int64_t offset) { return buffer ? buffer + offset : nullptr; }
 
-// Between the first two products: q and k rotate, k and v go to the cache's last position, and q attends to all.
-void attend(const Kernels& kernels, const Block& b, const Pass& p, const float* qkv, float* const* buffers, float* z,
+// A row for each text. site: where its scale is written; normalized and out stand after it.
+void norm(const Kernels& kernels, const Norm& norm, int64_t texts, int64_t width, const float* x, float* const* site,
+          float* out) {
+    for (int64_t text = 0; text < texts; ++text)
+        kernels.norm({x + text * width, norm, width, at(site[0], text), at(site[1], text * width), out + text * width});
+    copy(site[2], out, texts * width);
+}
+
+// q or k of one text, in place. site: where its scales are written; normalized and out stand after it.
+void norm_heads(const Kernels& kernels, const Norm& norm, HeadNorm kind, int64_t heads, int64_t width, float* x,
+                float* const* site, int64_t text) {
+    int64_t rows = kind == ALL ? 1 : heads, step = kind == HEADS ? width : 0, all = heads * width;
+    for (int64_t r = 0, row = all / rows; r < rows && norm.kind != NO_NORM; ++r) {
+        Norm own = norm;
+        own.w = at(norm.w, r * step), own.b = at(norm.b, r * step);
+        kernels.norm({x + r * row, own, row, at(site[0], text * rows + r), at(site[1], text * all + r * row), x + r * row});
+    }
+    copy(at(site[2], text * all), x, all);
+}
+
+// Between the first two products: q and k are normed and rotate, k and v go to the cache's last position, and q attends
+// to all.
+void attend(const Kernels& kernels, const Block& b, const Pass& p, float* qkv, float* const* sites, float* z,
             int threads) {
-    int64_t q_width = p.groups * p.heads * p.width, kv_width = p.groups * p.width;
+    int64_t heads = p.groups * p.heads, q_width = heads * p.width, kv_width = p.groups * p.width;
     thread_local Scratch memory;
     memory.reserve(Scratch::bytes<float>(p.texts * q_width));
     float* rotated = memory.take<float>(p.texts * q_width);
     for (int64_t text = 0; text < p.texts; ++text) {
-        const float *q = qkv + text * (q_width + 2 * kv_width), *k = q + q_width, *v = k + kv_width;
+        float *q = qkv + text * (q_width + 2 * kv_width), *k = q + q_width, *v = k + kv_width, *to = rotated + text * q_width;
+        for (int64_t i = 0; i < q_width + 2 * kv_width && b.clip != 0; ++i)
+            q[i] = q[i] < -b.clip ? -b.clip : q[i] > b.clip ? b.clip : q[i];
+        copy(at(sites[Q], text * q_width), q, q_width), copy(at(sites[K], text * kv_width), k, kv_width);
+        copy(at(sites[V], text * kv_width), v, kv_width);
+        norm_heads(kernels, b.q_norm, b.head_norm, heads, p.width, q, sites + SCALE_Q, text);
+        norm_heads(kernels, b.k_norm, b.head_norm, p.groups, p.width, k, sites + SCALE_K, text);
         const float *cos = p.cos + text * p.pairs, *sin = p.sin + text * p.pairs;
         int64_t last = (text * p.capacity + p.positions - 1) * kv_width;
-        kernels.rotate({q, cos, sin, p.pairs, p.groups * p.heads, p.width, p.width, rotated + text * q_width});
-        kernels.rotate({k, cos, sin, p.pairs, p.groups, p.width, p.width, b.keys + last});
+        kernels.rotate({q, cos, sin, p.pairs, heads, p.width, p.width, to, b.interleaved});
+        kernels.rotate({k, cos, sin, p.pairs, p.groups, p.width, p.width, b.keys + last, b.interleaved});
         copy(b.values + last, v, kv_width);
-        copy(at(buffers[Q], text * q_width), q, q_width), copy(at(buffers[K], text * kv_width), k, kv_width);
-        copy(at(buffers[V], text * kv_width), v, kv_width);
-        copy(at(buffers[ROT_Q], text * q_width), rotated + text * q_width, q_width);
-        copy(at(buffers[ROT_K], text * kv_width), b.keys + last, kv_width);
+        copy(at(sites[ROT_Q], text * q_width), to, q_width);
+        copy(at(sites[ROT_K], text * kv_width), b.keys + last, kv_width);
+        for (int64_t i = 0; i < q_width && b.q_scale != 1; ++i) to[i] *= b.q_scale;
     }
     AttentionCall call = {};
     call.q = rotated, call.keys = b.keys, call.values = b.values, call.z = z;
     call.mask = p.mask, call.mask_text = p.positions;
-    call.scores = buffers[SCORE], call.pattern = buffers[PATTERN];
+    call.softcap = b.softcap, call.added = p.added;
+    call.scores = sites[SCORE], call.pattern = sites[PATTERN];
     call.texts = p.texts, call.groups = p.groups, call.heads = p.heads, call.tokens = 1;
     call.positions = p.positions, call.width = p.width, call.row = p.row;
     call.q_text = q_width, call.key_text = call.value_text = p.capacity * kv_width;
     call.key_group = call.value_group = p.width, call.key_position = call.value_position = kv_width;
     attention(kernels, call, SCORES | SOFTMAX | MIX, threads);
-    copy(buffers[Z], z, p.texts * q_width);
+    copy(sites[Z], z, p.texts * q_width);
 }
 
-void run(const Kernels& kernels, const Block& b, const Pass& p, const float* x, float* const* buffers, float* result,
+Call product(const Layer* layer, const Pass& p, const float* in, float* out, int64_t columns) {
+    Call call = {};
+    call.layer = layer, call.x = in, call.out = out, call.tokens = p.texts, call.columns = columns;
+    return call;
+}
+
+// sites: of a scale, normalized and what the norm gives.
+void normed(Call& call, const Norm& norm, float* const* sites) {
+    call.norm = norm, call.scale = sites[0], call.normalized = sites[1], call.normed = sites[2];
+}
+
+// result = resid + what the layer gives, that normed or scaled where the model does so. sites: of what it gives, of the
+// norm, of what is added, and of the sum.
+void add(const Kernels& kernels, const Block& b, const Pass& p, const Layer* layer, const float* in, const float* resid,
+         const Norm& own, float* const* sites, float* result, int threads) {
+    int64_t width = layer->rows, all = p.texts * width;
+    Call call = product(layer, p, in, result, width);
+    if (own.kind == NO_NORM && b.resid_scale == 1) {
+        call.residual = resid, call.product = sites[3], call.result = sites[4];
+        return linear(kernels, call, threads);
+    }
+    thread_local Scratch memory;
+    memory.reserve(Scratch::bytes<float>(all));
+    float* added = memory.take<float>(all);
+    call.out = added, call.product = sites[0];
+    linear(kernels, call, threads);
+    if (own.kind != NO_NORM) norm(kernels, own, p.texts, width, added, sites + 1, added);
+    for (int64_t i = 0; i < all && own.kind == NO_NORM; ++i) added[i] *= b.resid_scale;
+    if (own.kind == NO_NORM) copy(sites[3], added, all);
+    for (int64_t i = 0; i < all; ++i) result[i] = resid[i] + added[i];
+    copy(sites[4], result, all);
+}
+
+void run(const Kernels& kernels, const Block& b, const Pass& p, const float* x, float* const* sites, float* result,
          int threads) {
-    int64_t width = b.out->rows;
+    int64_t width = b.out->rows, inner = b.down->width;
     thread_local Scratch memory;
     memory.reserve(Scratch::bytes<float>(p.texts * b.qkv->rows) + Scratch::bytes<float>(p.texts * b.out->width) +
-                   Scratch::bytes<float>(p.texts * width) + Scratch::bytes<float>(p.texts * b.down->width));
+                   Scratch::bytes<float>(p.texts * width) + Scratch::bytes<float>(p.texts * inner));
     float *qkv = memory.take<float>(p.texts * b.qkv->rows), *z = memory.take<float>(p.texts * b.out->width);
-    float *mid = memory.take<float>(p.texts * width), *post = memory.take<float>(p.texts * b.down->width);
-    auto layer = [&](const Layer* layer, const float* in, float* out, const float* residual, int64_t columns) {
-        Call call = {};
-        call.layer = layer, call.x = in, call.out = out, call.residual = residual;
-        call.tokens = p.texts, call.columns = columns;
-        return call;
-    };
-    copy(buffers[RESID_PRE], x, p.texts * width);
-    Call call = layer(b.qkv, x, qkv, nullptr, b.qkv->rows);
-    call.norm = {b.w1, b.b1, b.eps1};
-    call.scale = buffers[SCALE_1], call.normalized = buffers[NORMALIZED_1], call.normed = buffers[OUT_1];
+    float *mid = memory.take<float>(p.texts * width), *post = memory.take<float>(p.texts * inner);
+    copy(sites[RESID_PRE], x, p.texts * width);
+    Call call = product(b.qkv, p, x, qkv, b.qkv->rows);
+    if (!b.post_norm) normed(call, b.ln1, sites + SCALE_1);
     linear(kernels, call, threads);
-    attend(kernels, b, p, qkv, buffers, z, threads);
-    call = layer(b.out, z, mid, x, width);
-    call.product = buffers[ATTN_OUT], call.result = buffers[RESID_MID];
+    attend(kernels, b, p, qkv, sites, z, threads);
+    add(kernels, b, p, b.out, z, x, b.ln1_post, sites + OUT_ATTN, mid, threads);
+    if (b.post_norm) norm(kernels, b.ln1, p.texts, width, mid, sites + SCALE_1, mid);
+    call = product(b.up, p, b.parallel ? x : mid, post, inner);
+    call.activation = b.activation, call.gated = b.gated;
+    if (!b.post_norm) normed(call, b.ln2, sites + SCALE_2);
+    call.product = sites[PRE], call.other_half = sites[PRE_LINEAR], call.result = sites[POST];
     linear(kernels, call, threads);
-    call = layer(b.up, mid, post, nullptr, b.down->width);
-    call.activation = Activation(b.activation), call.gated = b.gated;
-    call.norm = {b.w2, b.b2, b.eps2};
-    call.scale = buffers[SCALE_2], call.normalized = buffers[NORMALIZED_2], call.normed = buffers[OUT_2];
-    call.product = buffers[PRE], call.other_half = buffers[PRE_LINEAR], call.result = buffers[POST];
-    linear(kernels, call, threads);
-    call = layer(b.down, post, result, mid, width);
-    call.product = buffers[MLP_OUT], call.result = buffers[RESID_POST];
-    linear(kernels, call, threads);
+    add(kernels, b, p, b.down, post, mid, b.ln2_post, sites + OUT_MLP, result, threads);
+    if (b.post_norm) norm(kernels, b.ln2, p.texts, width, result, sites + SCALE_2, result);
 }
 
 }  // namespace
@@ -117,10 +177,10 @@ EXPORT void cutaway_blocks(const Block* const* blocks, int64_t count, const Pass
     const Kernels& kernels = chosen_kernels();
     in_thread_team(threads, [&](int size) {
         for (int64_t i = 0; i < count; ++i) {
-            float* buffers[SITES] = {};
+            float* sites[SITES] = {};
             for (int64_t s = 0; pass->starts && s < SITES; ++s)
-                buffers[s] = at(pass->starts[i * SITES + s], pass->index * pass->steps[i * SITES + s]);
-            run(kernels, *blocks[i], *pass, i ? result : x, buffers, result, size);
+                sites[s] = at(pass->starts[i * SITES + s], pass->index * pass->steps[i * SITES + s]);
+            run(kernels, *blocks[i], *pass, i ? result : x, sites, result, size);
         }
     });
 }

@@ -30,13 +30,16 @@ struct Layer {
     int32_t pooled;               // outlier columns are shared by all tokens of a call
 };
 
-enum Activation : int32_t { IDENTITY = 0, RELU = 1, SILU = 2, GELU_TANH = 3 };
+enum Activation : int32_t { IDENTITY = 0, RELU = 1, SILU = 2, GELU_TANH = 3, GELU = 4, RELU2 = 5 };
 enum Dtype : int32_t { FLOAT32 = 0, BFLOAT16 = 1 };
 
-// The norm before a layer (norm.h): w is null where there is none.
+enum NormKind : int32_t { NO_NORM = 0, RMS_NORM = 1, LAYER_NORM = 2 };
+
+// What a row is normed by (norm.h). native/blocks.py holds the same struct: change both together.
 struct Norm {
-    const float *w, *b;  // b: null for RMSNorm
-    float eps;
+    const float *w, *b;  // gain and bias, or null
+    float eps, more;     // more: added to w
+    NormKind kind;
 };
 
 // One call of a layer: residual + activation(product), and where gated activation(first half of the rows) · second
@@ -122,8 +125,8 @@ struct Queries {
 
 // One row normalized. Values inside are written where not null.
 struct Row {
-    const float *x, *w, *b;  // b of layer_norm only
-    float eps;
+    const float* x;
+    Norm norm;
     int64_t width;
     float *scale, *normalized, *out;
 };
@@ -133,6 +136,7 @@ struct Heads {
     const float *x, *cos, *sin;  // a head every `stride` floats; cos and sin [pairs]
     int64_t pairs, heads, width, stride;
     float* out;  // [heads, width]
+    int64_t interleaved;  // a pair is two neighbours
 };
 
 // ---- one instruction set's functions ---------------------------------------------------------------------------
@@ -154,6 +158,7 @@ struct Kernels {
     void (*copy)(const float* x, int64_t count, float* out);
     void (*activate)(Activation activation, const float* x, const float* times, int64_t width, float* out);
     void (*rotate)(const Heads& heads);
+    void (*softcap)(const float* x, int64_t count, float cap, float* out);
     void (*softmax)(const float* scores, int64_t count, float* weights, float* pattern);
     void (*key_panel)(const float* keys, int64_t stride, int64_t count, int64_t width, float* panel);
     void (*scores)(const Queries& o, const float* panel, int64_t first);
@@ -166,7 +171,7 @@ struct Kernels {
 #define KERNELS_OF(space, name) \
     {name, space::available, space::dots, space::panel_dots, space::widen, space::quantize, space::round, space::gather, \
      space::finish, \
-     space::mean, space::root_mean_square, space::norm, space::copy, space::activate, space::rotate, space::softmax, \
+     space::mean, space::root_mean_square, space::norm, space::copy, space::activate, space::rotate, space::softcap, space::softmax, \
      space::key_panel, space::scores, space::hide, space::mix}
 
 extern const Kernels PORTABLE;

@@ -53,9 +53,9 @@ const float* row_of(const Kernels& kernels, const Call& call, int64_t token, flo
     int64_t width = call.layer->width, at = token * width;
     const float* x = (const float*)call.x + at;
     if (call.dtype != FLOAT32) kernels.widen((const uint16_t*)call.x + at, scratch, width), x = scratch;
-    if (!call.norm.w) return x;
+    if (call.norm.kind == NO_NORM) return x;
     float* out = call.normed ? call.normed + at : scratch + width;
-    kernels.norm({x, call.norm.w, call.norm.b, call.norm.eps, width, call.scale ? call.scale + token : nullptr,
+    kernels.norm({x, call.norm, width, call.scale ? call.scale + token : nullptr,
                   call.normalized ? call.normalized + at : nullptr, out});
     return out;
 }

@@ -1,4 +1,4 @@
-// Rows between the linear layers, in float32: means, norms, activations, rotations.
+// Rows between the linear layers, in float32: means, norms, activations, rotations, caps.
 // Included once by each instruction set, inside its namespace, after vectors.h. It does not know shapes, strides or
 // threads. Sums are those of 16 lanes on every instruction set.
 
@@ -25,17 +25,19 @@ TARGET static float root_mean_square(const float* x, int64_t width, float eps) {
     return root_mean_square(x, width, eps, 0.0f);
 }
 
-// LayerNorm where there is a bias, else RMSNorm.
 TARGET static void norm(const Row& r) {
-    float center = r.b ? mean(r.x, r.width) : 0.0f, scale = root_mean_square(r.x, r.width, r.eps, center);
+    const Norm& n = r.norm;
+    float center = n.kind == LAYER_NORM ? mean(r.x, r.width) : 0.0f;
+    float scale = root_mean_square(r.x, r.width, n.eps, center);
     float inverse = 1.0f / scale;
     if (r.scale) *r.scale = scale;
     for (int64_t i = 0; i < r.width; i += LANES) {
         int64_t count = r.width - i;
-        vf normalized = (load_register(r.x + i, count) - center) * inverse;
-        if (r.normalized) stream_store(r.normalized + i, normalized, count);
-        vf out = normalized * load_register(r.w + i, count);
-        store_register(r.out + i, r.b ? out + load_register(r.b + i, count) : out, count);
+        vf out = (load_register(r.x + i, count) - center) * inverse;
+        if (r.normalized) stream_store(r.normalized + i, out, count);
+        if (n.w) out = out * (n.more != 0 ? load_register(n.w + i, count) + n.more : load_register(n.w + i, count));
+        if (n.b) out = out + load_register(n.b + i, count);
+        store_register(r.out + i, out, count);
     }
 }
 
@@ -52,12 +54,26 @@ TARGET static void activate(Activation activation, const float* x, const float* 
     }
 }
 
-// Component i of a head's first half rotates with component i of the second; what is past 2·pairs stays.
+// cap · tanh(x / cap); -infinity, a hidden score, stays. out may be x.
+TARGET static void softcap(const float* x, int64_t count, float cap, float* out) {
+    for (int64_t i = 0; i < count; i += LANES) {
+        vf v = load_register(x + i, count - i);
+        store_register(out + i, v == -INFINITY ? v : hyperbolic_tangent(v / cap) * cap, count - i);
+    }
+}
+
+// Component i of a head's first half rotates with component i of the second, or interleaved each with its neighbour;
+// what is past 2·pairs stays.
 TARGET static void rotate(const Heads& h) {
     const float* x = h.x;
     float* out = h.out;
     for (int64_t head = 0; head < h.heads; ++head, x += h.stride, out += h.width) {
-        for (int64_t i = 0; i < h.pairs; i += LANES) {
+        for (int64_t i = 0; i < h.pairs && h.interleaved; ++i) {
+            float first = x[2 * i], second = x[2 * i + 1];
+            out[2 * i] = first * h.cos[i] - second * h.sin[i];
+            out[2 * i + 1] = second * h.cos[i] + first * h.sin[i];
+        }
+        for (int64_t i = 0; i < h.pairs && !h.interleaved; i += LANES) {
             int64_t count = h.pairs - i;
             vf first = load_register(x + i, count), second = load_register(x + h.pairs + i, count);
             vf c = load_register(h.cos + i, count), s = load_register(h.sin + i, count);

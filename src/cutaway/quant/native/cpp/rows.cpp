@@ -25,25 +25,31 @@ EXPORT void cutaway_root_mean_square(const float* x, int64_t rows, int64_t width
     });
 }
 
-// out [rows, width]: LayerNorm of each row where there is a bias b, else RMSNorm; gain w.
-EXPORT void cutaway_norm(const float* x, int64_t rows, int64_t width, const float* w, const float* b, float eps,
-                         float* out, int32_t threads) {
+// out [rows, width]: each row normed.
+EXPORT void cutaway_norm(const float* x, int64_t rows, int64_t width, const Norm* norm, float* out, int32_t threads) {
     const Kernels& kernels = chosen_kernels();
     split(rows, for_work(rows * width, threads), [&](int64_t from, int64_t to) {
-        for (int64_t r = from; r < to; ++r)
-            kernels.norm({x + r * width, w, b, eps, width, nullptr, nullptr, out + r * width});
+        for (int64_t r = from; r < to; ++r) kernels.norm({x + r * width, *norm, width, nullptr, nullptr, out + r * width});
+    });
+}
+
+// out [count] = cap · tanh(x / cap); -infinity stays.
+EXPORT void cutaway_softcap(const float* x, int64_t count, float cap, float* out, int32_t threads) {
+    const Kernels& kernels = chosen_kernels();
+    split(count, for_work(count * 8, threads), [&](int64_t from, int64_t to) {
+        kernels.softcap(x + from, to - from, cap, out + from);
     });
 }
 
 // x [rows, heads, width], a row every row_stride and a head every head_stride; cos and sin [rows, pairs].
 EXPORT void cutaway_rotate(const float* x, const float* cos, const float* sin, int64_t rows, int64_t heads,
-                           int64_t width, int64_t pairs, int64_t row_stride, int64_t head_stride, float* out,
-                           int32_t threads) {
+                           int64_t width, int64_t pairs, int64_t row_stride, int64_t head_stride,
+                           int32_t interleaved, float* out, int32_t threads) {
     const Kernels& kernels = chosen_kernels();
     split(rows, for_work(rows * heads * width, threads), [&](int64_t from, int64_t to) {
         for (int64_t r = from; r < to; ++r)
             kernels.rotate({x + r * row_stride, cos + r * pairs, sin + r * pairs, pairs, heads, width, head_stride,
-                            out + r * heads * width});
+                            out + r * heads * width, interleaved});
     });
 }
 
