@@ -24,6 +24,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM
 from cutaway.model.architecture import nbytes
+from cutaway.model.parts import dtype_of
 from cutaway.quant.explain import HEAD, Explained, explain, int8_layers, layer_input, layer_input_sites, mode_of
 from cutaway.quant.panels import panels_shape
 from cutaway.show.codes import one_output
@@ -198,7 +199,7 @@ def _other(call: Call) -> LM:
     """The served model in full precision; of a model in full precision, in 8 bits. Loaded once for all readers."""
     shared, lm = call.served.shared, call.lm
     if "other" not in shared:
-        mode, dtype = None if int8_layers(lm.decoder) else "int8", lm.decoder.get_parameter("blocks.0.ln1.weight").dtype
+        mode, dtype = None if int8_layers(lm.decoder) else "int8", dtype_of(lm.decoder)
         load: Callable[..., Any] = reopened
         with _timed(call, "load"), torch.inference_mode(False):
             decoder = load(lm.checkpoint, lm.name, quantize=mode, dtype=dtype, device=lm.device, progress=call.progress)

@@ -20,6 +20,7 @@ from cutaway.edit import recipe as recipes
 from cutaway.edit.edit import Edit
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.whole import require_whole
+from cutaway.model.parts import dtype_of
 from cutaway.sample.distribution import Choice, as_data, choice, summary
 from cutaway.sample.kept_cache import KeptCache
 from cutaway.sample.settings import NEW_TOKENS, Sampling
@@ -239,8 +240,7 @@ def _require_step(written: Writing, step: int) -> None:
 def _cache_bytes(call: Call) -> int:
     """Bytes of keys and values of one token."""
     config = call.lm.config
-    size = call.lm.decoder.get_parameter("blocks.0.ln1.weight").itemsize
-    return 2 * config.n_layers * config.n_kv_heads * config.d_head * size
+    return 2 * config.n_layers * config.n_kv_heads * config.d_head * dtype_of(call.lm.decoder).itemsize
 
 
 def _python(start: str, settings: dict[str, Any], edits: list[Any]) -> str:
