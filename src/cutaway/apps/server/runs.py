@@ -20,14 +20,22 @@ from cutaway.trace.view import View
 @dataclass
 class Run:
     """One text's pass. edits: as they were done. full: the same tokens and edits in the other precision, once asked.
-    python: an expression that gives the view."""
+
+    expression: the Python that gives the view. sources: that of each run which its edits take values from, by the name
+    by which the expression calls it; one comes after those that it needs itself.
+    """
 
     view: View
     text: str
     chat: bool
     edits: list[Edit]
-    python: str
+    expression: str
+    sources: dict[str, str] = field(default_factory=dict)
     full: View | None = field(default=None, repr=False)
+
+    def python(self, name: str = "view") -> list[str]:
+        """Lines that give the view by that name."""
+        return [f"{each} = {expression}" for each, expression in (self.sources | {name: self.expression}).items()]
 
     @property
     def tokens(self) -> Tokens:
@@ -46,8 +54,13 @@ class Run:
 
     @cached_property
     def nbytes(self) -> int:
-        """What is kept, in bytes."""
+        """What is kept of the pass, in bytes."""
         return 0 if self.view.plan is None else self.view.plan.bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """All that is kept: the pass and its Python."""
+        return self.nbytes + sum(map(len, self.python()))
 
 
 def tokens_of(call: Call, text: str, chat: bool) -> Tokens:
@@ -60,19 +73,31 @@ def tokens_of(call: Call, text: str, chat: bool) -> Tokens:
     return tokens
 
 
-def python_of(call: Call, text: str, chat: bool, data: list[dict[str, Any]] | None) -> str:
-    """The expression that gives a run's view."""
-    given = f"lm.chat_prompt({text!r})" if chat else repr(text)
-    edits = ", ".join(_edit_python(call, each) for each in data or [])
-    return f"lm.view({given}{f', edits=[{edits}]' if edits else ''})"
+def python_of(call: Call, text: str, chat: bool, data: list[dict[str, Any]] | None) -> tuple[str, dict[str, str]]:
+    """The expression that gives a run's view, and its sources."""
+    edits, sources = edits_python(call, data or [])
+    return f"lm.view({f'lm.chat_prompt({text!r})' if chat else repr(text)}{edits})", sources
 
 
-def _edit_python(call: Call, data: dict[str, Any]) -> str:
+def edits_python(call: Call, data: list[dict[str, Any]]) -> tuple[str, dict[str, str]]:
+    """The argument `edits` as Python spells it, empty where there are none, and the runs that it takes values from.
+
+    A run is called by its name: its expression within that of each run that rests on it would double their length.
+    """
+    sources: dict[str, str] = {}
+    for name in dict.fromkeys(str(each["from"]) for each in data if "from" in each):
+        kept: Run = call.runs[name]
+        sources |= kept.sources | {name: kept.expression}
+    edits = ", ".join(map(_edit_python, data))
+    return f", edits=[{edits}]" if edits else "", sources
+
+
+def _edit_python(data: dict[str, Any]) -> str:
     if "from" not in data:
         return f"Edit.from_data({data!r})"
     where = {name: value for name, value in data.items() if name not in ("site", "op", "from", "from_position")}
     taken = where | ({"position": data["from_position"]} if "from_position" in data else {})
-    patch = f"Edit.patch({data['site']!r}, {call.runs[str(data['from'])].python}, {_arguments(taken)})"
+    patch = f"Edit.patch({', '.join([repr(data['site']), data['from'], *_arguments(taken)])})"
     return patch if taken == where else f"replace({patch}, position={where.get('position')!r})"
 
 
@@ -85,5 +110,5 @@ def lines(call: Call, *expressions: str) -> str:
     return "\n".join([*imports, "", f"lm = cutaway.load({call.served.loaded})", *body])
 
 
-def _arguments(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in values.items())
+def _arguments(values: dict[str, Any]) -> list[str]:
+    return [f"{name}={value!r}" for name, value in values.items()]

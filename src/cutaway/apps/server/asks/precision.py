@@ -158,7 +158,7 @@ def _layer_python(
              f"print(inside.output({at}, {row}))"]  # fmt: skip
     shown += [f"print(inside.error[{at}], inside.error_shares({at}))"] if error else []
     imports = "from cutaway.quant.explain import explain, int8_layers, layer_input"
-    return lines(call, imports, f"view = {kept.python}", *other, f"inside = explain({read})", *shown)
+    return lines(call, imports, *kept.python(), *other, f"inside = explain({read})", *shown)
 
 
 def _differences(call: Call, whole: View, eight: View) -> dict[str, Difference]:
@@ -235,8 +235,8 @@ def _in_other(call: Call) -> str:
 def _both_python(call: Call, kept: Run) -> list[str]:
     """Lines that give a run's views in the two precisions, as `eight` and `full`, where `lm` is the served model."""
     own, other = ("eight", "full") if int8_layers(call.lm.decoder) else ("full", "eight")
-    again = kept.python.replace("lm.view(", "other.view(", 1)  # what its edits take from other runs is of `lm`
-    return [f"{own} = {kept.python}", f"other = cutaway.load({_in_other(call)})", f"{other} = {again}"]
+    again = kept.expression.replace("lm.view(", "other.view(", 1)  # what its edits take from other runs is of `lm`
+    return [*kept.python(own), f"other = cutaway.load({_in_other(call)})", f"{other} = {again}"]
 
 
 @contextmanager

@@ -159,7 +159,7 @@ def logits(
     logits_V, _, _ = _chosen_from(call, generation, step, run, position)
     if generation is None:
         kept: Run = call.runs[str(run)]
-        python = lines(call, f"view = {kept.python}", f"view.logits_at({position})[0]")
+        python = lines(call, *kept.python(), f"view.logits_at({position})[0]")
     else:
         python = _whole(call, f"{call.generations[generation].python}\nout.steps[{step}].logits[0]")
     return Answer({}, {"logits": logits_V}, python=python)
@@ -258,7 +258,7 @@ def _choice_python(call: Call, run: str, position: int, made: Choice) -> str:
     seen = f"view.tokens.ids[0, :{position + 1}]"
     step = f"choice(logits, lm.settings({given!r}), index={made.index}, seen={seen}, show=lm.token_text)"
     imports, logits = "from cutaway.sample.distribution import choice", f"view.logits_at({position})[0]"
-    return lines(call, imports, f"view = {kept.python}", f"logits = {logits}", f"print({step}.table())")
+    return lines(call, imports, *kept.python(), f"logits = {logits}", f"print({step}.table())")
 
 
 def _line(call: Call, generation: str, step: int | None, made: Choice) -> str:
