@@ -190,8 +190,9 @@ def _both(call: Call, run: str) -> tuple[View, View]:
     """The run's text in full precision and in 8 bits, with the same edits; the other one is kept beside the run."""
     kept: Run = call.runs[run]
     if kept.full is None:
-        call.runs.grow(run, kept.nbytes)
-        kept.full = _other(call).view(kept.tokens, edits=kept.edits)
+        full = _other(call).view(kept.tokens, edits=kept.edits)
+        call.runs.grow(run, kept.nbytes)  # after the pass: one that is cancelled keeps nothing
+        kept.full = full
     return (kept.full, kept.view) if int8_layers(call.lm.decoder) else (kept.view, kept.full)
 
 
