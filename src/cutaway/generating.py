@@ -227,7 +227,7 @@ class Generating(Questions):
         config = self.decoder.config
         most = most_new_tokens(tokens, settings, config.n_positions)
         editor = Editor(edits, config, tokens, most)
-        require_steps(chosen, len(tokens.ids))
+        require_steps(chosen, len(tokens.ids), most)
         cache = None if kept is None else self._lent(kept, tokens, chosen, most, edits)
         done = passes_of(cache, tokens)
         editor.passes.skip(done)

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
 from cutaway.model.tap import Untapped
 from cutaway.sample.generation import Generation
+from cutaway.sample.step import forked
 
 SETTINGS = [{}, {"do_sample": True, "temperature": 1.5, "seed": 3, "repetition_penalty": 1.3}]
 EDIT = [Edit.scale("blocks.1.mlp_out", 0.2, step=(0, 2)), Edit.zero("blocks.0.attn.z", head=1, position=-1)]
@@ -102,5 +104,13 @@ def test_what_is_no_fork_is_refused(int8: LM) -> None:
         int8.fork(int8.generate(["a", "the cat"], max_new_tokens=2), 0, 3)
     with pytest.raises(BadArgument, match="several texts to be kept"):
         int8.generate(["a", "the cat"], keep_cache=True, max_new_tokens=2)
+    with pytest.raises(BadArgument, match="found 2 chosen steps; expected at most 1 new tokens"):
+        int8.fork(out, 1, 3, max_new_tokens=1)
+    assert len(int8.fork(out, 1, 3, max_new_tokens=2).steps) == 2
+    pair = int8.generate(["a", "the cat"], max_new_tokens=2).steps
+    as_chosen = partial(int8.stream, "the cat", chosen=pair)
+    for refused in (as_chosen, partial(pair[0].with_token, 3), partial(forked, pair, 1, 3)):
+        with pytest.raises(BadArgument, match="found a step of 2 texts; expected a step of one text"):
+            refused()
     with pytest.raises(BadArgument, match="Tensor among chosen steps"):
         int8.stream("the cat", chosen=[torch.ones(2)])  # type: ignore[list-item]
