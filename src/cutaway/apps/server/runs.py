@@ -3,6 +3,7 @@
 It knows a view, its edits and how a reader wrote them; it does not know how an ask shows them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -35,7 +36,7 @@ class Run:
 
     def python(self, name: str = "view") -> list[str]:
         """Lines that give the view by that name."""
-        return [f"{each} = {expression}" for each, expression in (self.sources | {name: self.expression}).items()]
+        return assigned(self.sources | {name: self.expression})
 
     @property
     def tokens(self) -> Tokens:
@@ -65,18 +66,32 @@ class Run:
 
 def tokens_of(call: Call, text: str, chat: bool) -> Tokens:
     """The tokens of a reader's text. Raises BadText and BadArgument for one that is empty or too long."""
-    text, lm = call.text(text), call.lm
-    tokens = lm.chat_prompt(text) if chat else lm.tokens(text)
-    count, most = tokens.ids.shape[1], min(call.limits.tokens, lm.config.n_positions)
+    text = call.text(text)
+    return within(call, call.lm.chat_prompt(text) if chat else call.lm.tokens(text))
+
+
+def within(call: Call, tokens: Tokens) -> Tokens:
+    """The tokens. Raises BadArgument for too many."""
+    count, most = tokens.ids.shape[1], min(call.limits.tokens, call.lm.config.n_positions)
     if count > most:
         raise BadArgument(f"a text of {count:,} tokens", f"at most {most:,} on this page", "write a shorter text")
     return tokens
 
 
+def spelled(text: str, chat: bool) -> str:
+    """A text as Python gives it to lm's methods."""
+    return f"lm.chat_prompt({text!r})" if chat else repr(text)
+
+
+def assigned(expressions: Mapping[str, str]) -> list[str]:
+    """Lines that give each expression its name."""
+    return [f"{name} = {expression}" for name, expression in expressions.items()]
+
+
 def python_of(call: Call, text: str, chat: bool, data: list[dict[str, Any]] | None) -> tuple[str, dict[str, str]]:
     """The expression that gives a run's view, and its sources."""
     edits, sources = edits_python(call, data or [])
-    return f"lm.view({f'lm.chat_prompt({text!r})' if chat else repr(text)}{edits})", sources
+    return f"lm.view({spelled(text, chat)}{edits})", sources
 
 
 def edits_python(call: Call, data: list[dict[str, Any]]) -> tuple[str, dict[str, str]]:

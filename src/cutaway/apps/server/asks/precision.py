@@ -18,7 +18,7 @@ from cutaway.analysis.compare import Difference, compare_sites, most_probable, n
 from cutaway.apps.server.asks import Answer, ask
 from cutaway.apps.server.asks.reading import read_values
 from cutaway.apps.server.interrupt import interruptible
-from cutaway.apps.server.runs import Run, lines
+from cutaway.apps.server.runs import Run, lines, spelled
 from cutaway.apps.server.session import Call
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
@@ -69,7 +69,7 @@ def compare(call: Call, *, run: str) -> Answer:
              '    print(f"{site:<30} {apart.relative_error:.3g}")']  # fmt: skip
     python = [imports, *_both_python(call, kept), *asked]
     if not kept.edits:
-        python = [f"print(lm.compare({f'lm.chat_prompt({kept.text!r})' if kept.chat else repr(kept.text)}))"]
+        python = [f"print(lm.compare({spelled(kept.text, kept.chat)}))"]
     data = {"sites": sites, "flips": flips, "kl": list(found.kl[0]), "agreement": found.top1_agreement}
     return Answer(data, python=lines(call, *python))
 
@@ -139,9 +139,9 @@ def damage(call: Call, *, text: str | None = None, run: str | None = None) -> An
     with _timed(call, "damage"):
         found = whole.damage(given, mode, progress=call.progress)
     kept = None if run is None else call.runs[run]
-    spelled = f"lm.chat_prompt({kept.text!r})" if kept and kept.chat else repr(kept.text if kept else text)
+    asked = spelled(kept.text, kept.chat) if kept else repr(text)
     loaded = f"import cutaway\n\nlm = cutaway.load({_in_other(call)})" if whole is not call.lm else lines(call)
-    return Answer(found.to_dict(), python=f"{loaded}\nprint(lm.damage({spelled}, {mode!r}))")
+    return Answer(found.to_dict(), python=f"{loaded}\nprint(lm.damage({asked}, {mode!r}))")
 
 
 def _layer_python(
