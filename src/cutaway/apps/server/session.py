@@ -29,6 +29,7 @@ class Limits:
     readers: int = 32
     message_bytes: int = 1_000_000
     memory_bytes: int = 2000 * MB  # kept for all readers together
+    model_bytes: int = 8000 * MB  # of the model in the other precision, opened beside the served one
     unsent_bytes: int = 64 * MB  # for a reader that does not read: its requests wait meanwhile
 
 

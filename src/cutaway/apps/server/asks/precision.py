@@ -19,7 +19,7 @@ from cutaway.apps.server.asks import Answer, ask
 from cutaway.apps.server.asks.reading import read_values
 from cutaway.apps.server.interrupt import interruptible
 from cutaway.apps.server.runs import Run, lines, spelled
-from cutaway.apps.server.session import Call
+from cutaway.apps.server.session import MB, Call
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM
@@ -197,9 +197,15 @@ def _both(call: Call, run: str) -> tuple[View, View]:
 
 
 def _other(call: Call) -> LM:
-    """The served model in full precision; of a model in full precision, in 8 bits. Loaded once for all readers."""
-    shared, lm = call.served.shared, call.lm
+    """The served model in full precision; of a model in full precision, in 8 bits. Loaded once for all readers.
+
+    Raises BadArgument for one that takes more memory than this server allows.
+    """
+    shared, lm, most = call.served.shared, call.lm, call.limits.model_bytes
     if "other" not in shared:
+        if (size := _bytes(lm)) > most:
+            found = f"{size / MB:,.0f} MB for this model in the other precision"
+            raise BadArgument(found, f"at most {most / MB:,.0f} MB beside the served one", "serve a smaller model")
         mode, dtype = None if int8_layers(lm.decoder) else "int8", dtype_of(lm.decoder)
         load: Callable[..., Any] = reopened
         with _timed(call, "load"), torch.inference_mode(False):
