@@ -111,11 +111,11 @@ export class Page {
   }
 
   /** Run the prompt: one watched pass, with the changes beside the pass without. A newer one cancels it.
-   * again: run what was run before, too. */
+   * again: the prompt as it stands, though it was run before; else the one that was run, with the changes of now. */
   async send(again = true): Promise<void> {
     await this.guarded(async () => {
       await this.findWords();
-      const [text, edits] = [this.prompt, this.edits];
+      const [text, edits] = [again || !this.run ? this.prompt : this.ran, this.edits];
       let answers: Awaited<ReturnType<Page["asked"]>>;
       try {
         answers = await this.asked(text, edits, again);
@@ -154,6 +154,15 @@ export class Page {
     const before = this.history;
     this.history = changes.done(before, did, list);
     await this.send(false);
+    if (this.error) this.history = before;
+  }
+
+  /** The two prompts change places and the one above runs. The changes were to the other one's pass: a new list begins. */
+  async swap(): Promise<void> {
+    const before = this.history;
+    [this.prompt, this.second] = [this.second, this.prompt];
+    this.history = changes.begun([], "Swapped the prompts");
+    await this.send();
     if (this.error) this.history = before;
   }
 

@@ -1,0 +1,57 @@
+import { beforeEach, describe, expect, it, vi } from "vitest";
+import type { Edit } from "../src/lib/answers";
+import * as changes from "../src/lib/changes";
+import { Page } from "../src/lib/page.svelte";
+import type { Wire } from "../src/lib/wire";
+
+const zero: Edit = { site: "blocks.1.attn.z", op: "zero", head: 2 };
+const listed = (edit: Edit) => [{ name: changes.said(edit), on: true, edit }];
+
+/** A server that answers at once: a run's name says what ran, and its values are as large as its edits are many. */
+function served() {
+  const asked: { ask: string; [argument: string]: unknown }[] = [];
+  const answers: Record<string, (args: Record<string, unknown>) => object> = {
+    hello: () => ({ answer: { example: "an example", model: { n_layers: 3, n_heads: 4 } } }),
+    run: ({ text, edits }) => ({
+      answer: { run: `${text}${edits ? ` ${JSON.stringify(edits)}` : ""}`, tokens: [1, 2, 3].map((id) => ({ id })), window: [0, 3] },
+    }),
+    values: ({ run }) => ({ answer: {}, tensors: { values: { shape: [2], data: Float32Array.of(1, String(run).includes("[") ? 9 : 2) } } }),
+  };
+  const wire = {
+    ask: async (ask: string, args: Record<string, unknown>) => (asked.push({ ask, ...args }), answers[ask]!(args)), cancel: () => {},
+  };
+  const ran = () => asked.filter((each) => each.ask === "run").map(({ text, edits }) => [text, ...((edits as Edit[]) ?? [])]);
+  return { page: new Page(wire as unknown as Wire), ran, forget: () => asked.splice(0) };
+}
+
+beforeEach(() => {
+  vi.stubGlobal("matchMedia", () => ({ matches: false, addEventListener: () => {} }));
+  vi.stubGlobal("location", { hash: "#prompt=typed+and+run&second=other" });
+  vi.stubGlobal("sessionStorage", { getItem: () => null });
+});
+
+describe("a change", () => {
+  it("is made, undone and made again to the prompt that was run, not to one that is typed", async () => {
+    const { page, ran, forget } = served();
+    await page.start();
+    page.prompt = "typed, never run";
+    forget();
+    await page.change("zero", listed(zero));
+    await page.travel(0);
+    await page.travel(1);
+    expect(ran()).toEqual([["typed and run", zero], ["typed and run", zero]]);
+    expect([page.ran, page.prompt]).toEqual(["typed and run", "typed, never run"]);
+    await page.send();
+    expect(page.ran).toBe("typed, never run");
+  });
+
+  it("to one prompt is not undone in the other: swapped prompts begin a new list", async () => {
+    const { page } = served();
+    await page.start();
+    await page.change("zero", listed(zero));
+    await page.swap();
+    expect([page.ran, page.second, page.edits]).toEqual(["other", "typed and run", []]);
+    await page.travel(page.history.now - 1);
+    expect([page.ran, page.edits]).toEqual(["other", []]);
+  });
+});
