@@ -55,3 +55,31 @@ describe("a change", () => {
     expect([page.ran, page.edits]).toEqual(["other", []]);
   });
 });
+
+describe("another address", () => {
+  it("is the whole state: nothing of the one before stays", async () => {
+    const { page, ran } = served();
+    await page.start();
+    await page.change("zero", listed(zero));
+    const set = { second: "b", open: [], pinned: [], seed: 7, lesson: 3, views: { heads: "induction" }, settings: { top_k: 5 } };
+    Object.assign(page, set, { guesses: [" mat"], panel: "eight", answer: { id: 3, text: " a" } });
+    page.focus.open("logits", [1, 2]);
+    page.restore({ prompt: "a new one" });
+    await page.send();
+    expect(page.fragment).toBe("prompt=a+new+one&focus=t2&open=1");
+    expect(ran().at(-1)).toEqual(["a new one"]);
+    page.restore({});
+    expect(page.prompt).toBe("an example");
+  });
+
+  it("brings its own number, focus and guesses with another prompt", async () => {
+    const { page } = served();
+    await page.start();
+    page.restore({ prompt: "a new one", site: "logits", index: [1, 2], focus: "t1", guesses: [" mat"] });
+    await page.send();
+    expect([page.focus.site, page.focus.token, page.guesses]).toEqual(["logits", 1, [" mat"]]);
+    page.prompt = "a third";
+    await page.send();
+    expect([page.focus.site, page.guesses]).toEqual([null, []]);
+  });
+});

@@ -6,6 +6,8 @@ export interface State {
   prompt: string;
   second: string;
   open: number[];
+  /** The stages that stay open when another opens. */
+  pinned: number[];
   focus: string;
   site: string;
   index: number[];
@@ -22,13 +24,20 @@ export interface State {
   seed: number;
 }
 
+/** The state of an address that says nothing. */
+export const nothing = (): State => ({
+  prompt: "", second: "", open: [1], pinned: [], focus: "", site: "", index: [], panel: "", answer: "", against: "", views: {},
+  lesson: 0, guesses: [], edits: [], settings: {}, seed: 0,
+});
+
 const TEXTS = ["prompt", "second", "focus", "site", "panel", "answer", "against"] as const;
 
-/** The fragment, without #. What is empty is left out. */
+/** The fragment, without #. What is empty is left out; open=0 is no open stage. */
 export function write(state: Partial<State>): string {
   const parts = new URLSearchParams();
   for (const key of TEXTS) if (state[key]) parts.set(key, state[key]);
-  for (const key of ["open", "index"] as const) if (state[key]?.length) parts.set(key, state[key].join("."));
+  if (state.open) parts.set("open", state.open.join(".") || "0");
+  for (const key of ["pinned", "index"] as const) if (state[key]?.length) parts.set(key, state[key].join("."));
   const views = Object.entries(state.views ?? {}).filter(([, set]) => set).map(([name, set]) => `${name}.${set}`);
   if (views.length) parts.set("views", views.join("_"));
   for (const key of ["seed", "lesson"] as const) if (state[key]) parts.set(key, String(state[key]));
@@ -45,10 +54,11 @@ export function read(fragment: string): Partial<State> {
     const text = parts.get(key);
     if (text) state[key] = text;
   }
-  for (const key of ["open", "index"] as const) {
+  for (const key of ["open", "pinned", "index"] as const) {
     const text = parts.get(key);
     if (text && /^\d{1,9}(\.\d{1,9})*$/.test(text)) state[key] = text.split(".").map(Number);
   }
+  if (state.open) state.open = state.open.filter((stage) => stage > 0);
   const views = parts.get("views");
   if (views && /^[a-z]+\.[a-z]+(_[a-z]+\.[a-z]+)*$/.test(views))
     state.views = Object.fromEntries(views.split("_").map((each) => each.split(".", 2)));

@@ -57,6 +57,7 @@ export class Page {
   theme = $state<Theme | "auto">("auto");
   private systemDark = $state(false);
   private otherRan = "";
+  private linked = false; // the state is an address's, and its prompt has not run yet
   private texts = $state.raw({ answer: "", against: "" }); // of the address, until the tokenizer has said which tokens they are
   private known = new Map<string, Promise<Known>>();
 
@@ -96,7 +97,7 @@ export class Page {
     await this.guarded(async () => {
       const { answer } = await this.wire.ask("hello", { token: address.takeToken() });
       this.hello = answer;
-      if (!this.prompt) this.prompt = answer.example;
+      this.prompt ||= answer.example;
       await this.send();
     });
   }
@@ -113,6 +114,8 @@ export class Page {
   /** Run the prompt: one watched pass, with the changes beside the pass without. A newer one cancels it.
    * again: the prompt as it stands, though it was run before; else the one that was run, with the changes of now. */
   async send(again = true): Promise<void> {
+    const linked = this.linked;
+    this.linked = false;
     await this.guarded(async () => {
       await this.findWords();
       const [text, edits] = [again || !this.run ? this.prompt : this.ran, this.edits];
@@ -124,14 +127,18 @@ export class Page {
         answers = await this.asked(text, edits, true); // the server keeps the last few runs only
       }
       const [original, run] = answers;
-      if (run === this.run) return;
       const { n_layers, n_heads } = this.hello!.model;
-      this.known.clear();
-      if (this.run && text !== this.ran) this.focus.close(); // the address's number belongs to the first run
-      if (this.run && this.token === this.tokens.length - 1) this.focus.token = null; // the last stays the last
+      if (this.run && !linked) { // an address's focus, number and guesses are about its own prompt
+        if (this.token === this.tokens.length - 1) this.focus.token = null; // the last stays the last
+        if (text !== this.ran) {
+          this.focus.close();
+          this.guesses = []; // they were about the other sentence
+        }
+      }
       this.focus.fit(run.answer.tokens.length, n_layers, n_heads);
+      if (run === this.run) return;
+      this.known.clear();
       this.writing.clear(); // its texts go on from the run before
-      if (this.run && this.ran !== text) this.guesses = []; // they were about the other sentence
       this.ran = text;
       [this.original, this.run] = [original, run];
     });
@@ -238,25 +245,29 @@ export class Page {
 
   /** What the address's fragment says. */
   get fragment(): string {
-    const { prompt, second, open, panel, lesson, seed, focus } = this;
+    const { prompt, second, open, pinned, panel, lesson, seed, focus } = this;
     const site = focus.site ?? "";
     const edits = changes.asAddress(changes.changesOf(this.history));
     const [settings, guesses] = [$state.snapshot(this.settings), $state.snapshot(this.guesses)];
-    const state = { prompt, second, open, panel, lesson, guesses, seed, edits, settings, focus: focus.words, site };
+    const state = { prompt, second, open, pinned, panel, lesson, guesses, seed, edits, settings, focus: focus.words, site };
     const [answer, against] = [this.texts.answer || this.answer?.text, this.texts.against || this.against?.text];
     return address.write({ ...state, answer, against, index: focus.index, views: this.views });
   }
 
+  /** The state of an address, and of nothing else: what it does not say is as the page begins. */
   restore(state: Partial<address.State>): void {
-    const { focus, site, index, answer = "", against = "", ...own } = state;
+    const { focus, site, index, answer, against, ...own } = { ...address.nothing(), ...state };
     const texts = { answer, against };
     for (const key of ["answer", "against"] as const)
       if (this[key] && texts[key] === this[key].text) texts[key] = "";
       else this[key] = null;
     this.texts = texts;
     Object.assign(this, own);
-    if (focus) this.focus.words = focus;
-    if (site) this.focus.open(site, index ?? []);
+    this.prompt ||= this.hello?.example ?? "";
+    this.linked = true;
+    this.focus.words = focus;
+    if (site) this.focus.open(site, index);
+    else this.focus.close();
   }
 
   private async fetched(run: string, site: string, head: number | undefined): Promise<Known> {
