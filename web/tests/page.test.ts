@@ -5,6 +5,7 @@ import { Page } from "../src/lib/page.svelte";
 import type { Wire } from "../src/lib/wire";
 
 const zero: Edit = { site: "blocks.1.attn.z", op: "zero", head: 2 };
+const patch: Edit = { site: "blocks.1.resid_post", op: "patch", from: changes.OTHER, position: 1, from_position: 1 };
 const listed = (edit: Edit) => [{ name: changes.said(edit), on: true, edit }];
 
 /** A server that answers at once: a run's name says what ran, and its values are as large as its edits are many. */
@@ -53,6 +54,24 @@ describe("a change", () => {
     expect([page.ran, page.second, page.edits]).toEqual(["other", "typed and run", []]);
     await page.travel(page.history.now - 1);
     expect([page.ran, page.edits]).toEqual(["other", []]);
+  });
+});
+
+describe("a patch", () => {
+  it("takes its value from the text that ran as A, whatever is typed there since", async () => {
+    const { page, ran, forget } = served();
+    await page.start();
+    await page.runOther();
+    page.second = "typed for the batch";
+    forget();
+    await page.change("patch", listed(patch));
+    expect(ran()).toEqual([["typed and run", { ...patch, from: "other" }]]);
+    expect(page.fragment).toContain("&second=other&");
+    await page.send();
+    expect(ran().slice(1).map(([text]) => text)).toEqual(["typed and run", "other", "typed and run"]);
+    await page.runOther();
+    await page.send(false);
+    expect(ran().at(-1)).toEqual(["typed and run", { ...patch, from: "typed for the batch" }]);
   });
 });
 

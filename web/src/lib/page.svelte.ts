@@ -36,8 +36,9 @@ export class Page {
   history = $state.raw(changes.begun());
   /** The run of the same prompt with no change; `run` itself where there is none. */
   original = $state.raw<Answer<"run"> | null>(null);
-  /** The run of the other prompt, `second`, that patches take values from. */
+  /** The run of prompt A that patches take values from, and its text: `second` as it stood when it ran. */
   other = $state.raw<Answer<"run"> | null>(null);
+  otherRan = $state("");
   /** The token whose logit is split, and the one that it is set against; null: the most probable one, and none. */
   answer = $state.raw<Word | null>(null);
   against = $state.raw<Word | null>(null);
@@ -56,7 +57,6 @@ export class Page {
   error = $state.raw<Error | null>(null);
   theme = $state<Theme | "auto">("auto");
   private systemDark = $state(false);
-  private otherRan = "";
   private linked = false; // the state is an address's, and its prompt has not run yet
   private texts = $state.raw({ answer: "", against: "" }); // of the address, until the tokenizer has said which tokens they are
   private known = new Map<string, Promise<Known>>();
@@ -179,10 +179,9 @@ export class Page {
     await this.send(false);
   }
 
-  /** Run the other prompt, once. again: though it was run before. */
-  async runOther(again = false): Promise<Answer<"run">> {
-    if (again || this.other === null || this.otherRan !== this.second) {
-      const text = this.second;
+  /** Run prompt A, unless that text ran already. again: though it did. */
+  async runOther(text = this.second, again = false): Promise<Answer<"run">> {
+    if (again || this.other === null || this.otherRan !== text) {
       this.other = await this.wire.ask("run", { text }, { channel: "other" });
       this.otherRan = text;
     }
@@ -191,8 +190,8 @@ export class Page {
 
   /** The edits that act, as the server takes them: a patch from the other prompt by the name of its run. */
   async sent(again = false): Promise<Edit[]> {
-    const other = this.edits.some((each) => each.from === changes.OTHER) ? (await this.runOther(again)).answer.run : undefined;
-    return changes.sent(this.edits, other);
+    const other = patched(this.edits) ? await this.runOther(this.otherRan || this.second, again) : undefined;
+    return changes.sent(this.edits, other?.answer.run);
   }
 
   private async asked(text: string, edits: Edit[], again: boolean): Promise<[original: Answer<"run">, run: Answer<"run">]> {
@@ -245,8 +244,9 @@ export class Page {
 
   /** What the address's fragment says. */
   get fragment(): string {
-    const { prompt, second, open, pinned, panel, lesson, seed, focus } = this;
+    const { prompt, open, pinned, panel, lesson, seed, focus } = this;
     const site = focus.site ?? "";
+    const second = (patched(this.edits) && this.otherRan) || this.second; // a link's patches take from the same text
     const edits = changes.asAddress(changes.changesOf(this.history));
     const [settings, guesses] = [$state.snapshot(this.settings), $state.snapshot(this.guesses)];
     const state = { prompt, second, open, pinned, panel, lesson, guesses, seed, edits, settings, focus: focus.words, site };
@@ -263,6 +263,7 @@ export class Page {
       else this[key] = null;
     this.texts = texts;
     Object.assign(this, own);
+    if (this.second !== this.otherRan) [this.other, this.otherRan] = [null, ""];
     this.prompt ||= this.hello?.example ?? "";
     this.linked = true;
     this.focus.words = focus;
@@ -276,6 +277,9 @@ export class Page {
     return { tensor: tensors.values, axes: answer.axes, summary: found, scale: scaleOf(found), python: answer.python ?? "" };
   }
 }
+
+/** Whether one of the edits takes its value from prompt A. */
+const patched = (edits: Edit[]): boolean => edits.some((each) => each.from === changes.OTHER);
 
 export const setPage = (page: Page): Page => setContext("page", page);
 /** The page that this view is part of. */
