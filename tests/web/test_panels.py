@@ -19,7 +19,7 @@ from tests.web.test_last_stages import percent
 
 __all__ = ["page", "plain", "running", "tiny"]
 TEXT, OTHER = "the cat sat on the mat", "the dog sat on the mat"
-PROMPT = f"prompt={quote_plus(TEXT)}&second={quote_plus(OTHER)}"
+PROMPT = f"prompt={quote_plus(TEXT)}&otherPrompt={quote_plus(OTHER)}"
 HEAD = {"site": "blocks.1.attn.z", "op": "zero", "head": 2}
 LAST = -1
 

@@ -27,7 +27,7 @@ function served() {
 
 beforeEach(() => {
   vi.stubGlobal("matchMedia", () => ({ matches: false, addEventListener: () => {} }));
-  vi.stubGlobal("location", { hash: "#prompt=typed+and+run&second=other" });
+  vi.stubGlobal("location", { hash: "#prompt=typed+and+run&otherPrompt=other" });
   vi.stubGlobal("sessionStorage", { getItem: () => null });
 });
 
@@ -51,9 +51,22 @@ describe("a change", () => {
     await page.start();
     await page.change("zero", listed(zero));
     await page.swap();
-    expect([page.ran, page.second, page.edits]).toEqual(["other", "typed and run", []]);
+    expect([page.ran, page.otherPrompt, page.edits]).toEqual(["other", "typed and run", []]);
     await page.travel(page.history.now - 1);
     expect([page.ran, page.edits]).toEqual(["other", []]);
+  });
+});
+
+describe("another text", () => {
+  it("begins at the first draw of the seed; the same text stays at its own", async () => {
+    const { page } = served();
+    await page.start();
+    page.views.draw = "3";
+    await page.send();
+    expect(page.fragment).toContain("&views=draw.3");
+    page.prompt = "a new one";
+    await page.send();
+    expect(page.fragment).not.toContain("draw");
   });
 });
 
@@ -62,16 +75,16 @@ describe("a patch", () => {
     const { page, ran, forget } = served();
     await page.start();
     await page.runOther();
-    page.second = "typed for the batch";
+    [page.second, page.otherPrompt] = ["for the batch", "typed later"];
     forget();
     await page.change("patch", listed(patch));
     expect(ran()).toEqual([["typed and run", { ...patch, from: "other" }]]);
-    expect(page.fragment).toContain("&second=other&");
+    expect(page.fragment).toContain("&second=for+the+batch&otherPrompt=other&");
     await page.send();
     expect(ran().slice(1).map(([text]) => text)).toEqual(["typed and run", "other", "typed and run"]);
     await page.runOther();
     await page.send(false);
-    expect(ran().at(-1)).toEqual(["typed and run", { ...patch, from: "typed for the batch" }]);
+    expect(ran().at(-1)).toEqual(["typed and run", { ...patch, from: "typed later" }]);
   });
 });
 
@@ -80,7 +93,7 @@ describe("another address", () => {
     const { page, ran } = served();
     await page.start();
     await page.change("zero", listed(zero));
-    const set = { second: "b", open: [], pinned: [], seed: 7, lesson: 3, views: { heads: "induction" }, settings: { top_k: 5 } };
+    const set = { second: "b", otherPrompt: "c", open: [], pinned: [], seed: 7, lesson: 3, views: { heads: "induction" }, settings: { top_k: 5 } };
     Object.assign(page, set, { guesses: [" mat"], panel: "eight", answer: { id: 3, text: " a" } });
     page.focus.open("logits", [1, 2]);
     page.restore({ prompt: "a new one" });

@@ -7,7 +7,7 @@ import { steps } from "../src/stages/text/merging";
 describe("the address", () => {
   it("restores what it wrote", () => {
     const state = {
-      prompt: "naïve & 50 % #1\n→", second: "b", open: [1, 4], pinned: [4], focus: "t3.l2.h5", site: "blocks.2.attn.q", index: [3, 5, 7],
+      prompt: "naïve & 50 % #1\n→", second: "b", otherPrompt: "c", open: [1, 4], pinned: [4], focus: "t3.l2.h5", site: "blocks.2.attn.q", index: [3, 5, 7],
       panel: "lesson", answer: " Mary", against: "␣", views: { heads: "induction", first: "grey" }, edits: [{ site: "blocks.9.attn.z", op: "zero", head: 9 }], settings: { temperature: 0.7 }, seed: 42,
     };
     expect(read(`#${write(state)}`)).toEqual(state);

@@ -4,7 +4,10 @@ import type { Edit, Settings } from "./answers";
 
 export interface State {
   prompt: string;
+  /** What stands beside the prompt in a batch. */
   second: string;
+  /** Prompt A, which patches take values from. */
+  otherPrompt: string;
   open: number[];
   /** The stages that stay open when another opens. */
   pinned: number[];
@@ -26,11 +29,11 @@ export interface State {
 
 /** The state of an address that says nothing. */
 export const nothing = (): State => ({
-  prompt: "", second: "", open: [1], pinned: [], focus: "", site: "", index: [], panel: "", answer: "", against: "", views: {},
+  prompt: "", second: "", otherPrompt: "", open: [1], pinned: [], focus: "", site: "", index: [], panel: "", answer: "", against: "", views: {},
   lesson: 0, guesses: [], edits: [], settings: {}, seed: 0,
 });
 
-const TEXTS = ["prompt", "second", "focus", "site", "panel", "answer", "against"] as const;
+const TEXTS = ["prompt", "second", "otherPrompt", "focus", "site", "panel", "answer", "against"] as const;
 
 /** The fragment, without #. What is empty is left out; open=0 is no open stage. */
 export function write(state: Partial<State>): string {

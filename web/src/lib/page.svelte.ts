@@ -31,12 +31,15 @@ export class Page {
   prompt = $state("");
   /** The prompt that `run` ran. */
   ran = $state("");
+  /** What stands beside the prompt in a batch. */
   second = $state("");
+  /** Prompt A, which patches take values from. */
+  otherPrompt = $state("");
   /** Changes to the model's values: `run` has those that are on. */
   history = $state.raw(changes.begun());
   /** The run of the same prompt with no change; `run` itself where there is none. */
   original = $state.raw<Answer<"run"> | null>(null);
-  /** The run of prompt A that patches take values from, and its text: `second` as it stood when it ran. */
+  /** The run of prompt A, and the text that it ran. */
   other = $state.raw<Answer<"run"> | null>(null);
   otherRan = $state("");
   /** The token whose logit is split, and the one that it is set against; null: the most probable one, and none. */
@@ -133,6 +136,7 @@ export class Page {
         if (text !== this.ran) {
           this.focus.close();
           this.guesses = []; // they were about the other sentence
+          delete this.views.draw; // its text begins at the first draw of the seed
         }
       }
       this.focus.fit(run.answer.tokens.length, n_layers, n_heads);
@@ -167,7 +171,7 @@ export class Page {
   /** The two prompts change places and the one above runs. The changes were to the other one's pass: a new list begins. */
   async swap(): Promise<void> {
     const before = this.history;
-    [this.prompt, this.second] = [this.second, this.prompt];
+    [this.prompt, this.otherPrompt] = [this.otherPrompt, this.prompt];
     this.history = changes.begun([], "Swapped the prompts");
     await this.send();
     if (this.error) this.history = before;
@@ -180,7 +184,7 @@ export class Page {
   }
 
   /** Run prompt A, unless that text ran already. again: though it did. */
-  async runOther(text = this.second, again = false): Promise<Answer<"run">> {
+  async runOther(text = this.otherPrompt, again = false): Promise<Answer<"run">> {
     if (again || this.other === null || this.otherRan !== text) {
       this.other = await this.wire.ask("run", { text }, { channel: "other" });
       this.otherRan = text;
@@ -190,7 +194,7 @@ export class Page {
 
   /** The edits that act, as the server takes them: a patch from the other prompt by the name of its run. */
   async sent(again = false): Promise<Edit[]> {
-    const other = patched(this.edits) ? await this.runOther(this.otherRan || this.second, again) : undefined;
+    const other = patched(this.edits) ? await this.runOther(this.otherRan || this.otherPrompt, again) : undefined;
     return changes.sent(this.edits, other?.answer.run);
   }
 
@@ -244,12 +248,12 @@ export class Page {
 
   /** What the address's fragment says. */
   get fragment(): string {
-    const { prompt, open, pinned, panel, lesson, seed, focus } = this;
+    const { prompt, second, open, pinned, panel, lesson, seed, focus } = this;
     const site = focus.site ?? "";
-    const second = (patched(this.edits) && this.otherRan) || this.second; // a link's patches take from the same text
+    const otherPrompt = (patched(this.edits) && this.otherRan) || this.otherPrompt; // a link's patches take from the same text
     const edits = changes.asAddress(changes.changesOf(this.history));
     const [settings, guesses] = [$state.snapshot(this.settings), $state.snapshot(this.guesses)];
-    const state = { prompt, second, open, pinned, panel, lesson, guesses, seed, edits, settings, focus: focus.words, site };
+    const state = { prompt, second, otherPrompt, open, pinned, panel, lesson, guesses, seed, edits, settings, focus: focus.words, site };
     const [answer, against] = [this.texts.answer || this.answer?.text, this.texts.against || this.against?.text];
     return address.write({ ...state, answer, against, index: focus.index, views: this.views });
   }
@@ -263,7 +267,7 @@ export class Page {
       else this[key] = null;
     this.texts = texts;
     Object.assign(this, own);
-    if (this.second !== this.otherRan) [this.other, this.otherRan] = [null, ""];
+    if (this.otherPrompt !== this.otherRan) [this.other, this.otherRan] = [null, ""];
     this.prompt ||= this.hello?.example ?? "";
     this.linked = true;
     this.focus.words = focus;
