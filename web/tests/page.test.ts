@@ -8,7 +8,7 @@ const zero: Edit = { site: "blocks.1.attn.z", op: "zero", head: 2 };
 const patch: Edit = { site: "blocks.1.resid_post", op: "patch", from: changes.OTHER, position: 1, from_position: 1 };
 const listed = (edit: Edit) => [{ name: changes.said(edit), on: true, edit }];
 
-/** A server that answers at once: a run's name says what ran, and its values are as large as its edits are many. */
+/** A server that answers at once: a run's name says what ran, and its largest value is 2, of zeroed runs 1, of scaled ones 9. */
 function served() {
   const asked: { ask: string; [argument: string]: unknown }[] = [];
   const answers: Record<string, (args: Record<string, unknown>) => object> = {
@@ -16,7 +16,7 @@ function served() {
     run: ({ text, edits }) => ({
       answer: { run: `${text}${edits ? ` ${JSON.stringify(edits)}` : ""}`, tokens: [1, 2, 3].map((id) => ({ id })), window: [0, 3] },
     }),
-    values: ({ run }) => ({ answer: {}, tensors: { values: { shape: [2], data: Float32Array.of(1, String(run).includes("[") ? 9 : 2) } } }),
+    values: ({ run }) => ({ answer: {}, tensors: { values: { shape: [2], data: Float32Array.of(1, /scale/.test(String(run)) ? 9 : /zero/.test(String(run)) ? 0.5 : 2) } } }),
   };
   const wire = {
     ask: async (ask: string, args: Record<string, unknown>) => (asked.push({ ask, ...args }), answers[ask]!(args)), cancel: () => {},
@@ -44,6 +44,18 @@ describe("a change", () => {
     expect([page.ran, page.prompt]).toEqual(["typed and run", "typed, never run"]);
     await page.send();
     expect(page.ran).toBe("typed, never run");
+  });
+
+  it("is drawn on the original's scale, which grows where its values go beyond", async () => {
+    const { page } = served();
+    await page.start();
+    const { scale } = await page.values("logits");
+    await page.change("zero", listed(zero));
+    expect((await page.values("logits")).scale).toEqual(scale);
+    await page.change("scale", listed({ ...zero, op: "scale", value: 9 }));
+    expect((await page.values("logits")).scale).toEqual({ ...scale, largest: 9 });
+    await page.travel(0);
+    expect((await page.values("logits")).scale).toEqual(scale);
   });
 
   it("to one prompt is not undone in the other: swapped prompts begin a new list", async () => {

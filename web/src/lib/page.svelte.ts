@@ -7,7 +7,7 @@ import * as changes from "./changes";
 import type { Scale, Theme } from "../draw/colours";
 import { Focus } from "./focus.svelte";
 import type { Tensor } from "./frames";
-import { scaleOf, type Summary, summary } from "../draw/statistics";
+import { joined, scaleOf, type Summary, summary } from "../draw/statistics";
 import { Writing } from "./writing.svelte";
 import { type Answer, Cancelled, connect, Refused, type Wire, type Working } from "./wire";
 
@@ -141,7 +141,7 @@ export class Page {
       }
       this.focus.fit(run.answer.tokens.length, n_layers, n_heads);
       if (run === this.run) return;
-      this.known.clear();
+      for (const key of [...this.known.keys()]) if (!key.startsWith(`${original.answer.run} `)) this.known.delete(key);
       this.writing.clear(); // its texts go on from the run before
       this.ran = text;
       [this.original, this.run] = [original, run];
@@ -212,10 +212,9 @@ export class Page {
     this.working = null;
   }
 
-  /** The values at a site of the run, kept. A head is one [T,S] of scores or pattern. */
-  values(site: string, head?: number): Promise<Known> {
-    if (!this.run) return Promise.reject(new Cancelled("no run"));
-    const run = this.run.answer.run;
+  /** The values at a site of the run, or of another one, kept. A head is one [T,S] of scores or pattern. */
+  values(site: string, head?: number, run = this.run?.answer.run): Promise<Known> {
+    if (run === undefined) return Promise.reject(new Cancelled("no run"));
     const key = `${run} ${site} ${head ?? ""}`;
     const known = this.known.get(key) ?? this.fetched(run, site, head);
     this.known.delete(key);
@@ -276,9 +275,14 @@ export class Page {
   }
 
   private async fetched(run: string, site: string, head: number | undefined): Promise<Known> {
-    const { answer, tensors } = await this.wire.ask("values", { run, site, head });
+    const before = this.original?.answer.run ?? run;
+    const [{ answer, tensors }, original] = await Promise.all([
+      this.wire.ask("values", { run, site, head }), before === run ? null : this.values(site, head, before),
+    ]);
     const found = summary(tensors.values.data);
-    return { tensor: tensors.values, axes: answer.axes, summary: found, scale: scaleOf(found), python: answer.python ?? "" };
+    // A changed run is drawn on the original's scale, which grows where its values go beyond.
+    const scale = scaleOf(original ? joined(original.summary, found) : found);
+    return { tensor: tensors.values, axes: answer.axes, summary: found, scale, python: answer.python ?? "" };
   }
 }
 
