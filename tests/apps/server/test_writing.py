@@ -74,12 +74,13 @@ def test_a_fork_is_python_s_and_reads_nothing_twice(
     lengths: list[int] = []
     decoder = running.lm.decoder
     hook = decoder.embed.register_forward_pre_hook(lambda module, given: lengths.append(given[0].ids.shape[1]))
-    own, own_steps, own_last = written(
-        reader, name="fork", generation=first["generation"], step=3, token=steps[3]["id"]
-    )
+    frames = reader.until(reader.ask(name="fork", generation=first["generation"], step=3, token=steps[3]["id"]))
+    own, *own_steps, own_last = [frame["answer"] for frame in frames]
     hook.remove()
     assert lengths == [1] * 8  # steps 4 to 11: the new token of the one before is read
-    assert own_last["text"] == last["text"] and [s["id"] for s in own_steps] == [s["id"] for s in steps]
+    prompt = len(first["prompt"])
+    assert (own_steps[0]["held"], own_steps[0]["kept"]) == (prompt + 11, prompt + 3)
+    assert own_last["text"] == last["text"] and [s["step"]["id"] for s in own_steps] == [s["id"] for s in steps]
     _, forked, fork_last = written(reader, name="fork", generation=own["generation"], step=5, token=77)
     expected = plain.fork(out, 5, 77)
     assert [s["id"] for s in forked] == list(expected.new_ids[0]) and fork_last["text"] == expected.text

@@ -162,6 +162,9 @@ export interface WrittenStep extends Word {
 export interface Written extends Python {
   generation?: string;
   prompt?: Token[];
+  /** With the first step of a fork: the tokens that the cache held, and how many of them were kept. */
+  held?: number;
+  kept?: number;
   step?: WrittenStep;
   text?: string;
   seconds?: number;

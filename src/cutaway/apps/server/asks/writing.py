@@ -90,7 +90,10 @@ def fork(
 
 
 def _written(call: Call, written: Writing, chosen: Sequence[Step]) -> Iterator[Answer]:
-    """First the name and the prompt, then each step as it is chosen, then the whole text."""
+    """First the name and the prompt, then each step as it is chosen, then the whole text.
+
+    The first step of a fork comes with the tokens that the cache held, and how many of them were kept.
+    """
     lm, settings, began = call.lm, written.settings, time.perf_counter()
     length, most = written.prompt.ids.shape[1], settings.max_new_tokens or NEW_TOKENS
     each, logits = _cache_bytes(call), 4 * lm.config.vocab_size
@@ -101,6 +104,7 @@ def _written(call: Call, written: Writing, chosen: Sequence[Step]) -> Iterator[A
     try:
         yield Answer({"generation": name, "prompt": prompt, "settings": settings.as_data()}, last=False)
         stream = lm.stream(written.prompt, edits=written.edits, cache=written.cache, chosen=chosen, **asdict(settings))
+        rewound = dict(zip(("held", "kept"), written.cache.rewound, strict=True)) if chosen else {}
         for step in stream:
             steps.append(step)
             id, read = int(step.ids[0]), length + step.index
@@ -110,7 +114,7 @@ def _written(call: Call, written: Writing, chosen: Sequence[Step]) -> Iterator[A
                 "entropy": entropy, "rank": rank, "u": None if step.u is None else float(step.u[0]),
                 "forced": step.forced, "cache_tokens": read, "cache_bytes": read * each, "ended": step.ended[0],
             }  # fmt: skip
-            yield Answer({"step": about}, last=False)
+            yield Answer({"step": about} | (rewound if step.index == 0 else {}), last=False)
     finally:  # one that is cancelled is kept as far as it is written
         call.generations.resize(name, len(steps) * logits + (length + len(steps)) * each)
     text, seconds = "".join(step.text[0] for step in steps), time.perf_counter() - began
