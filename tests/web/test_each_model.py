@@ -1,12 +1,53 @@
-"""What a stage says of models that differ from the default one, of long texts and of edits: true of each, or not said.
+"""What the stages and the lesson say of models unlike the default one, of long texts and of edits: true, or not said.
 
-It does not test the numbers of a plain run: test_first_stages.py, test_inner_stages.py and test_last_stages.py do.
+The numbers of a plain run are tested in test_first_stages.py, test_inner_stages.py and test_last_stages.py.
 """
 
-from tests.apps.server.conftest import tiny
-from tests.web.test_first_stages import PROMPT, Open, page, plain, running
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from urllib.parse import quote_plus
+
+import pytest
+import torch
+
+from cutaway.apps.server.page import FOLDER
+from cutaway.explain.attention_row import attention_row
+from cutaway.lm import LM, load
+from tests.apps.server.conftest import serving, tiny
+from tests.model_types import drawn
+from tests.tiny import TEXT as WORDS
+from tests.tiny import build, save_tokenizer
+from tests.web.test_first_stages import PROMPT, TEXT, Open, page, plain, running, said, table, view
 
 __all__ = ["page", "plain", "running", "tiny"]
+OPTIONS = {"bloom": {}, "qwen3": {}, "mixtral": {}, "gemma2": {"attn_logit_softcapping": 2.0}}
+Model = Callable[[str, str], tuple[object, LM]]
+
+
+@pytest.fixture(scope="module")
+def model(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """model(type, fragment): the page of a tiny random model of that type, and the model."""
+    with ExitStack() as stack:
+        known, contexts = {}, []
+
+        def opened(kind: str, fragment: str) -> tuple[object, LM]:
+            if kind not in known:
+                folder = tmp_path_factory.mktemp(kind)
+                build(drawn(kind, 0, **WORDS, **OPTIONS[kind]), scale=0.15).save_pretrained(folder)
+                save_tokenizer(folder)
+                read = lambda folder=folder: load(folder, quantize=None, dtype="float32", device="cpu")  # noqa: E731
+                known[kind] = stack.enter_context(serving(read(), folder=FOLDER)), read()
+            server, lm = known[kind]
+            contexts.append(browser.new_context(viewport={"width": 1440, "height": 900}))
+            tab = contexts[-1].new_page()
+            tab.goto(f"http://127.0.0.1:{server.guard.port}/#{PROMPT}&{fragment}")
+            tab.locator(".river").wait_for()
+            return tab, lm
+
+        yield opened
+        for context in contexts:
+            context.close()
 
 
 def line(tab, stage: int) -> str:
@@ -15,8 +56,82 @@ def line(tab, stage: int) -> str:
 
 
 def test_the_line_of_the_logits_is_of_the_chosen_token_or_of_none(page: Open):
-    text = "+".join(["the cat sat on"] * 40)
-    tab = page(f"prompt={text.replace(' ', '+')}&focus=t0&open=1")
-    assert line(tab, 7) == "300 logits at each token"
-    tab = page(f"{PROMPT}&focus=t0&open=1")
-    assert "gets" in line(tab, 7)
+    text = quote_plus(" ".join(["the cat sat on"] * 40))
+    assert line(page(f"prompt={text}&focus=t0&open=1"), 7) == "300 logits at each token"
+    assert "gets" in line(page(f"{PROMPT}&focus=t0&open=1"), 7)
+
+
+def test_alibi_is_not_called_a_rotation(model: Model):
+    tab, lm = model("bloom", "open=2&focus=l1.h2")
+    assert "rotat" not in line(tab, 2) + tab.locator(".stage .body").inner_text()
+    cells = table(tab, "Scores, with their positions’ part")
+    assert cells[5, 3] == said(float(lm.trace(TEXT)["attn.scores", 1, 2][0, 5, 3]))
+    assert tab.get_by_role("alert").count() == 0
+    tab, lm = model("bloom", "panel=lesson&lesson=4")
+    lesson = tab.locator("article.lesson")
+    assert "ALiBi" in lesson.inner_text() and "rotat" not in lesson.inner_text()
+    lesson.locator(".option").first.click()
+    lesson.locator("dd").nth(1).wait_for()
+    row = attention_row(lm.view(TEXT), 0, 0, 5)
+    assert row.slope is not None
+    assert f"{said(row.slope * 5)} is added to the one, 0 to the other" in lesson.inner_text()
+    torch.testing.assert_close(row.scores - row.scaled, row.slope * torch.arange(6.0))
+
+
+def test_before_rotation_is_the_normed_query(model: Model):
+    tab, lm = model("qwen3", "open=2&focus=l1.h2")
+    normed = lm.trace(TEXT)["blocks.1.attn.q_norm.out"][0, :, 2]
+    cells = table(tab, "q before rotation")
+    assert cells and all(text == said(float(normed[at])) for at, text in cells.items())
+    tab, lm = model("qwen3", "panel=lesson&lesson=4")
+    lesson = tab.locator("article.lesson")
+    lesson.locator(".option").last.click()
+    lesson.locator("dd").nth(1).wait_for()
+    assert f"{said(float(lm.trace(TEXT)['blocks.0.attn.q_norm.out'][0, 5, 0].norm()))} before" in lesson.inner_text()
+
+
+def test_a_mixture_shows_the_experts_that_were_chosen(model: Model):
+    tab, lm = model("mixtral", "open=5&focus=t3.l1")
+    scores = lm.trace(TEXT)["blocks.1.mlp.router_scores"][0, 3]
+    chosen = tab.locator(".chosen li")
+    chosen.first.wait_for()
+    best = sorted((int(i) for i in scores.nonzero()[:, 0]), key=lambda i: -float(scores[i]))
+    assert chosen.all_inner_texts() == [f"expert {i} {said(float(scores[i]))}" for i in best]
+    assert line(tab, 5).startswith("3 mixtures of experts")
+    view(tab, "Router scores").locator("canvas").first.wait_for()
+    assert tab.get_by_role("alert").count() == 0
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("bloom", "ALiBi, mask"), ("gemma2", "cap, mask")])
+def test_what_acts_on_a_score_besides_its_scale_is_named(model: Model, kind: str, steps: str):
+    tab, lm = model(kind, "open=4&focus=t4.l1.h2")
+    row = attention_row(lm.view(TEXT), 1, 2, 4)
+    step = tab.locator(".view").filter(has=tab.get_by_role("heading", name="step by step"))
+    cells = step.get_by_role("row").nth(3).get_by_role("cell")
+    cells.first.wait_for()
+    assert cells.all_inner_texts() == [said(float(x[3])) for x in (row.dots, row.scaled, row.scores, row.pattern)]
+    assert f"3 {steps}" in step.locator(".heads").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("site", "gone"),
+    [("*attn.z", "they sum to z"), ("attn.pattern", "Each weight is"), ("attn.pattern", "the weights sum to 1")],
+)
+def test_under_an_edit_a_row_claims_nothing_that_it_undid(page: Open, site: str, gone: str):
+    edits = quote_plus(json.dumps([{"site": site, "op": "scale", "value": 0.5}]))
+    stage = f"{PROMPT}&open=4&focus=t4.l1.h2"
+    body = [page(f"{stage}{more}").locator(".stage .body") for more in ("", f"&edits={edits}")]
+    for each in body:
+        each.get_by_role("heading", name="Weights × values").wait_for()
+    plain, edited = (each.inner_text() for each in body)
+    assert gone in plain and gone not in edited
+    assert "A change acts" in edited or "a change acts" in edited
+
+
+def test_the_curves_name_the_token_of_each_rank(page: Open):
+    settings = quote_plus(json.dumps({"repetition_penalty": 1.5}))
+    tab = page(f"{PROMPT}&open=7&settings={settings}")
+    curves = tab.get_by_role("slider", name="Rank in the vocabulary")
+    curves.focus()
+    words = curves.get_attribute("aria-valuetext")
+    assert "the model’s rank-1 token gets" in words and "the rank-1 token after the filters" in words
