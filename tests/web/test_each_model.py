@@ -135,3 +135,43 @@ def test_the_curves_name_the_token_of_each_rank(page: Open):
     curves.focus()
     words = curves.get_attribute("aria-valuetext")
     assert "the model’s rank-1 token gets" in words and "the rank-1 token after the filters" in words
+
+
+def test_a_reload_draws_the_same(page: Open):
+    tab = page(f"{PROMPT}&open=7&seed=5&settings=%7B%22do_sample%22%3Atrue%7D")
+    again = tab.get_by_role("button", name="Draw again")
+    for _ in range(11):
+        again.click()
+    tab.get_by_text("draw 12 of this seed").wait_for()
+    sentence = tab.locator(".sentence").inner_text()
+    tab.wait_for_timeout(400)
+    tab.reload()
+    tab.get_by_text("draw 12 of this seed").wait_for()
+    tab.get_by_text(sentence, exact=True).wait_for()
+
+
+def test_no_old_choice_stands_under_a_new_title(page: Open):
+    tab = page(f"{PROMPT}&open=7&focus=t1")
+    view(tab, "Next token after “␣cat”").wait_for()
+    tab.evaluate("WebSocket.prototype.send = () => {}")  # no answer will come
+    tab.evaluate("location.hash = location.hash.replace('t1', 't3')")
+    tab.wait_for_timeout(400)
+    assert "␣on" in tab.locator(".stage .about").first.inner_text()
+    assert view(tab, "Next token after “␣cat”").count() == 1  # what is shown is still that choice
+
+
+def test_what_has_no_logarithm_is_marked(page: Open):
+    edits = quote_plus(json.dumps([{"site": "blocks.1.attn_out", "op": "zero"}]))
+    tab = page(f"{PROMPT}&open=3&edits={edits}")
+    column = tab.get_by_role("radio", name="Block 1: attention adds 0,")
+    assert column.locator("circle.attention").count() == 0 and column.locator(".odd").text_content() == "0"
+    assert tab.get_by_role("radio", name="Block 0: attention").locator("circle.attention").count() == 1
+
+
+def test_a_pooled_thumbnail_says_which_tokens_are_greyed(page: Open):
+    text = quote_plus(" ".join(["the cat sat on"] * 40))
+    heads = view(page(f"prompt={text}&open=4&views=first.grey"), "All heads")
+    assert "the first column, tokens 0–3." in heads.inner_text()  # 300 positions in 64 columns
+    assert "The largest weight of each cell" in heads.inner_text()
+    heads = view(page(f"{PROMPT}&open=4&views=first.grey"), "All heads")
+    assert "Greyed here" not in heads.inner_text() and "Each weight" in heads.inner_text()
