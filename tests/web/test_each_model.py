@@ -168,10 +168,43 @@ def test_what_has_no_logarithm_is_marked(page: Open):
     assert tab.get_by_role("radio", name="Block 0: attention").locator("circle.attention").count() == 1
 
 
-def test_a_pooled_thumbnail_says_which_tokens_are_greyed(page: Open):
-    text = quote_plus(" ".join(["the cat sat on"] * 40))
-    heads = view(page(f"prompt={text}&open=4&views=first.grey"), "All heads")
-    assert "the first column, tokens 0–3." in heads.inner_text()  # 300 positions in 64 columns
+def test_a_pooled_thumbnail_says_which_tokens_are_greyed(page: Open, plain: LM):
+    text = " ".join(["the cat sat on"] * 80)
+    most = plain.tokenize(text).ids.shape[1] // 64 - 1
+    heads = view(page(f"prompt={quote_plus(text)}&open=4&views=first.grey"), "All heads")
+    assert most > 1 and f"the first column, tokens 0–{most}." in heads.inner_text()
     assert "The largest weight of each cell" in heads.inner_text()
     heads = view(page(f"{PROMPT}&open=4&views=first.grey"), "All heads")
     assert "Greyed here" not in heads.inner_text() and "Each weight" in heads.inner_text()
+
+
+@pytest.mark.parametrize("stage", [1, 3, 4, 5, 6])
+def test_every_view_has_its_other_forms_and_its_python_runs(page: Open, plain: LM, stage: int, monkeypatch):
+    monkeypatch.setattr("cutaway.load", lambda *_, **__: plain)
+    tab = page(f"{PROMPT}&open={stage}&focus=t2.l1.h2")
+    views = tab.locator(".stage .view")
+    views.first.wait_for()
+    tab.wait_for_timeout(400)
+    tab.evaluate("navigator.clipboard.writeText = async (text) => (window.copied = text)")
+    given = {}
+    for each in views.all():
+        title = each.get_by_role("heading").first.inner_text()
+        if title == "Two texts in one batch":  # none is given
+            continue
+        for form in ("As table", "PNG", "SVG"):
+            each.get_by_role("button", name=form, exact=True).wait_for()
+        each.get_by_role("button", name="Copy as Python").click()
+        each.get_by_text("Python copied").wait_for()
+        *before, last = tab.evaluate("window.copied").splitlines()
+        exec("\n".join(before), names := {})
+        given[title] = eval(last, names) if "=" not in last.split("(")[0] else None
+    view = plain.view(TEXT)
+    for title in given.keys() & {"Attention, for every token", "MLP, for every token", "What each MLP adds"}:
+        assert torch.equal(given[title], view.sizes["attn_out" if title.startswith("Att") else "mlp_out"][:, 0])
+    if stage == 1:
+        made = plain.tokenizer.merges(view.tokens.pieces[0])[0]
+        assert [each for each in made if each.piece == 2] in given.values()
+    elif stage == 4:
+        assert torch.equal(given["All heads"][1], view.thumbnails[:, 0])
+    elif stage == 6:
+        assert given["Logit lens"].ids.shape == (plain.config.n_layers + 1, 6)
