@@ -115,7 +115,12 @@ def test_what_acts_on_a_score_besides_its_scale_is_named(model: Model, kind: str
 
 @pytest.mark.parametrize(
     ("site", "gone"),
-    [("*attn.z", "they sum to z"), ("attn.pattern", "Each weight is"), ("attn.pattern", "the weights sum to 1")],
+    [
+        ("*attn.z", "they sum to z"),
+        ("attn.pattern", "Each weight is"),
+        ("attn.pattern", "the weights sum to 1"),
+        ("attn.pattern", "each row sums to 1"),
+    ],
 )
 def test_under_an_edit_a_row_claims_nothing_that_it_undid(page: Open, site: str, gone: str):
     edits = quote_plus(json.dumps([{"site": site, "op": "scale", "value": 0.5}]))
