@@ -75,6 +75,7 @@ def test_a_row_of_attention_goes_from_the_dots_to_the_mix(lm: LM):
         row.z, trace["attn.z", 1, 3][0, 4]
     )
     assert torch.equal(row.v, trace["attn.v", 1, row.kv_head][0]) and row.kv_head == 3 * lm.config.n_kv_heads // 4
-    torch.testing.assert_close(row.dots[:5] / lm.config.d_head**0.5, row.scores[:5])
+    torch.testing.assert_close(row.scaled[:5], row.scores[:5])
+    assert torch.equal(row.scaled, row.dots * lm.config.d_head**-0.5)
     assert (row.scores[5:] == -torch.inf).all()
     torch.testing.assert_close(row.pattern @ row.v, row.z)

@@ -115,7 +115,7 @@ def test_heads_rows_neurons_and_the_lens(page: Page):
     row = page("row", run="r1", layer=1, head=3, position=4)
     q = "attn.rot_q" if lm.config.rope else "attn.q"
     assert torch.equal(row.arrays["q"], trace[q, 1, 3][0, 4])
-    assert list(row.arrays) == ["q", "k", "dots", "scores", "pattern", "v", "z"]
+    assert list(row.arrays) == ["q", "k", "dots", "scaled", "scores", "pattern", "v", "z"]
     assert torch.equal(row.arrays["z"], trace["attn.z", 1, 3][0, 4])
     [strongest] = page("neurons", run="r1", layer=1, position=4, top=1).data["neurons"]
     assert strongest["post"] == float(trace["blocks.1.mlp.post"][0, 4, strongest["neuron"]])

@@ -63,7 +63,7 @@ export function read(fragment: string): Partial<State> {
   }
   if (state.open) state.open = state.open.filter((stage) => stage > 0);
   const views = parts.get("views");
-  if (views && /^[a-z]+\.[a-z]+(_[a-z]+\.[a-z]+)*$/.test(views))
+  if (views && /^[a-z]+\.[a-z0-9]+(_[a-z]+\.[a-z0-9]+)*$/.test(views))
     state.views = Object.fromEntries(views.split("_").map((each) => each.split(".", 2)));
   const seed = parts.get("seed");
   if (seed && /^\d{1,15}$/.test(seed)) state.seed = Number(seed);

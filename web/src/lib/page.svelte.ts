@@ -89,10 +89,10 @@ export class Page {
     return this.focus.token ?? this.tokens.length - 1;
   }
 
-  /** Its column in what holds the run's window of positions alone (lens_*, top_*); the last column where it is outside. */
-  get windowed(): number {
+  /** Its column in what holds the run's window of positions alone (lens_*, top_*); null where it is outside. */
+  get windowed(): number | null {
     const [start, end] = this.run?.answer.window ?? [0, this.tokens.length];
-    return (this.token < start || this.token >= end ? end - 1 : this.token) - start;
+    return this.token < start || this.token >= end ? null : this.token - start;
   }
 
   /** The first request, then the prompt of the address, or the model's example. */

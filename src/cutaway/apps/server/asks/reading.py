@@ -21,6 +21,7 @@ from cutaway.apps.server.asks.text import pieces
 from cutaway.apps.server.edits import edits_of
 from cutaway.apps.server.runs import Run, lines, python_of, tokens_of
 from cutaway.apps.server.session import Call
+from cutaway.edit.edit import sites_of
 from cutaway.explain.attention_row import attention_row
 from cutaway.explain.why import parent_indexes
 from cutaway.ground.errors import BadArgument
@@ -101,13 +102,17 @@ def head(call: Call, *, run: str, layer: int, head: int) -> Answer:
 
 @ask("row")
 def row(call: Call, *, run: str, layer: int, head: int, position: int) -> Answer:
-    """One row of attention, step by step."""
+    """One row of attention, step by step. edited: its sites that are not what the ones before them give."""
     kept: Run = call.runs[run]
-    found = vars(attention_row(kept.view, layer, head, kept.position(position)))
+    found, config = vars(attention_row(kept.view, layer, head, kept.position(position))), call.lm.config
     imports = "from cutaway.explain.attention_row import attention_row"
     expression = f"attention_row(view, {layer}, {head}, {position})"
-    steps = {name: value for name, value in found.items() if name != "kv_head"}
-    return Answer({"kv_head": found["kv_head"]}, steps, lines(call, imports, *kept.python(), expression))
+    steps = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    data = {name: value for name, value in found.items() if name not in steps} | {"softcap": config.attn_softcap}
+    changed = {site for edit in kept.edits for site in sites_of(edit, config)}
+    own = ("scores", "pattern", "v", "z")
+    data["edited"] = [name for name in own if f"blocks.{layer % config.n_layers}.attn.{name}" in changed]
+    return Answer(data, steps, lines(call, imports, *kept.python(), expression))
 
 
 @ask("neurons")
