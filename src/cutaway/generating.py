@@ -73,7 +73,9 @@ class Generating(Questions):
         prompt = texts if isinstance(texts, str) else list(texts) if isinstance(texts, list | tuple) else None
         trace = None if watched is None else watched.trace(new_ids_of(steps, len(tokens.ids)))
         note = CHAT_NOTE if prompt is not None and add_special_tokens and self.lacks_chat_template(tokens) else ""
-        return collect(tokens, steps, prompt_text=prompt, single=single, trace=trace, note=note, cache=cache)
+        return collect(
+            tokens, steps, prompt_text=prompt, single=single, trace=trace, note=note, cache=cache, edits=done_by
+        )
 
     @takes_settings()
     def stream(
@@ -108,12 +110,13 @@ class Generating(Questions):
     ) -> Generation:
         """Another text: `out` up to its new token number `step`, `token` there, and what the model writes after it.
 
-        out: a generation of one text. step: from 0. token: a word or an id. edits: None takes those of `out.cache`, if
-        any. settings: as in `generate`; where you say nothing, those of `out`, its seed too: its own token gives its
-        own text. max_new_tokens counts the tokens before, too. With `generate(…, keep_cache=True)` the cache of `out`
-        is rewound and nothing is read twice; without, the text up to there is read again, to the same bits.
+        out: a generation of one text. step: from 0. token: a word or an id. edits: None takes those of `out`.
+        settings: as in `generate`; where you say nothing, those of `out`'s last step, its seed too: its own token
+        gives its own text. max_new_tokens counts the tokens before, too. With `generate(…, keep_cache=True)` the cache
+        of `out` is rewound and nothing is read twice; without, the text up to there is read again, to the same bits.
 
-        Raises BadArgument for several texts, a step that is none of out's, and what is no token; else as `generate`.
+        Raises BadArgument for several texts, a step that is none of out's, what is no token, and edits that a pickle
+        of `out` could not hold; else as `generate`.
         """
         if not isinstance(out, Generation) or len(out.prompt.ids) != 1 or not out.steps:
             found = f"a {type(out).__name__}" if not isinstance(out, Generation) else "a generation of several texts"
@@ -121,15 +124,16 @@ class Generating(Questions):
         number = require_whole("step", step, 0, "pass for example step=3")
         if number >= len(out.steps):
             raise BadArgument(f"step={number}", f"one of its {len(out.steps)} steps, from 0", "choose an earlier step")
-        asked: dict[str, Any] = {
-            n: v for n, v in out.steps[0].settings.as_data().items() if n not in settings
-        } | settings
+        if edits is None and out.edits is None:
+            raise BadArgument("a pickled generation, whose edits had a function", "its edits", "pass them as edits=")
+        asked: dict[str, Any] = {**out.steps[-1].settings.as_data(), **settings}
         steps = forked(out.steps, number, answers_of(self, 1, token).ids[0])
-        cache = KeptCache() if out.cache is None else out.cache
-        done_by = cache.edits if edits is None else edits
-        stream = self.stream(out.prompt, edits=done_by, cache=cache, chosen=steps, **asked)
-        single = isinstance(out.text, str)
-        return collect(out.prompt, list(stream), prompt_text=out.prompt_text, single=single, cache=out.cache)
+        done_by = edits_of(list(out.edits or ()) if edits is None else edits, self.decoder.config)
+        stream = self.stream(out.prompt, edits=done_by, cache=out.cache or KeptCache(), chosen=steps, **asked)
+        return collect(
+            out.prompt, list(stream), prompt_text=out.prompt_text, single=isinstance(out.text, str),
+            cache=out.cache, edits=done_by,
+        )  # fmt: skip
 
     @takes_settings(max_new_tokens=ANSWER_TOKENS)
     def chat(
@@ -227,7 +231,7 @@ class Generating(Questions):
         config = self.decoder.config
         most = most_new_tokens(tokens, settings, config.n_positions)
         editor = Editor(edits, config, tokens, most)
-        require_steps(chosen, len(tokens.ids))
+        require_steps(chosen, len(tokens.ids), most)
         cache = None if kept is None else self._lent(kept, tokens, chosen, most, edits)
         done = passes_of(cache, tokens)
         editor.passes.skip(done)

@@ -21,7 +21,7 @@ from cutaway.edit.recipe import write as write_recipe
 from cutaway.edit.weights import Change, changed
 from cutaway.generating import Generating
 from cutaway.ground.config import DecoderConfig
-from cutaway.ground.errors import NoTokenizer
+from cutaway.ground.errors import BadArgument, NoTokenizer
 from cutaway.ground.select import Selection
 from cutaway.ground.sites import all_sites
 from cutaway.ground.whole import indexes, require_whole
@@ -236,9 +236,13 @@ class LM(Keeping, ByHand, Generating):
         """What a trace would cost in bytes, before it runs.
 
         texts, sites, positions, dtype, to, until: as in `trace`. max_new_tokens: that many new tokens in `generate`.
-        view: True for what `view` keeps of the texts instead.
+        view: True for what `view` keeps of the texts instead; raises BadArgument beside any of the others.
         """
         if view is True:
+            asked = (sites, positions, dtype, to, until, max_new_tokens)
+            if asked != ("*", None, None, None, None, 1):
+                do = "leave them out, or leave view out for what a trace would take"
+                raise BadArgument("view=True beside arguments of a trace", "the texts alone, as a view keeps", do)
             return view_plan(self.decoder, self.tokens(texts))
         wanted = indexes("positions", positions, signed=True, distinct=False)
         kept_as = None if dtype is None else dtype_of(dtype, self.device)

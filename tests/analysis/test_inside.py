@@ -9,6 +9,7 @@ from cutaway.analysis.derived import matrix, neuron_outputs
 from cutaway.analysis.logit_lens import lens_grid, stream_sites
 from cutaway.analysis.neurons import sites, strongest
 from cutaway.explain.attention_row import attention_row
+from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
 from tests.analysis.by_hand import unembedded
 
@@ -61,6 +62,10 @@ def test_the_cone_is_zero_before_a_change_and_measured_after_it(lm: LM):
     )
     one, other = (view[stream_sites(lm.config)[3]][0, 4] for view in (changed, base))
     torch.testing.assert_close(reach[3, 4], (one - other).norm() / other.norm())
+    zeroed = lm.view(TEXT, edits=Edit.zero("blocks.0.resid_pre", position=2))
+    assert cone(changed, zeroed)[0, 0, 2].isinf() and cone(zeroed, zeroed)[0, 0, 2].isnan()
+    with pytest.raises(BadArgument, match=r"positions None and \(1,\)"):
+        cone(base, lm.trace(TEXT, stream_sites(lm.config), positions=[1]))
 
 
 def test_a_row_of_attention_goes_from_the_dots_to_the_mix(lm: LM):
@@ -70,6 +75,7 @@ def test_a_row_of_attention_goes_from_the_dots_to_the_mix(lm: LM):
         row.z, trace["attn.z", 1, 3][0, 4]
     )
     assert torch.equal(row.v, trace["attn.v", 1, row.kv_head][0]) and row.kv_head == 3 * lm.config.n_kv_heads // 4
-    torch.testing.assert_close(row.dots[:5] / lm.config.d_head**0.5, row.scores[:5])
+    torch.testing.assert_close(row.scaled[:5], row.scores[:5])
+    assert torch.equal(row.scaled, row.dots * lm.config.d_head**-0.5)
     assert (row.scores[5:] == -torch.inf).all()
     torch.testing.assert_close(row.pattern @ row.v, row.z)

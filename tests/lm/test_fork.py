@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
 from cutaway.model.tap import Untapped
 from cutaway.sample.generation import Generation
+from cutaway.sample.step import forked
 
 SETTINGS = [{}, {"do_sample": True, "temperature": 1.5, "seed": 3, "repetition_penalty": 1.3}]
 EDIT = [Edit.scale("blocks.1.mlp_out", 0.2, step=(0, 2)), Edit.zero("blocks.0.attn.z", head=1, position=-1)]
@@ -43,7 +45,7 @@ def test_a_fork_at_its_own_token_is_the_text_itself(lm: LM, int8: LM, settings: 
         for step in (min(6, last), 0, min(3, last), last):
             own = int(out.steps[step].ids[0])
             assert same(model.fork(out, step, own), out)
-            assert same(model.fork(replace(out, cache=None), step, own, edits=edits), out)
+            assert same(model.fork(replace(out, cache=None), step, own), out)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=["greedy", "drawn"])
@@ -94,6 +96,22 @@ def test_an_end_put_into_a_text_ends_it(int8: LM) -> None:
     assert copied.cache is None and same(int8.fork(copied, 1, 40), int8.fork(out, 1, 40))
 
 
+def test_a_fork_has_the_edits_and_the_last_settings_of_what_it_forks(int8: LM) -> None:
+    out = int8.generate("the cat", max_new_tokens=6, edits=EDIT)
+    drawn = int8.fork(out, 2, 40, do_sample=True, temperature=1.5, seed=3)
+    again = int8.fork(drawn, len(drawn.steps) - 1, int(drawn.steps[-1].ids[0]))
+    assert drawn.edits == out.edits == tuple(EDIT)
+    assert same(int8.fork(pickle.loads(pickle.dumps(out)), 1, 40), int8.fork(out, 1, 40))
+    assert same(again, drawn) and again.steps[-1].settings == drawn.steps[-1].settings != out.settings
+    third = int8.fork(drawn, 3, 41)
+    assert third.steps[-1].settings.do_sample and third.edits == out.edits
+    assert not same(int8.fork(out, 1, 40), int8.fork(out, 1, 40, edits=()))
+    function = int8.generate("the cat", max_new_tokens=3, edits=Edit.function("blocks.1.mlp_out", lambda x: x * 2))
+    assert same(int8.fork(function, 1, int(function.steps[1].ids[0])), function)
+    with pytest.raises(BadArgument, match="a pickled generation, whose edits had a function"):
+        int8.fork(pickle.loads(pickle.dumps(function)), 1, 40)
+
+
 def test_what_is_no_fork_is_refused(int8: LM) -> None:
     out = int8.generate("the cat", max_new_tokens=2)
     with pytest.raises(BadArgument, match=r"step=2; expected one of its 2 steps"):
@@ -102,5 +120,13 @@ def test_what_is_no_fork_is_refused(int8: LM) -> None:
         int8.fork(int8.generate(["a", "the cat"], max_new_tokens=2), 0, 3)
     with pytest.raises(BadArgument, match="several texts to be kept"):
         int8.generate(["a", "the cat"], keep_cache=True, max_new_tokens=2)
+    with pytest.raises(BadArgument, match="found 2 chosen steps; expected at most 1 new tokens"):
+        int8.fork(out, 1, 3, max_new_tokens=1)
+    assert len(int8.fork(out, 1, 3, max_new_tokens=2).steps) == 2
+    pair = int8.generate(["a", "the cat"], max_new_tokens=2).steps
+    as_chosen = partial(int8.stream, "the cat", chosen=pair)
+    for refused in (as_chosen, partial(pair[0].with_token, 3), partial(forked, pair, 1, 3)):
+        with pytest.raises(BadArgument, match="found a step of 2 texts; expected a step of one text"):
+            refused()
     with pytest.raises(BadArgument, match="Tensor among chosen steps"):
         int8.stream("the cat", chosen=[torch.ones(2)])  # type: ignore[list-item]

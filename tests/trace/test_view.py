@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -96,6 +97,10 @@ def test_what_it_keeps_is_what_was_planned_and_little(lm: LM):
     assert plan.bytes == seen.nbytes + seen.thumbnails.nbytes == seen.plan.bytes
     with pytest.raises(BadArgument, match="the budget"):
         lm.view("the cat", budget=10)
+    asked: tuple[dict[str, Any], ...] = ({"sites": ["logits"]}, {"positions": [1]}, {"max_new_tokens": 3})
+    for each in asked:
+        with pytest.raises(BadArgument, match="view=True beside arguments of a trace"):
+            lm.plan("the cat", view=True, **each)
     trace = lm.trace("the cat sat on the mat")
     assert str(lm.why(seen, "blocks.1.attn.z", 0, 2, 1, 3)) == str(lm.why(trace, "blocks.1.attn.z", 0, 2, 1, 3))
     assert "any value" not in repr(seen) and "every value can be read" in repr(seen)

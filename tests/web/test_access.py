@@ -13,7 +13,8 @@ from tests.web.test_first_stages import LARGE, SMALL, Open, page, plain, running
 
 __all__ = ["page", "plain", "running", "tiny"]
 EDITS = [{"site": "blocks.1.attn.z", "op": "zero", "head": 2}]
-PROMPT = f"prompt={quote_plus('the cat sat on the mat')}&second={quote_plus('the dog sat on the mat')}"
+OTHER = quote_plus("the dog sat on the mat")
+PROMPT = f"prompt={quote_plus('the cat sat on the mat')}&second={OTHER}&otherPrompt={OTHER}"
 CHANGED = f"{PROMPT}&edits={quote_plus(json.dumps(EDITS))}&focus=t4.l1.h2"
 # Of each panel: what the address adds to open it, and the buttons that fill it.
 PANELS = {

@@ -111,9 +111,7 @@ def test_a_row_is_shown_step_by_step(page: Open, plain: LM):
     width = plain.config.d_head
     for s, line in enumerate(lines.all()):
         cells = [cell.inner_text() for cell in line.get_by_role("cell").all()]
-        scaled = float(row.dots[s]) / width**0.5
-        assert [cells[0], *cells[2:]] == [said(float(x[s])) for x in (row.dots, row.scores, row.pattern)]
-        assert float(cells[1].replace(",", "")) == pytest.approx(scaled, rel=6e-3)
+        assert cells == [said(float(x[s])) for x in (row.dots, row.scaled, row.scores, row.pattern)]
     assert s == 5
     assert f"2 ÷ √{width}" in view(tab, title).locator(".heads").inner_text()
     cells = table(tab, "Weights × values")
@@ -126,6 +124,28 @@ def test_a_row_is_shown_step_by_step(page: Open, plain: LM):
     tab.wait_for_timeout(400)
     assert f"site=blocks.{LAYER}.attn.pattern" in tab.url
     assert f"index={HEAD}.{TOKEN}.2" in tab.url
+
+
+def test_a_weight_times_a_value_opens_the_value_and_the_last_row_z(page: Open, plain: LM):
+    tab = page(f"{FOCUS}&open=4")
+    row = attention_row(plain.view(TEXT), LAYER, HEAD, TOKEN)
+    cell = view(tab, "Weights × values").get_by_role("gridcell")
+    cell.focus()
+    tab.keyboard.press("Enter")
+    tab.wait_for_timeout(400)
+    assert f"site=blocks.{LAYER}.attn.v&index={int(row.pattern.argmax())}.{row.kv_head}.0" in swapped(tab.url)
+    cell.focus()
+    tab.keyboard.press("PageDown")
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("Enter")
+    tab.wait_for_timeout(400)
+    assert f"site=blocks.{LAYER}.attn.z&index={TOKEN}.{HEAD}.1" in swapped(tab.url)
+
+
+def swapped(url: str) -> str:
+    """Its site and index, in this order."""
+    parts = dict(part.split("=", 1) for part in url.partition("#")[2].split("&"))
+    return f"site={parts['site']}&index={parts['index']}"
 
 
 def test_mlp_sizes_and_neurons(page: Open, plain: LM):

@@ -10,15 +10,16 @@ import torch
 
 from cutaway import Edit
 from cutaway.analysis.cone import cone
+from cutaway.apps.server.page import FOLDER
 from cutaway.lm import LM, load
 from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
-from tests.apps.server.conftest import tiny
-from tests.web.test_first_stages import SMALL, Open, expected, page, plain, running, said, table, view
+from tests.apps.server.conftest import serving, tiny
+from tests.web.test_first_stages import LARGE, SMALL, Open, expected, page, plain, running, said, table, view
 from tests.web.test_last_stages import percent
 
 __all__ = ["page", "plain", "running", "tiny"]
 TEXT, OTHER = "the cat sat on the mat", "the dog sat on the mat"
-PROMPT = f"prompt={quote_plus(TEXT)}&second={quote_plus(OTHER)}"
+PROMPT = f"prompt={quote_plus(TEXT)}&otherPrompt={quote_plus(OTHER)}"
 HEAD = {"site": "blocks.1.attn.z", "op": "zero", "head": 2}
 LAST = -1
 
@@ -121,6 +122,44 @@ def test_a_head_set_to_zero_beside_the_original(page: Open, plain: LM):
     texts = tab.locator("aside dd").all_inner_texts()
     written = [plain.generate(TEXT, max_new_tokens=24, do_sample=False, edits=e).text for e in ([], [edit])]
     assert [text.strip() for text in texts] == [text.strip() for text in written]
+
+
+def held_back(tab, after: int):
+    """The page again, on a connection that passes so many steps of a text on, then nothing until one is cancelled."""
+    seen = {"steps": 0, "cancelled": 0}
+
+    def proxied(socket):
+        server = socket.connect_to_server()
+
+        def asked(text):
+            seen["cancelled"] |= seen["steps"] > 0 and json.loads(text)["ask"] == "cancel"
+            server.send(text)
+
+        def answered(frame):
+            seen["steps"] += isinstance(frame, bytes) and b'\\"step' in frame
+            if seen["cancelled"] or seen["steps"] <= after:
+                socket.send(frame)
+
+        socket.on_message(asked)
+        server.on_message(answered)
+
+    tab.route_web_socket(re.compile("/ws$"), proxied)
+    tab.reload()
+    tab.locator(".river").wait_for()
+
+
+def test_texts_that_were_stopped_are_not_compared_and_can_be_written_again(page: Open):
+    tab = page(f"{PROMPT}&panel=change&edits={quote_plus(json.dumps([HEAD]))}")
+    held_back(tab, after=6)
+    write = tab.get_by_role("button", name="Write with and without")
+    write.click()
+    tab.locator("aside").get_by_role("button", name="Stop").click()
+    assert tab.locator("aside dd").first.inner_text().strip()
+    verdict = tab.get_by_text(re.compile("They part|The same"))
+    assert verdict.count() == 0
+    write.click()
+    verdict.wait_for()
+    assert write.count() == 0
 
 
 def test_changes_are_undone_named_switched_off_and_in_the_address(page: Open):
@@ -247,6 +286,26 @@ def test_both_precisions_side_by_side(page: Open, plain: LM, full: LM):
     ):
         cells = table(tab, f"{name}: {site}")
         assert cells and cells == expected(values[0], cells)
+
+
+@pytest.mark.parametrize("quantize, strip", [("int8", "8 bits"), (None, "Full precision")])
+def test_the_strip_of_the_run_s_own_precision_is_looked_into(browser, tiny, quantize: str | None, strip: str):
+    model = load(tiny, quantize=quantize, dtype="float32", device="cpu")
+    site, head = "blocks.1.attn.pattern", 2
+    with serving(model, folder=FOLDER) as server:
+        tab = browser.new_page(viewport=LARGE)
+        tab.goto(f"http://127.0.0.1:{server.guard.port}/#{PROMPT}&panel=eight&focus=h{head}")
+        tab.get_by_role("button", name="Compare").click()
+        tab.get_by_role("combobox", name="Site").select_option(site)
+        for name in ("8 bits", "Full precision"):
+            found = view(tab, f"{name}: {site}, head {head}")
+            found.get_by_role("button", name="As table").click()
+            assert (found.locator("td button").count() > 0) == (name == strip)
+        view(tab, f"{strip}: {site}, head {head}").locator("td button").first.click()
+        value = tab.get_by_role("complementary", name="Any number").locator(".value")
+        value.wait_for()
+        assert value.inner_text() == said(float(model.trace(TEXT)[site][0, head, 0, 0]))
+        tab.context.close()
 
 
 def test_a_layer_opened_to_its_codes(page: Open, plain: LM, full: LM):

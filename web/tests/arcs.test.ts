@@ -35,6 +35,7 @@ describe("the arcs that are drawn", () => {
   it("are at most so many among equals, and no NaN", () => {
     const found = strongest(Float32Array.from({ length: 10_000 }, (_, i) => (i === 5 ? NaN : 0.25)), 100, { most: 10, least: 0 });
     expect([found.arcs.length, found.left, found.nan]).toEqual([10, 9989, 1]);
+    expect(strongest(new Float32Array([-0.5, 0, 0.25, 0.75]), 2, { most: 9, least: 0 })).toMatchObject({ total: 2, below: 1 });
     expect(found.leftWeight).toBeCloseTo(9989 / 4);
   });
 });

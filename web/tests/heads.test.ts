@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { headAt, placeOf, places, sorted } from "../src/stages/attention/heads";
-import { factorOf, factorWords, mixed, softmaxParts } from "../src/stages/attention/row";
+import { factorWords, mixed, softmaxParts } from "../src/stages/attention/row";
 import { largest, named, signed } from "../src/stages/residual/parts";
 
 describe("heads", () => {
@@ -27,14 +27,9 @@ describe("heads", () => {
 });
 
 describe("a row's steps", () => {
-  const dots = new Float32Array([8, -4, 2]);
-
-  it("find the factor between q·k and scores, masked ones aside", () => {
-    expect(factorOf(dots, new Float32Array([1, -0.5, -Infinity]))).toBe(0.125);
+  it("name the factor of the scores", () => {
     expect(factorWords(0.125, 64, String)).toBe("÷ √64");
     expect(factorWords(1, 64, String)).toBe("× 1");
-    expect(factorOf(dots, new Float32Array([1, -0.9, -Infinity]))).toBeNull(); // a cap or a bias: no one factor
-    expect(factorOf(dots, new Float32Array([-Infinity, -Infinity, -Infinity]))).toBeNull();
   });
 
   it("say what softmax divides by", () => {

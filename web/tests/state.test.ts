@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { read, write } from "../src/lib/address";
+import { nothing, read, write } from "../src/lib/address";
 import { shortened } from "../src/lib/text";
 import { words } from "../src/lib/words";
 import { steps } from "../src/stages/text/merging";
@@ -7,10 +7,16 @@ import { steps } from "../src/stages/text/merging";
 describe("the address", () => {
   it("restores what it wrote", () => {
     const state = {
-      prompt: "naïve & 50 % #1\n→", second: "b", open: [1, 4], focus: "t3.l2.h5", site: "blocks.2.attn.q", index: [3, 5, 7],
+      prompt: "naïve & 50 % #1\n→", second: "b", otherPrompt: "c", open: [1, 4], pinned: [4], focus: "t3.l2.h5", site: "blocks.2.attn.q", index: [3, 5, 7],
       panel: "lesson", answer: " Mary", against: "␣", views: { heads: "induction", first: "grey" }, edits: [{ site: "blocks.9.attn.z", op: "zero", head: 9 }], settings: { temperature: 0.7 }, seed: 42,
     };
     expect(read(`#${write(state)}`)).toEqual(state);
+  });
+
+  it("that says nothing is none, and says that no stage is open", () => {
+    expect(write(nothing())).toBe("open=1");
+    expect(read("open=0")).toEqual({ open: [] });
+    expect(read(write({ ...nothing(), open: [] }))).toEqual({ open: [] });
   });
 
   it("leaves out what is none", () => {

@@ -3,7 +3,6 @@ import { Cancelled, Refused, type Socket, Wire } from "../src/lib/wire";
 
 class Fake implements Socket {
   sent: { id: number; ask: string; channel?: string; which?: number }[] = [];
-  readyState = 1 as const;
   binaryType: BinaryType = "blob";
   onopen: Socket["onopen"] = null;
   onclose: Socket["onclose"] = null;
@@ -11,7 +10,6 @@ class Fake implements Socket {
   send(text: string): void {
     this.sent.push(JSON.parse(text));
   }
-  close(): void {}
   open(): void {
     (this.onopen as () => void)();
   }

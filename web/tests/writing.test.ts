@@ -1,21 +1,21 @@
 import { describe, expect, it } from "vitest";
 import { cosines, largest, length, respelled, standing } from "../src/panels/lesson/measures";
 import { rewinding, strength } from "../src/stages/writing/words";
-import { rewound } from "../src/lib/writing.svelte";
+import { Text } from "../src/lib/writing.svelte";
 
 describe("a fork's cache", () => {
-  const prompt = [7, 8];
-  it("is rewound to what both texts have read", () => {
-    expect(rewound([7, 8, 1, 2, 3], prompt, [1, 2, 9])).toEqual({ before: 5, kept: 4, again: 0 });
-    expect(rewound([7, 8, 1, 2, 3], prompt, [9])).toEqual({ before: 5, kept: 2, again: 0 });
-  });
-  it("that holds another fork is read again from where the two part", () => {
-    expect(rewound([7, 8, 5, 6], prompt, [1, 2, 9])).toEqual({ before: 4, kept: 2, again: 2 });
-    expect(rewinding({ before: 4, kept: 2, again: 2 })).toMatch(/rewound to 2.*2 tokens after them .* read again\.$/);
-  });
-  it("that holds another prompt is not kept", () => {
-    expect(rewound([7], prompt, [1])).toEqual({ before: 1, kept: 0, again: 2 });
-    expect(rewound([], prompt, [1, 2])).toEqual({ before: 0, kept: 0, again: 3 });
+  const token = (id: number) => ({ id, text: "a", bytes: [], start: null, end: null, special: false });
+  const forked = (held: number, kept: number) => {
+    const text = new Text({}, 0, 9, { parent: new Text({}, 0, 9, null), step: 2 });
+    text.take({ generation: "g2", prompt: [token(7), token(8)] });
+    text.take({ held, kept });
+    return text.cache!;
+  };
+  it("is what the server did with it", () => {
+    expect(forked(5, 4)).toEqual({ held: 5, kept: 4, again: 0 });
+    expect(rewinding(forked(5, 4))).toMatch(/^The cache held 5 tokens; it was rewound to 4, not recomputed\.$/);
+    expect(rewinding(forked(5, 2))).toMatch(/rewound to 2.*2 tokens after them .* read again\.$/);
+    expect(rewinding(forked(5, 0))).toBe("The cache held nothing that could be kept: 4 tokens were read again.");
   });
 });
 

@@ -25,7 +25,8 @@ class Generation(Kept, Displayed):
     without the padding after its end. text: the new text alone, a string for one text and a list for a list. ended: why
     each text is finished, None where the caller stopped the run. prompt_text: of the same type as text. trace: the
     values recorded in the same pass, if any. note: one sentence on how the prompt was read, if there is one to say.
-    cache: keys and values of what was read, where the caller keeps them for `fork`; a pickle has none.
+    cache: keys and values of what was read, where the caller keeps them for `fork`; a pickle has none. edits: those of
+    its passes, which `fork` takes; None in a pickle where one of them is a function.
     """
 
     prompt: Tokens
@@ -37,9 +38,11 @@ class Generation(Kept, Displayed):
     trace: Any = None
     note: str = ""
     cache: KeptCache | None = None
+    edits: tuple[Any, ...] | None = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"cache": None}
+        functions = any(edit.fn is not None for edit in self.edits or ())
+        return super().__getstate__() | {"cache": None, "edits": None if functions else self.edits}
 
     @property
     def settings(self) -> Sampling | None:
@@ -94,13 +97,14 @@ def collect(
     trace: Any = None,
     note: str = "",
     cache: KeptCache | None = None,
+    edits: Sequence[Any] = (),
 ) -> Generation:
     """The Generation of one run's steps. single: its text is a string, not a list of one."""
     new_ids = new_ids_of(steps, len(prompt.ids))
     ended = steps[-1].ended if steps else (None,) * len(prompt.ids)
     texts = ["".join(step.text[row] for step in steps if step.text) for row in range(len(prompt.ids))]
     text = texts[0] if single else texts
-    return Generation(prompt, tuple(steps), new_ids, ended, text, prompt_text, trace, note, cache)
+    return Generation(prompt, tuple(steps), new_ids, ended, text, prompt_text, trace, note, cache, tuple(edits))
 
 
 def new_ids_of(steps: Sequence[Step], batch: int) -> tuple[tuple[int, ...], ...]:

@@ -23,6 +23,7 @@ class KeptCache:
         self.cache: Cache | None = None
         self.ids: list[int] = []
         self.edits: tuple[Any, ...] = ()
+        self.rewound = (0, 0)  # tokens held before the last `take`, and how many of them were kept
         self._version = (0, 0)  # of the weights
 
     @property
@@ -40,12 +41,15 @@ class KeptCache:
         """
         cache, version = self.cache, (id(decoder), version_of(decoder.modules()))
         self.cache = None
+        self.rewound = (0 if cache is None else len(self.ids), 0)
         same = len(edits) == len(self.edits) and all(a is b for a, b in zip(edits, self.edits, strict=True))
         if cache is None or not same or version != self._version:
             return Cache(decoder.config.n_layers, 1, capacity)
         both = zip([*prompt, *new[:-1]], self.ids, strict=False)  # the newest is read by the next pass
         read = len(list(takewhile(lambda pair: pair[0] == pair[1], both)))
-        cache.rewind(read if new and read >= len(prompt) else 0)
+        kept = read if new and read >= len(prompt) else 0
+        cache.rewind(kept)
+        self.rewound = (len(self.ids), kept)
         cache.grow(capacity)
         return cache
 

@@ -52,12 +52,13 @@ def generate(
     settings hold the seed of the draws, given or not. Closing the generator (or Ctrl-C) leaves no state behind.
 
     Raises, before the first step, BadText for a prompt that is empty or longer than the context, and BadArgument for
-    a max_length that the prompt fills, stop strings without decode, or an incomplete tap; while running, NotFinite for
-    logits that name no token. Source of the meaning of every argument: transformers 5.23, GenerationMixin.generate.
+    a max_length that the prompt fills, chosen steps of several texts or more than the run may have, stop strings
+    without decode, or an incomplete tap; while running, NotFinite for logits that name no token. Source of the
+    meaning of every argument: transformers 5.23, GenerationMixin.generate.
     """
     require_tap(tap)
-    require_steps(chosen, len(tokens.ids))
     n_positions = decoder.config.n_positions
+    require_steps(chosen, len(tokens.ids), most_new_tokens(tokens, settings, n_positions))
     stopping = StoppingCriteria(tokens, settings, n_positions, eos_ids, decode)
     # A text that has ended leaves the pass where that moves no bit of the others', and where nothing watches it
     leave = use_cache and cache is None and tap is untapped and len(tokens.ids) > 1 and bits_by_text(decoder)
@@ -115,13 +116,17 @@ def passes_of(cache: Cache | None, prompt: Tokens) -> int:
     return max(0, cache.length - prompt.ids.shape[1] + 1) if cache is not None else 0
 
 
-def require_steps(chosen: Any, batch: int) -> None:
-    """Raises BadArgument for anything but steps of one text."""
+def require_steps(chosen: Any, batch: int, most: int) -> None:
+    """Raises BadArgument for anything but steps of one text, no more than the new tokens of the run."""
     listed = list(chosen) if isinstance(chosen, list | tuple) else [chosen]
     wrong = [each for each in listed if not isinstance(each, Step)]
     if wrong or (listed and batch != 1):
         found = f"{type(wrong[0]).__name__} among chosen steps" if wrong else f"chosen steps for {batch} texts"
         raise BadArgument(found, "the first steps of one text", "pass for example out.steps[:3]")
+    for each in listed:
+        each.require_one_text()
+    if len(listed) > most:
+        raise BadArgument(f"{len(listed)} chosen steps", f"at most {most} new tokens", "raise max_new_tokens")
 
 
 def _leave(cache: Cache, before: list[int], finished: list[bool]) -> list[int]:

@@ -76,13 +76,19 @@ class Step(Kept, Displayed):
     def with_token(self, token: int) -> "Step":
         """The same step of one text with another token in place of the one that was chosen: forced, so without a u.
 
-        Raises BadArgument for an id that is none of the logits'.
+        Raises BadArgument for an id that is none of the logits', and for a step of several texts.
         """
+        self.require_one_text()
         width = self.logits.shape[-1]
         chosen = require_whole("token", token, 0, "pass an id of the vocabulary")
         if chosen >= width:
             raise BadArgument(f"token={chosen}", f"an id below {width}", "pass an id of the vocabulary")
         return replace(self, ids=torch.full_like(self.ids, chosen), u=None, forced=True)
+
+    def require_one_text(self) -> None:
+        """Raises BadArgument for a step of several texts."""
+        if len(self.ids) != 1:
+            raise BadArgument(f"a step of {len(self.ids)} texts", "a step of one text", "generate that text alone")
 
     def top(self, k: SupportsIndex = 10, row: SupportsIndex = 0) -> list[Candidate]:
         """The k most probable tokens of a text in the order of the draw, then the chosen one if it is not among them.
@@ -177,8 +183,12 @@ class Step(Kept, Displayed):
 
 
 def forked(steps: Sequence[Step], index: int, token: int) -> list[Step]:
-    """The first steps of one text with another token at `index`, which ends them; its own token changes nothing."""
+    """The first steps of one text with another token at `index`, which ends them; its own token changes nothing.
+
+    Raises as `with_token`.
+    """
     last = steps[index]
+    last.require_one_text()
     return [*steps[:index], last if int(last.ids[0]) == token else last.with_token(token)]
 
 

@@ -64,7 +64,7 @@ def test_edits_are_done_in_both(int8: LM, full: LM):
     edits = [Edit.from_data(each) for each in EDITS]
     pair = page("compare_values", run="r1", site="logits").arrays
     assert torch.equal(pair["full"], full.trace(TEXT, edits=edits)["logits"][0])
-    assert page.served.kept_bytes == 2 * page.call.runs["r1"].nbytes
+    assert page.served.kept_bytes == page.call.runs["r1"].kept_bytes + page.call.runs["r1"].nbytes
 
 
 def test_a_layer_is_opened_to_its_codes(int8: LM, full: LM):
@@ -122,3 +122,12 @@ def test_the_python_of_damage_loads_full_precision(int8: LM, full: LM, capsys: p
     found = Page(int8)("damage", text=TEXT)
     exec(found.python)
     assert "quantize=None" in found.python and capsys.readouterr().out == f"{full.damage(TEXT)}\n"
+
+
+def test_a_model_too_large_to_stand_beside_the_served_one_is_refused(int8: LM):
+    page = Page(int8, model_bytes=10_000)
+    page("run", text=TEXT)
+    for name, about in (("compare", {}), ("damage", {}), ("compare_values", {"site": "logits"})):
+        with pytest.raises(BadArgument, match=r"MB for this model in the other precision; expected at most 0 MB"):
+            page(name, run="r1", **about)
+    assert "other" not in page.served.shared and page("full").data["bytes"] > 10_000

@@ -27,8 +27,9 @@ class Page:
         self.call, self.told = Call(Reader(self.served), 1, lambda *told: self.told.append(told)), []
 
     def __call__(self, name: str, **given: Any) -> Answer:
-        answer = ASKS[name].function(self.call, **checked(name, given))
-        assert isinstance(answer, Answer)
+        """The answer, the last one where there are several."""
+        made = ASKS[name].function(self.call, **checked(name, given))
+        *_, answer = [made] if isinstance(made, Answer) else made
         dumps(answer.data)  # it is JSON
         return answer
 
@@ -59,7 +60,8 @@ def test_a_run_is_the_trace(page: Page):
     assert planned.data["bytes"] == sum(row["bytes"] for row in planned.data["rows"])
     answer, trace, lm = page("run", text=TEXT), page.lm.trace(TEXT), page.lm
     data, arrays = answer.data, answer.arrays
-    assert data["run"] == "r1" and data["bytes"] == planned.data["bytes"] == page.served.kept_bytes
+    assert data["run"] == "r1" and data["bytes"] == planned.data["bytes"]
+    assert page.served.kept_bytes == data["bytes"] + len(f"view = lm.view({TEXT!r})")
     assert torch.equal(arrays["embed.token"], trace["embed.token"][0])
     assert ("embed.position" in arrays) is (lm.config.rope is None)
     for layer in range(lm.config.n_layers):
@@ -113,7 +115,7 @@ def test_heads_rows_neurons_and_the_lens(page: Page):
     row = page("row", run="r1", layer=1, head=3, position=4)
     q = "attn.rot_q" if lm.config.rope else "attn.q"
     assert torch.equal(row.arrays["q"], trace[q, 1, 3][0, 4])
-    assert list(row.arrays) == ["q", "k", "dots", "scores", "pattern", "v", "z"]
+    assert list(row.arrays) == ["q", "k", "dots", "scaled", "scores", "pattern", "v", "z"]
     assert torch.equal(row.arrays["z"], trace["attn.z", 1, 3][0, 4])
     [strongest] = page("neurons", run="r1", layer=1, position=4, top=1).data["neurons"]
     assert strongest["post"] == float(trace["blocks.1.mlp.post"][0, 4, strongest["neuron"]])
@@ -216,6 +218,26 @@ def test_the_python_of_an_answer_runs_and_gives_the_same(page: Page):
             assert value.indices.tolist() == [each["id"] for each in answer.data["tokens"]]
         else:
             assert [each.neuron for each in value] == [each["neuron"] for each in answer.data["neurons"]]
+
+
+def test_the_python_of_a_run_names_each_run_it_rests_on_once(int8: LM):
+    """Two patches of the run before, ten times over: each run more is one line more."""
+    page = Page(int8)
+    answer = page("run", text=TEXT)
+    for name in [f"r{n}" for n in range(1, 11)]:
+        patches = [
+            {"site": "blocks.1.mlp_out", "op": "patch", "from": name, "position": at, "from_position": 1}
+            for at in (2, 3)
+        ]
+        before, answer = len(answer.python), page("run", text=TEXT, edits=patches)
+        assert len(answer.python) < before + 400
+    lines = [line.split(" = ")[0] for line in answer.python.splitlines() if " = lm.view(" in line]
+    assert lines == [*(f"r{n}" for n in range(1, 11)), "view"]
+    assert page.served.kept_bytes > sum(run.nbytes for run, _ in page.call.runs.items.values()) + len(answer.python) / 2
+    names: dict[str, Any] = {}
+    exec(answer.python, names)
+    sent = page("values", run=answer.data["run"], site="logits").arrays["values"]
+    assert torch.equal(names["view"].read("logits")["logits"][0], sent)
 
 
 def test_limits_are_told_before_the_pass(int8: LM):

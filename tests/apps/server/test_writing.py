@@ -1,15 +1,20 @@
 """Generating, forking and choosing over the socket: each number is the one that Python gives."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from cutaway import Edit
-from cutaway.lm import LM
+from cutaway.apps.server.asks import writing
+from cutaway.ground.errors import BadArgument
+from cutaway.lm import LM, load
+from tests.tiny import tiny_lm
 
 from .conftest import Reader, Serving
-from .test_reading import Page
+from .test_reading import OTHER, Page
 
 DRAWN = {"do_sample": True, "temperature": 0.9, "top_k": 60, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.2}
 TEXT = "the cat sat on"
@@ -69,12 +74,13 @@ def test_a_fork_is_python_s_and_reads_nothing_twice(
     lengths: list[int] = []
     decoder = running.lm.decoder
     hook = decoder.embed.register_forward_pre_hook(lambda module, given: lengths.append(given[0].ids.shape[1]))
-    own, own_steps, own_last = written(
-        reader, name="fork", generation=first["generation"], step=3, token=steps[3]["id"]
-    )
+    frames = reader.until(reader.ask(name="fork", generation=first["generation"], step=3, token=steps[3]["id"]))
+    own, *own_steps, own_last = [frame["answer"] for frame in frames]
     hook.remove()
     assert lengths == [1] * 8  # steps 4 to 11: the new token of the one before is read
-    assert own_last["text"] == last["text"] and [s["id"] for s in own_steps] == [s["id"] for s in steps]
+    prompt = len(first["prompt"])
+    assert (own_steps[0]["held"], own_steps[0]["kept"]) == (prompt + 11, prompt + 3)
+    assert own_last["text"] == last["text"] and [s["step"]["id"] for s in own_steps] == [s["id"] for s in steps]
     _, forked, fork_last = written(reader, name="fork", generation=own["generation"], step=5, token=77)
     expected = plain.fork(out, 5, 77)
     assert [s["id"] for s in forked] == list(expected.new_ids[0]) and fork_last["text"] == expected.text
@@ -136,6 +142,84 @@ def test_a_run_s_choice_is_of_its_logits(reader: Reader, plain: LM) -> None:
     edits = [{"site": "logits", "op": "patch", "from": name, "from_position": 1, "position": -1}]
     _, steps, _ = written(reader, name="generate", text=TEXT, edits=edits, max_new_tokens=1)
     assert steps[0]["id"] == int(trace["logits"][0, 1].argmax())
+
+
+def run_python(python: str) -> dict:
+    """The names that it leaves, and "last": the value of a last line that is an expression."""
+    *before, last = python.splitlines()
+    names: dict = {}
+    exec("\n".join(before), names)
+    if last.startswith("out ="):
+        exec(last, names)
+    else:
+        names["last"] = eval(last, names)
+    return names
+
+
+@pytest.mark.parametrize("settings", [{}, {"do_sample": True, "temperature": 1.5, "repetition_penalty": 1.3}])
+def test_the_python_of_a_text_and_of_its_forks_writes_it(
+    int8: LM, settings: dict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Page(int8)
+    run = page("run", text=OTHER).data["run"]
+    edits = [
+        {"site": "blocks.0.attn.z", "op": "scale", "value": 3.0, "head": 1, "position": None},
+        {"site": "blocks.1.resid_pre", "op": "patch", "from": run, "position": 1, "from_position": 2},
+    ]
+    first = page("generate", text=TEXT, settings=settings, edits=edits, max_new_tokens=6)  # no seed: one is drawn
+    fork = page("fork", generation="g1", step=2, token=41, settings={"do_sample": True, "top_k": 90})
+    again = page("fork", generation="g2", step=3, token=42, max_new_tokens=8)
+    for answer, name in ((first, "g1"), (fork, "g2"), (again, "g3")):
+        out, kept = run_python(answer.python)["out"], page.call.generations[name]
+        assert out.text == answer.data["text"]
+        assert all(torch.equal(a.logits, b.logits) for a, b in zip(out.steps, kept.steps, strict=True))
+        sent = page("logits", generation=name, step=4)
+        assert torch.equal(run_python(sent.python)["last"], sent.arrays["logits"])
+        asked = {"temperature": 0.5, "repetition_penalty": 1.2, "do_sample": True}
+        choice = page("sampling", generation=name, step=4, settings=asked, seed=2)
+        exec(choice.python, {})
+        assert f"token {choice.data['draw']['id']} " in capsys.readouterr().out
+    plain = int8.generate(TEXT, max_new_tokens=1).steps[0]
+    assert not torch.equal(plain.logits, page.call.generations["g1"].steps[0].logits)
+    of_run = page("generate", run=run, max_new_tokens=3)
+    assert run_python(of_run.python)["out"].text == of_run.data["text"]
+
+
+def test_the_python_of_an_answer_to_messages_writes_it(tmp_path: Path) -> None:
+    tiny_lm("llama", tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config["chat_template"] = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    page = Page(load(tmp_path, quantize="int8", dtype="float32", device="cpu"))
+    page("run", text=TEXT, chat=True)
+    said = [{"role": "user", "content": "the \n cat"}, {"role": "assistant", "content": "sat"}]
+    for asked in ({"messages": said}, {"text": TEXT, "chat": True}, {"run": "r1"}):
+        answer = page("generate", max_new_tokens=3, **asked)
+        assert run_python(answer.python)["out"].text == answer.data["text"]
+
+
+def test_a_fork_refuses_what_generate_refuses_in_the_same_sentence(int8: LM) -> None:
+    page = Page(int8)
+    page("generate", text=TEXT, max_new_tokens=3)
+    for settings in ({"top_p": 0}, {"topk": 3}, {"temperature": "hot"}):
+        said = []
+        for name, about in (("generate", {"text": TEXT}), ("fork", {"generation": "g1", "step": 1, "token": 40})):
+            with pytest.raises(BadArgument) as error:
+                page(name, settings=settings, **about)
+            said.append(str(error.value))
+        assert said[0] == said[1] and next(iter(settings)) in said[0]
+
+
+def test_a_text_that_is_cancelled_is_kept_as_far_as_it_is_written(int8: LM) -> None:
+    page = Page(int8)
+    steps = writing.generate(page.call, text=TEXT, max_new_tokens=50)
+    for _ in range(4):
+        next(steps)
+    planned = page.served.kept_bytes
+    page.call.cancel()
+    steps.close()
+    kept = page.call.generations["g1"]
+    assert len(kept.steps) == 3 and page.served.kept_bytes < planned / 4
 
 
 def test_the_python_of_a_run_s_choice_gives_it(int8: LM, capsys: pytest.CaptureFixture[str]) -> None:

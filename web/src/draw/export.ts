@@ -14,7 +14,6 @@ interface Drawn {
   columnLabels: [number, string][];
   columnWords: boolean;
   title: string;
-  ink: string;
   scale: Scale;
   theme: Theme;
 }
@@ -44,13 +43,12 @@ export function matrixSvg(m: Drawn): string {
     const turn = m.columnWords ? ` transform="rotate(-60 ${x} ${y})"` : ' text-anchor="middle"';
     return `<text x="${x}" y="${y}"${turn}>${safe(name)}</text>`;
   });
-  return (
-    `<svg xmlns="${SVG}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="${FONT}" ` +
-    `font-size="14" fill="${m.ink}"><title>${safe(m.title)}</title>${rows.join("")}${columns.join("")}` +
+  const drawn =
+    `${rows.join("")}${columns.join("")}` +
     `<image x="${m.left}" y="${m.top}" width="${m.columns * m.wide}" height="${m.rows * m.high}" ` +
     `preserveAspectRatio="none" style="image-rendering:pixelated" href="${m.image}"/>` +
-    `<text x="${m.left}" y="${height - 54}">${safe(m.title)}</text>${key(m, m.left, height - 40)}</svg>`
-  );
+    `<text x="${m.left}" y="${height - 54}">${safe(m.title)}</text>${key(m, m.left, height - 40)}`;
+  return svgFile(width, height, m.title, m.theme, drawn);
 }
 
 /** The scale's colours with the values that they stand for. */

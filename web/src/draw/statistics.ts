@@ -32,6 +32,15 @@ export function summary(values: Float32Array | Uint8Array): Summary {
   return { smallest, largest, medianSize: medianSize(counts), nan, plusInfinite, minusInfinite, counts };
 }
 
+/** Of two arrays, as of one; the median size is the first one's. */
+export function joined(a: Summary, b: Summary): Summary {
+  return {
+    smallest: Math.min(a.smallest, b.smallest), largest: Math.max(a.largest, b.largest), medianSize: a.medianSize,
+    nan: a.nan + b.nan, plusInfinite: a.plusInfinite + b.plusInfinite, minusInfinite: a.minusInfinite + b.minusInfinite,
+    counts: a.counts.map((count, i) => count + b.counts[i]!),
+  };
+}
+
 /** The scale of a site: symlog around its median size, from 0 or as far below as above. Nothing is clipped. */
 export function scaleOf(found: Summary, kind: Scale["kind"] = "symlog"): Scale {
   const ends = [found.smallest, found.largest].filter(Number.isFinite).map(Math.abs);

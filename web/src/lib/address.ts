@@ -4,8 +4,13 @@ import type { Edit, Settings } from "./answers";
 
 export interface State {
   prompt: string;
+  /** What stands beside the prompt in a batch. */
   second: string;
+  /** Prompt A, which patches take values from. */
+  otherPrompt: string;
   open: number[];
+  /** The stages that stay open when another opens. */
+  pinned: number[];
   focus: string;
   site: string;
   index: number[];
@@ -22,13 +27,20 @@ export interface State {
   seed: number;
 }
 
-const TEXTS = ["prompt", "second", "focus", "site", "panel", "answer", "against"] as const;
+/** The state of an address that says nothing. */
+export const nothing = (): State => ({
+  prompt: "", second: "", otherPrompt: "", open: [1], pinned: [], focus: "", site: "", index: [], panel: "", answer: "", against: "", views: {},
+  lesson: 0, guesses: [], edits: [], settings: {}, seed: 0,
+});
 
-/** The fragment, without #. What is empty is left out. */
+const TEXTS = ["prompt", "second", "otherPrompt", "focus", "site", "panel", "answer", "against"] as const;
+
+/** The fragment, without #. What is empty is left out; open=0 is no open stage. */
 export function write(state: Partial<State>): string {
   const parts = new URLSearchParams();
   for (const key of TEXTS) if (state[key]) parts.set(key, state[key]);
-  for (const key of ["open", "index"] as const) if (state[key]?.length) parts.set(key, state[key].join("."));
+  if (state.open) parts.set("open", state.open.join(".") || "0");
+  for (const key of ["pinned", "index"] as const) if (state[key]?.length) parts.set(key, state[key].join("."));
   const views = Object.entries(state.views ?? {}).filter(([, set]) => set).map(([name, set]) => `${name}.${set}`);
   if (views.length) parts.set("views", views.join("_"));
   for (const key of ["seed", "lesson"] as const) if (state[key]) parts.set(key, String(state[key]));
@@ -45,12 +57,13 @@ export function read(fragment: string): Partial<State> {
     const text = parts.get(key);
     if (text) state[key] = text;
   }
-  for (const key of ["open", "index"] as const) {
+  for (const key of ["open", "pinned", "index"] as const) {
     const text = parts.get(key);
     if (text && /^\d{1,9}(\.\d{1,9})*$/.test(text)) state[key] = text.split(".").map(Number);
   }
+  if (state.open) state.open = state.open.filter((stage) => stage > 0);
   const views = parts.get("views");
-  if (views && /^[a-z]+\.[a-z]+(_[a-z]+\.[a-z]+)*$/.test(views))
+  if (views && /^[a-z]+\.[a-z0-9]+(_[a-z]+\.[a-z0-9]+)*$/.test(views))
     state.views = Object.fromEntries(views.split("_").map((each) => each.split(".", 2)));
   const seed = parts.get("seed");
   if (seed && /^\d{1,15}$/.test(seed)) state.seed = Number(seed);

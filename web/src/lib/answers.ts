@@ -162,6 +162,9 @@ export interface WrittenStep extends Word {
 export interface Written extends Python {
   generation?: string;
   prompt?: Token[];
+  /** With the first step of a fork: the tokens that the cache held, and how many of them were kept. */
+  held?: number;
+  kept?: number;
   step?: WrittenStep;
   text?: string;
   seconds?: number;
@@ -252,8 +255,9 @@ export interface Asks {
   };
   row: {
     takes: { run: string; layer: number; head: number; position: number };
-    gives: { kv_head: number } & Python;
-    tensors: { q: F32; dots: F32; scores: F32; pattern: F32; v: F32; z: F32 };
+    /** slope: ALiBi's of the head. edited: which of the row's sites are changed. */
+    gives: { kv_head: number; factor: number; softcap: number | null; slope: number | null; edited: string[] } & Python;
+    tensors: { q: F32; dots: F32; scaled: F32; scores: F32; pattern: F32; v: F32; z: F32 };
   };
   neurons: {
     takes: { run: string; layer: number; position: number; top?: number };

@@ -7,7 +7,7 @@ import * as changes from "./changes";
 import type { Scale, Theme } from "../draw/colours";
 import { Focus } from "./focus.svelte";
 import type { Tensor } from "./frames";
-import { scaleOf, type Summary, summary } from "../draw/statistics";
+import { joined, scaleOf, type Summary, summary } from "../draw/statistics";
 import { Writing } from "./writing.svelte";
 import { type Answer, Cancelled, connect, Refused, type Wire, type Working } from "./wire";
 
@@ -31,13 +31,17 @@ export class Page {
   prompt = $state("");
   /** The prompt that `run` ran. */
   ran = $state("");
+  /** What stands beside the prompt in a batch. */
   second = $state("");
+  /** Prompt A, which patches take values from. */
+  otherPrompt = $state("");
   /** Changes to the model's values: `run` has those that are on. */
   history = $state.raw(changes.begun());
   /** The run of the same prompt with no change; `run` itself where there is none. */
   original = $state.raw<Answer<"run"> | null>(null);
-  /** The run of the other prompt, `second`, that patches take values from. */
+  /** The run of prompt A, and the text that it ran. */
   other = $state.raw<Answer<"run"> | null>(null);
+  otherRan = $state("");
   /** The token whose logit is split, and the one that it is set against; null: the most probable one, and none. */
   answer = $state.raw<Word | null>(null);
   against = $state.raw<Word | null>(null);
@@ -56,7 +60,7 @@ export class Page {
   error = $state.raw<Error | null>(null);
   theme = $state<Theme | "auto">("auto");
   private systemDark = $state(false);
-  private otherRan = "";
+  private linked = false; // the state is an address's, and its prompt has not run yet
   private texts = $state.raw({ answer: "", against: "" }); // of the address, until the tokenizer has said which tokens they are
   private known = new Map<string, Promise<Known>>();
 
@@ -85,10 +89,10 @@ export class Page {
     return this.focus.token ?? this.tokens.length - 1;
   }
 
-  /** Its column in what holds the run's window of positions alone (lens_*, top_*); the last column where it is outside. */
-  get windowed(): number {
+  /** Its column in what holds the run's window of positions alone (lens_*, top_*); null where it is outside. */
+  get windowed(): number | null {
     const [start, end] = this.run?.answer.window ?? [0, this.tokens.length];
-    return (this.token < start || this.token >= end ? end - 1 : this.token) - start;
+    return this.token < start || this.token >= end ? null : this.token - start;
   }
 
   /** The first request, then the prompt of the address, or the model's example. */
@@ -96,7 +100,7 @@ export class Page {
     await this.guarded(async () => {
       const { answer } = await this.wire.ask("hello", { token: address.takeToken() });
       this.hello = answer;
-      if (!this.prompt) this.prompt = answer.example;
+      this.prompt ||= answer.example;
       await this.send();
     });
   }
@@ -111,11 +115,13 @@ export class Page {
   }
 
   /** Run the prompt: one watched pass, with the changes beside the pass without. A newer one cancels it.
-   * again: run what was run before, too. */
+   * again: the prompt as it stands, though it was run before; else the one that was run, with the changes of now. */
   async send(again = true): Promise<void> {
+    const linked = this.linked;
+    this.linked = false;
     await this.guarded(async () => {
       await this.findWords();
-      const [text, edits] = [this.prompt, this.edits];
+      const [text, edits] = [again || !this.run ? this.prompt : this.ran, this.edits];
       let answers: Awaited<ReturnType<Page["asked"]>>;
       try {
         answers = await this.asked(text, edits, again);
@@ -124,14 +130,19 @@ export class Page {
         answers = await this.asked(text, edits, true); // the server keeps the last few runs only
       }
       const [original, run] = answers;
-      if (run === this.run) return;
       const { n_layers, n_heads } = this.hello!.model;
-      this.known.clear();
-      if (this.run && text !== this.ran) this.focus.close(); // the address's number belongs to the first run
-      if (this.run && this.token === this.tokens.length - 1) this.focus.token = null; // the last stays the last
+      if (this.run && !linked) { // an address's focus, number and guesses are about its own prompt
+        if (this.token === this.tokens.length - 1) this.focus.token = null; // the last stays the last
+        if (text !== this.ran) {
+          this.focus.close();
+          this.guesses = []; // they were about the other sentence
+          delete this.views.draw; // its text begins at the first draw of the seed
+        }
+      }
       this.focus.fit(run.answer.tokens.length, n_layers, n_heads);
+      if (run === this.run) return;
+      for (const key of [...this.known.keys()]) if (!key.startsWith(`${original.answer.run} `)) this.known.delete(key);
       this.writing.clear(); // its texts go on from the run before
-      if (this.run && this.ran !== text) this.guesses = []; // they were about the other sentence
       this.ran = text;
       [this.original, this.run] = [original, run];
     });
@@ -157,16 +168,24 @@ export class Page {
     if (this.error) this.history = before;
   }
 
+  /** The two prompts change places and the one above runs. The changes were to the other one's pass: a new list begins. */
+  async swap(): Promise<void> {
+    const before = this.history;
+    [this.prompt, this.otherPrompt] = [this.otherPrompt, this.prompt];
+    this.history = changes.begun([], "Swapped the prompts");
+    await this.send();
+    if (this.error) this.history = before;
+  }
+
   /** Undo, redo, or back to any list before. */
   async travel(now: number): Promise<void> {
     this.history = changes.at(this.history, now);
     await this.send(false);
   }
 
-  /** Run the other prompt, once. again: though it was run before. */
-  async runOther(again = false): Promise<Answer<"run">> {
-    if (again || this.other === null || this.otherRan !== this.second) {
-      const text = this.second;
+  /** Run prompt A, unless that text ran already. again: though it did. */
+  async runOther(text = this.otherPrompt, again = false): Promise<Answer<"run">> {
+    if (again || this.other === null || this.otherRan !== text) {
       this.other = await this.wire.ask("run", { text }, { channel: "other" });
       this.otherRan = text;
     }
@@ -175,8 +194,8 @@ export class Page {
 
   /** The edits that act, as the server takes them: a patch from the other prompt by the name of its run. */
   async sent(again = false): Promise<Edit[]> {
-    const other = this.edits.some((each) => each.from === changes.OTHER) ? (await this.runOther(again)).answer.run : undefined;
-    return changes.sent(this.edits, other);
+    const other = patched(this.edits) ? await this.runOther(this.otherRan || this.otherPrompt, again) : undefined;
+    return changes.sent(this.edits, other?.answer.run);
   }
 
   private async asked(text: string, edits: Edit[], again: boolean): Promise<[original: Answer<"run">, run: Answer<"run">]> {
@@ -193,10 +212,9 @@ export class Page {
     this.working = null;
   }
 
-  /** The values at a site of the run, kept. A head is one [T,S] of scores or pattern. */
-  values(site: string, head?: number): Promise<Known> {
-    if (!this.run) return Promise.reject(new Cancelled("no run"));
-    const run = this.run.answer.run;
+  /** The values at a site of the run, or of another one, kept. A head is one [T,S] of scores or pattern. */
+  values(site: string, head?: number, run = this.run?.answer.run): Promise<Known> {
+    if (run === undefined) return Promise.reject(new Cancelled("no run"));
     const key = `${run} ${site} ${head ?? ""}`;
     const known = this.known.get(key) ?? this.fetched(run, site, head);
     this.known.delete(key);
@@ -229,33 +247,47 @@ export class Page {
 
   /** What the address's fragment says. */
   get fragment(): string {
-    const { prompt, second, open, panel, lesson, seed, focus } = this;
+    const { prompt, second, open, pinned, panel, lesson, seed, focus } = this;
     const site = focus.site ?? "";
+    const otherPrompt = (patched(this.edits) && this.otherRan) || this.otherPrompt; // a link's patches take from the same text
     const edits = changes.asAddress(changes.changesOf(this.history));
     const [settings, guesses] = [$state.snapshot(this.settings), $state.snapshot(this.guesses)];
-    const state = { prompt, second, open, panel, lesson, guesses, seed, edits, settings, focus: focus.words, site };
+    const state = { prompt, second, otherPrompt, open, pinned, panel, lesson, guesses, seed, edits, settings, focus: focus.words, site };
     const [answer, against] = [this.texts.answer || this.answer?.text, this.texts.against || this.against?.text];
     return address.write({ ...state, answer, against, index: focus.index, views: this.views });
   }
 
+  /** The state of an address, and of nothing else: what it does not say is as the page begins. */
   restore(state: Partial<address.State>): void {
-    const { focus, site, index, answer = "", against = "", ...own } = state;
+    const { focus, site, index, answer, against, ...own } = { ...address.nothing(), ...state };
     const texts = { answer, against };
     for (const key of ["answer", "against"] as const)
       if (this[key] && texts[key] === this[key].text) texts[key] = "";
       else this[key] = null;
     this.texts = texts;
     Object.assign(this, own);
-    if (focus) this.focus.words = focus;
-    if (site) this.focus.open(site, index ?? []);
+    if (this.otherPrompt !== this.otherRan) [this.other, this.otherRan] = [null, ""];
+    this.prompt ||= this.hello?.example ?? "";
+    this.linked = true;
+    this.focus.words = focus;
+    if (site) this.focus.open(site, index);
+    else this.focus.close();
   }
 
   private async fetched(run: string, site: string, head: number | undefined): Promise<Known> {
-    const { answer, tensors } = await this.wire.ask("values", { run, site, head });
+    const before = this.original?.answer.run ?? run;
+    const [{ answer, tensors }, original] = await Promise.all([
+      this.wire.ask("values", { run, site, head }), before === run ? null : this.values(site, head, before),
+    ]);
     const found = summary(tensors.values.data);
-    return { tensor: tensors.values, axes: answer.axes, summary: found, scale: scaleOf(found), python: answer.python ?? "" };
+    // A changed run is drawn on the original's scale, which grows where its values go beyond.
+    const scale = scaleOf(original ? joined(original.summary, found) : found);
+    return { tensor: tensors.values, axes: answer.axes, summary: found, scale, python: answer.python ?? "" };
   }
 }
+
+/** Whether one of the edits takes its value from prompt A. */
+const patched = (edits: Edit[]): boolean => edits.some((each) => each.from === changes.OTHER);
 
 export const setPage = (page: Page): Page => setContext("page", page);
 /** The page that this view is part of. */

@@ -20,7 +20,6 @@ export interface Working { queue?: number; done?: number; total?: number; what?:
 export interface Options {
   channel?: string;
   onworking?: (working: Working) => void;
-  signal?: AbortSignal;
 }
 interface Waiting {
   channel: string;
@@ -29,7 +28,7 @@ interface Waiting {
   onworking?: (working: Working) => void;
 }
 /** The part of WebSocket that is used: tests pass one of their own. */
-export type Socket = Pick<WebSocket, "send" | "close" | "readyState" | "binaryType" | "onopen" | "onclose" | "onmessage">;
+export type Socket = Pick<WebSocket, "send" | "binaryType" | "onopen" | "onclose" | "onmessage">;
 
 const LOST = ["no connection to the server", "a running cutaway serve", "start it again and reload the page"] as const;
 
@@ -81,10 +80,6 @@ export class Wire {
     for (const [id, waiting] of this.waiting) if (waiting.channel === channel) this.drop(id);
   }
 
-  close(): void {
-    this.socket.close();
-  }
-
   private send(
     ask: Ask, args: object, options: Options, frame: Waiting["frame"], fail: Waiting["fail"],
   ): void {
@@ -95,7 +90,6 @@ export class Wire {
       if (waiting.channel === channel) this.settle(older, new Cancelled(`a newer ${ask}`));
     this.waiting.set(id, { channel, frame, fail, onworking: options.onworking });
     this.onpending(this.waiting.size);
-    options.signal?.addEventListener("abort", () => this.drop(id), { once: true });
     const text = JSON.stringify({ id, ask, channel, ...args });
     if (this.open) this.socket.send(text);
     else this.opened.then(() => this.waiting.has(id) && this.socket.send(text));

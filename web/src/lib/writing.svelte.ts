@@ -6,11 +6,10 @@ import { Cancelled, type Wire, type Working } from "./wire";
 export interface Fork {
   parent: Text;
   step: number;
-  /** What the cache held before, how much of that was kept, and how many tokens were read again. */
-  cache: Rewound;
 }
 type Prompt = { run: string } | { text: string; chat: true };
-export interface Rewound { before: number; kept: number; again: number }
+/** What a fork's cache held before, how many of those tokens were kept, and how many were read again. */
+export interface Rewound { held: number; kept: number; again: number }
 
 /** One text, as far as it is written. */
 export class Text {
@@ -20,12 +19,9 @@ export class Text {
   running = $state(true);
   seconds = $state<number | null>(null);
   python = $state("");
+  cache = $state.raw<Rewound | null>(null);
 
   constructor(readonly settings: Settings, readonly seed: number, readonly most: number, readonly fork: Fork | null) {}
-
-  get root(): Text {
-    return this.fork ? this.fork.parent.root : this;
-  }
 
   /** How many forks lie between it and the first text. */
   get depth(): number {
@@ -44,6 +40,10 @@ export class Text {
   take(frame: Written): void {
     if (frame.generation) this.name = frame.generation;
     if (frame.prompt) this.prompt = frame.prompt;
+    if (this.fork && frame.held !== undefined && frame.kept !== undefined) {
+      const read = this.prompt.length + this.fork.step; // before the forced token's own pass
+      this.cache = { held: frame.held, kept: frame.kept, again: read - frame.kept };
+    }
     if (frame.step) this.steps = [...this.steps, frame.step];
     if (frame.seconds !== undefined) this.seconds = frame.seconds;
     if (frame.python) this.python = frame.python;
@@ -77,10 +77,7 @@ export class Writing {
   /** Another token at a step of a text, and what follows it, with the settings of that text. */
   fork(parent: Text, step: number, token: number): Promise<void> {
     const { settings, seed, most, name } = parent;
-    const kept = [...parent.steps.slice(0, step).map((each) => each.id), token];
-    const prompt = parent.prompt.map((each) => each.id);
-    const cache = rewound(this.cached(parent.root), prompt, kept);
-    const text = new Text(settings, seed, most, { parent, step, cache });
+    const text = new Text(settings, seed, most, { parent, step });
     return this.stream(text, "fork", { generation: name, step, token, settings, seed, max_new_tokens: most });
   }
 
@@ -98,12 +95,6 @@ export class Writing {
     [this.shown, this.step] = [text, step];
     if (!text) this.pair = [];
     else if (!this.pair.includes(text)) this.pair = text.fork ? [text.fork.parent, text] : [text];
-  }
-
-  /** The ids whose keys and values a family's cache holds: all but the last of its newest text. */
-  private cached(root: Text): number[] {
-    const newest = this.texts.findLast((text) => text.root === root && text.steps.length > 0);
-    return newest ? [...newest.prompt, ...newest.steps.slice(0, -1)].map((each) => each.id) : [];
   }
 
   private async stream<A extends "generate" | "fork">(text: Text, ask: A, args: Asks[A]["takes"]): Promise<void> {
@@ -127,15 +118,6 @@ export class Writing {
     this.texts = this.texts.filter((each) => each !== text);
     if (this.shown === text) this.show(this.texts.at(-1) ?? null);
   }
-}
-
-/** What is left of a cache for a text of these ids, of which the last is not read before the first pass. */
-export function rewound(cached: number[], prompt: number[], chosen: number[]): Rewound {
-  const wanted = [...prompt, ...chosen.slice(0, -1)];
-  let same = 0;
-  while (same < cached.length && same < wanted.length && cached[same] === wanted[same]) same++;
-  const kept = same >= prompt.length ? same : 0;
-  return { before: cached.length, kept, again: wanted.length - kept };
 }
 
 /** How many first tokens a text has from the one that it branched off. */

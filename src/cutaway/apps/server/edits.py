@@ -6,6 +6,7 @@ It knows edits as data; it does not apply them. No name of a file is ever read h
 from dataclasses import replace
 from typing import Any
 
+from cutaway.apps.server.runs import Run
 from cutaway.apps.server.session import Call
 from cutaway.edit.edit import Edit
 from cutaway.ground.errors import BadArgument
@@ -27,8 +28,8 @@ def _patch(call: Call, data: dict[str, Any]) -> Edit:
     if data.get("op") != "patch" or not isinstance(data["from"], str) or not where.keys() <= known:
         expected = "a patch with site, from and of position, from_position, block, head, neuron, source what it needs"
         raise BadArgument(str(data)[:80], expected, "send it as such")
-    run, position = call.runs[data["from"]], where.get("position")
+    run: Run = call.runs[data["from"]]
+    position = where.get("position")
     there = data.get("from_position", position)
-    trace = getattr(run, "view", run)  # asks/reading.py keeps a Run
-    edit = Edit.patch(data.get("site", ""), trace, **where | {"position": there})
+    edit = Edit.patch(data.get("site", ""), run.view, **where | {"position": there})
     return edit if position is None else replace(edit, position=position)

@@ -3,6 +3,7 @@
 It knows a view, its edits and how a reader wrote them; it does not know how an ask shows them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,14 +21,22 @@ from cutaway.trace.view import View
 @dataclass
 class Run:
     """One text's pass. edits: as they were done. full: the same tokens and edits in the other precision, once asked.
-    python: an expression that gives the view."""
+
+    expression: the Python that gives the view. sources: that of each run which its edits take values from, by the name
+    by which the expression calls it; one comes after those that it needs itself.
+    """
 
     view: View
     text: str
     chat: bool
     edits: list[Edit]
-    python: str
+    expression: str
+    sources: dict[str, str] = field(default_factory=dict)
     full: View | None = field(default=None, repr=False)
+
+    def python(self, name: str = "view") -> list[str]:
+        """Lines that give the view by that name."""
+        return assigned(self.sources | {name: self.expression})
 
     @property
     def tokens(self) -> Tokens:
@@ -46,33 +55,64 @@ class Run:
 
     @cached_property
     def nbytes(self) -> int:
-        """What is kept, in bytes."""
+        """What is kept of the pass, in bytes."""
         return 0 if self.view.plan is None else self.view.plan.bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """All that is kept: the pass and its Python."""
+        return self.nbytes + sum(map(len, self.python()))
 
 
 def tokens_of(call: Call, text: str, chat: bool) -> Tokens:
     """The tokens of a reader's text. Raises BadText and BadArgument for one that is empty or too long."""
-    text, lm = call.text(text), call.lm
-    tokens = lm.chat_prompt(text) if chat else lm.tokens(text)
-    count, most = tokens.ids.shape[1], min(call.limits.tokens, lm.config.n_positions)
+    text = call.text(text)
+    return within(call, call.lm.chat_prompt(text) if chat else call.lm.tokens(text))
+
+
+def within(call: Call, tokens: Tokens) -> Tokens:
+    """The tokens. Raises BadArgument for too many."""
+    count, most = tokens.ids.shape[1], min(call.limits.tokens, call.lm.config.n_positions)
     if count > most:
         raise BadArgument(f"a text of {count:,} tokens", f"at most {most:,} on this page", "write a shorter text")
     return tokens
 
 
-def python_of(call: Call, text: str, chat: bool, data: list[dict[str, Any]] | None) -> str:
-    """The expression that gives a run's view."""
-    given = f"lm.chat_prompt({text!r})" if chat else repr(text)
-    edits = ", ".join(_edit_python(call, each) for each in data or [])
-    return f"lm.view({given}{f', edits=[{edits}]' if edits else ''})"
+def spelled(text: str, chat: bool) -> str:
+    """A text as Python gives it to lm's methods."""
+    return f"lm.chat_prompt({text!r})" if chat else repr(text)
 
 
-def _edit_python(call: Call, data: dict[str, Any]) -> str:
+def assigned(expressions: Mapping[str, str]) -> list[str]:
+    """Lines that give each expression its name."""
+    return [f"{name} = {expression}" for name, expression in expressions.items()]
+
+
+def python_of(call: Call, text: str, chat: bool, data: list[dict[str, Any]] | None) -> tuple[str, dict[str, str]]:
+    """The expression that gives a run's view, and its sources."""
+    edits, sources = edits_python(call, data or [])
+    return f"lm.view({spelled(text, chat)}{edits})", sources
+
+
+def edits_python(call: Call, data: list[dict[str, Any]]) -> tuple[str, dict[str, str]]:
+    """The argument `edits` as Python spells it, empty where there are none, and the runs that it takes values from.
+
+    A run is called by its name: its expression within that of each run that rests on it would double their length.
+    """
+    sources: dict[str, str] = {}
+    for name in dict.fromkeys(str(each["from"]) for each in data if "from" in each):
+        kept: Run = call.runs[name]
+        sources |= kept.sources | {name: kept.expression}
+    edits = ", ".join(map(_edit_python, data))
+    return f", edits=[{edits}]" if edits else "", sources
+
+
+def _edit_python(data: dict[str, Any]) -> str:
     if "from" not in data:
         return f"Edit.from_data({data!r})"
     where = {name: value for name, value in data.items() if name not in ("site", "op", "from", "from_position")}
     taken = where | ({"position": data["from_position"]} if "from_position" in data else {})
-    patch = f"Edit.patch({data['site']!r}, {call.runs[str(data['from'])].python}, {_arguments(taken)})"
+    patch = f"Edit.patch({', '.join([repr(data['site']), data['from'], *_arguments(taken)])})"
     return patch if taken == where else f"replace({patch}, position={where.get('position')!r})"
 
 
@@ -85,5 +125,5 @@ def lines(call: Call, *expressions: str) -> str:
     return "\n".join([*imports, "", f"lm = cutaway.load({call.served.loaded})", *body])
 
 
-def _arguments(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in values.items())
+def _arguments(values: dict[str, Any]) -> list[str]:
+    return [f"{name}={value!r}" for name, value in values.items()]

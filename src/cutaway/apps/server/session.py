@@ -29,6 +29,7 @@ class Limits:
     readers: int = 32
     message_bytes: int = 1_000_000
     memory_bytes: int = 2000 * MB  # kept for all readers together
+    model_bytes: int = 8000 * MB  # of the model in the other precision, opened beside the served one
     unsent_bytes: int = 64 * MB  # for a reader that does not read: its requests wait meanwhile
 
 
@@ -55,12 +56,17 @@ class Served:
             self.running.check()
 
 
-class Shelf:
-    """The last few runs (or generations) that a reader used, by name: r1, r2, … The others are gone."""
+Items = dict[str, tuple[Any, int]]  # by name, with the bytes of each; the one used longest ago first
 
-    def __init__(self, served: Served, kind: str) -> None:
-        self.served, self.kind, self.count = served, kind, 0
-        self.items: dict[str, tuple[Any, int]] = {}
+
+class Shelf:
+    """The last few runs (or generations) that a reader used, by name: r1, r2, … The others are gone.
+
+    items: of both kinds, shared by a reader's shelves, so that the oldest of either goes where memory is short.
+    """
+
+    def __init__(self, served: Served, kind: str, items: Items) -> None:
+        self.served, self.kind, self.items, self.count = served, kind, items, 0
         self.closed = False
 
     def keep(self, item: Any, bytes: int) -> str:
@@ -80,17 +86,28 @@ class Shelf:
 
     def make_space(self, bytes: int) -> None:
         """Drops old ones for so many bytes more. Raises BadArgument where they do not fit even so."""
-        limits = self.served.limits
-        while self.items and (len(self.items) >= limits.runs or self.served.kept_bytes + bytes > limits.memory_bytes):
-            self.drop(next(iter(self.items)))
-        if self.served.kept_bytes + bytes > limits.memory_bytes:
-            found = f"{bytes // MB} MB more than the {self.served.kept_bytes // MB} MB that are kept for all readers"
-            do = "ask for a shorter text, or close other tabs of this page"
-            raise BadArgument(found, f"at most {limits.memory_bytes // MB} MB in all", do)
+        served, most = self.served, self.served.limits.memory_bytes
+        with served.lock:
+            own = self.names()
+            while len(own) >= served.limits.runs:
+                self.drop(own.pop(0))
+            while self.items and served.kept_bytes + bytes > most:
+                self.drop(next(iter(self.items)))
+            if served.kept_bytes + bytes > most:
+                found = f"{bytes // MB} MB more than the {served.kept_bytes // MB} MB that are kept for all readers"
+                do = "ask for a shorter text, or close other tabs of this page"
+                raise BadArgument(found, f"at most {most // MB} MB in all", do)
+
+    def names(self) -> list[str]:
+        """Those of this kind, the one used longest ago first."""
+        with self.served.lock:
+            return [name for name in self.items if name[0] == self.kind[0]]
 
     def grow(self, name: str, bytes: int) -> None:
-        """An item takes so many bytes more. Raises BadArgument where they do not fit."""
+        """An item takes so many bytes more. Raises as `keep`."""
         with self.served.lock:
+            if self.closed:
+                raise Cancelled
             item, before = self.items.pop(name)  # not to be dropped for itself
             self.served.kept_bytes -= before
             try:
@@ -101,17 +118,18 @@ class Shelf:
                 self.served.kept_bytes += before
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self.items:
-            gone = name[:1] == self.kind[0] and name[1:].isdigit() and 0 < int(name[1:]) <= self.count
-            found = f"the {self.kind} {name[:20]!r}, which is {'gone' if gone else 'none of this reader'}"
-            expected = f"one of the last {self.served.limits.runs}: {', '.join(self.items) or 'none yet'}"
-            raise BadArgument(found, expected, "run it again")
         with self.served.lock:
+            known = self.names()
+            if name not in known:
+                gone = name[:1] == self.kind[0] and name[1:].isdigit() and 0 < int(name[1:]) <= self.count
+                found = f"the {self.kind} {name[:20]!r}, which is {'gone' if gone else 'none of this reader'}"
+                expected = f"one of the last {self.served.limits.runs}: {', '.join(known) or 'none yet'}"
+                raise BadArgument(found, expected, "run it again")
             self.items[name] = self.items.pop(name)  # the last one used is the last to go
-        return self.items[name][0]
+            return self.items[name][0]
 
     def resize(self, name: str, bytes: int) -> None:
-        """What it takes, now that it is known."""
+        """What it takes, now that it is known; nothing for one that is gone."""
         with self.served.lock:
             if name in self.items:
                 item, before = self.items[name]
@@ -127,7 +145,7 @@ class Shelf:
         """Forget all, and keep nothing from now on."""
         with self.served.lock:
             self.closed = True
-            for name in list(self.items):
+            for name in self.names():
                 self.drop(name)
 
 
@@ -136,30 +154,35 @@ class Reader:
 
     def __init__(self, served: Served) -> None:
         self.served, self.last_turn = served, 0.0  # when the model last worked for it
-        self.runs, self.generations = Shelf(served, "run"), Shelf(served, "generation")
+        items: Items = {}
+        self.runs, self.generations = Shelf(served, "run", items), Shelf(served, "generation", items)
         self.logits: dict[tuple[str, int], Tensor] = {}  # of a run's position, once they were looked at
 
     def logits_of(self, run: str, position: int) -> Tensor:
         """The logits [V] after a position of a run; the last few are kept. Raises BadArgument for one that is gone."""
         kept = self.runs[run]
-        if (run, position) not in self.logits:
-            while len(self.logits) >= ROWS:
-                self.logits.pop(next(iter(self.logits)), None)
-            own = getattr(kept, "logits_at", None)
-            self.logits[run, position] = kept["logits"][0, position].clone() if own is None else own(position)
-        return self.logits[run, position]
+        with self.served.lock:
+            logits_V = self.logits.get((run, position))
+        if logits_V is None:
+            logits_V = kept.logits_at(position)  # without the lock: a product with the whole vocabulary
+            with self.served.lock:
+                self.logits[run, position] = logits_V
+                while len(self.logits) > ROWS:
+                    self.logits.pop(next(iter(self.logits)))
+        return logits_V
 
     def close(self) -> None:
         """The page is gone: nothing is kept for it."""
         self.runs.close()
         self.generations.close()
-        self.logits.clear()
+        with self.served.lock:
+            self.logits.clear()
 
 
 class Call:
     """One request being answered: what an ask is given.
 
-    lm: the model. runs, generations: what is kept for this reader: `call.runs.keep(trace, bytes)` names it,
+    lm: the model. runs, generations: what is kept for this reader: `call.runs.keep(run, bytes)` names it,
     `call.runs[name]` has it again. Every pass of the model ends by itself (Cancelled) when the request is cancelled;
     an ask that computes long between passes calls `check`.
     """

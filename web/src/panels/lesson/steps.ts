@@ -4,6 +4,7 @@ import { at, slice } from "../../lib/frames";
 import type { Page } from "../../lib/page.svelte";
 import { NEUTRAL, sent } from "../../lib/settings";
 import { count, number, percent, shown, visible, whole } from "../../lib/text";
+import { rotatedFrom } from "../../stages/embedding/rotated";
 import { cosines, largest, length, respelled, standing } from "./measures";
 
 export interface Question {
@@ -168,6 +169,16 @@ const embedding: Step = {
   },
 };
 
+/** The first block that rotates, and the site of the query that it rotates. */
+function rotating(page: Page): { layer: number; read: string } {
+  const { sites, model } = page.hello!;
+  for (let layer = 0; layer < model.n_layers; layer++) {
+    const read = rotatedFrom(sites, layer);
+    if (read) return { layer, read };
+  }
+  throw new Error("no block rotates its queries");
+}
+
 const rotation: Step = {
   name: "Positions", stage: 2,
   says: () => [
@@ -178,13 +189,14 @@ const rotation: Step = {
   ],
   question: (page) => ({
     kind: "choice", options: ["It grows", "It shrinks", "It stays the same"],
-    ask: `The query of ${word(page)} in block 0, head 0 is rotated for position ${last(page)}. ` +
+    ask: `The query of ${word(page)} in block ${rotating(page).layer}, head 0 is rotated for position ${last(page)}. ` +
       "What happens to its length?",
   }),
   heading: "Positions",
   truth: async (page, guess) => {
     const of = async (site: string) => length(slice((await page.values(site)).tensor, last(page), 0).data);
-    const [before, after] = [await of("blocks.0.attn.q"), await of("blocks.0.attn.rot_q")];
+    const { layer, read } = rotating(page);
+    const [before, after] = [await of(read), await of(`blocks.${layer}.attn.rot_q`)];
     const change = after / before - 1;
     const said = Math.abs(change) < 1e-4 ? "It stays the same" : change > 0 ? "It grows" : "It shrinks";
     return {
@@ -193,6 +205,36 @@ const rotation: Step = {
         `${number(before)} before, ${number(after)} after: a rotation changes only the direction.`,
         "When a rotated query is compared with a rotated key, only the difference of their angles counts. So " +
           "attention sees how far apart two tokens stand.",
+      ],
+    };
+  },
+};
+
+const alibi: Step = {
+  ...rotation,
+  says: () => [
+    ORDER,
+    "To compare tokens, attention makes two vectors of each: a query to look with, and a key to be found by. The dot " +
+      "product of a query and a key is the key’s score.",
+    "This model tells positions in these scores (ALiBi): to each one, a head adds a slope of its own times the key’s " +
+      "position. Positions count from 0.",
+  ],
+  question: (page) => ({
+    kind: "choice", options: ["Its own", "That of the first token", "Neither: the same"],
+    ask: `${word(page)}, at position ${last(page)}, looks at its own key and at that of the first token. To which score is ` +
+      "more added in block 0, head 0?",
+  }),
+  truth: async (page, guess) => {
+    const where = { run: page.run!.answer.run, layer: 0, head: 0, position: last(page) };
+    const slope = (await page.wire.ask("row", where)).answer.slope ?? 0;
+    const added = slope * last(page);
+    const said = added > 0 ? "Its own" : added < 0 ? "That of the first token" : "Neither: the same";
+    return {
+      said, right: guess === said,
+      then: [
+        `The head’s slope is ${number(slope)}: ${number(added)} is added to the one, 0 to the other.`,
+        "Only differences of scores count in softmax. So a key counts for less the further back it stands, in some heads " +
+          "by much and in others by little.",
       ],
     };
   },
@@ -330,6 +372,6 @@ const sampling: Step = {
 
 /** The steps for this model: the one about positions is that of how it tells them. */
 export function steps(page: Page): Step[] {
-  const positions = page.hello?.model.positions === "learned" ? learned : rotation;
+  const positions = { learned, alibi, rope: rotation }[page.hello?.model.positions ?? "rope"];
   return [tokens, padding, architecture, embedding, positions, attention, logits, sampling];
 }

@@ -18,6 +18,8 @@ export interface Chosen {
   /** The sum of all weights, greyed ones too. */
   weight: number;
   nan: number;
+  /** How many are below 0, as a change can make them: they have no arc. */
+  below: number;
 }
 interface Limits {
   /** At most so many arcs. */
@@ -33,13 +35,14 @@ interface Limits {
 /** The strongest weights of a pattern [T, T]. Everything left out is counted. */
 export function strongest(pattern: Float32Array, size: number, limits: Limits): Chosen {
   const { rows: [start, end] = [0, size], withoutFirst = false } = limits;
-  const found: Chosen = { arcs: [], total: 0, left: 0, leftWeight: 0, greyed: 0, weight: 0, nan: 0 };
+  const found: Chosen = { arcs: [], total: 0, left: 0, leftWeight: 0, greyed: 0, weight: 0, nan: 0, below: 0 };
   const least = Math.max(limits.least, cut(pattern.subarray(start * size, end * size), size, limits));
   let kept = 0;
   for (let from = start; from < end; from++)
     for (let to = 0; to < size; to++) {
       const weight = pattern[from * size + to] as number;
       if (Number.isNaN(weight)) found.nan++;
+      if (weight < 0) found.below++;
       if (!(weight > 0)) continue;
       found.weight += weight;
       if (to === 0 && withoutFirst) {

@@ -1,21 +1,8 @@
-// The steps of one row of attention that no site holds: the factor of the scores, and the softmax's parts. Arithmetic only.
-
-/** What dots were multiplied by to become scores: one factor where all unmasked agree to a part in a thousand, else null. */
-export function factorOf(dots: Float32Array, scores: Float32Array): number | null {
-  let most = -1;
-  dots.forEach((dot, i) => {
-    if (Number.isFinite(scores[i]) && dot !== 0 && (most < 0 || Math.abs(dot) > Math.abs(dots[most]!))) most = i;
-  });
-  if (most < 0) return null;
-  const factor = scores[most]! / dots[most]!;
-  const room = 1e-3 * Math.max(1, Math.abs(scores[most]!));
-  const same = dots.every((dot, i) => !Number.isFinite(scores[i]) || Math.abs(dot * factor - scores[i]!) <= room);
-  return same && Number.isFinite(factor) ? factor : null;
-}
+// What one row of attention shows beside its answer: the factor in words, the softmax's parts, the mix. Arithmetic only.
 
 /** The factor in words: ÷ √64, or × 0.5. width: of a head. */
 export function factorWords(factor: number, width: number, said: (value: number) => string): string {
-  return Math.abs(factor * Math.sqrt(width) - 1) < 2e-3 ? `÷ √${width}` : `× ${said(factor)}`;
+  return Math.abs(factor * Math.sqrt(width) - 1) < 1e-6 ? `÷ √${width}` : `× ${said(factor)}`;
 }
 
 /** The largest score, and the sum of e^(score − largest): what softmax divides by. */

@@ -30,8 +30,9 @@ export function title(text: Text, texts: Text[]): string {
 export const oneLine = (words: string): string => visible(words).replaceAll("␣", " ").trim();
 
 /** What happened to the cache at a fork. */
-export function rewinding({ before, kept, again }: Rewound): string {
-  const start = `The cache held ${count(before, "token")}; it was rewound to ${kept}, not recomputed.`;
+export function rewinding({ held, kept, again }: Rewound): string {
+  if (!kept) return `The cache held nothing that could be kept: ${count(again, "token")} were read again.`;
+  const start = `The cache held ${count(held, "token")}; it was rewound to ${kept}, not recomputed.`;
   return again ? `${start} The ${count(again, "token")} after them belong to another fork and were read again.` : start;
 }
 

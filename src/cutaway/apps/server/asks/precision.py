@@ -18,12 +18,13 @@ from cutaway.analysis.compare import Difference, compare_sites, most_probable, n
 from cutaway.apps.server.asks import Answer, ask
 from cutaway.apps.server.asks.reading import read_values
 from cutaway.apps.server.interrupt import interruptible
-from cutaway.apps.server.runs import Run, lines
-from cutaway.apps.server.session import Call
+from cutaway.apps.server.runs import Run, lines, spelled
+from cutaway.apps.server.session import MB, Call
 from cutaway.ground.errors import BadArgument
 from cutaway.ground.sites import all_sites
 from cutaway.lm import LM
 from cutaway.model.architecture import nbytes
+from cutaway.model.parts import dtype_of
 from cutaway.quant.explain import HEAD, Explained, explain, int8_layers, layer_input, layer_input_sites, mode_of
 from cutaway.quant.panels import panels_shape
 from cutaway.show.codes import one_output
@@ -68,7 +69,7 @@ def compare(call: Call, *, run: str) -> Answer:
              '    print(f"{site:<30} {apart.relative_error:.3g}")']  # fmt: skip
     python = [imports, *_both_python(call, kept), *asked]
     if not kept.edits:
-        python = [f"print(lm.compare({f'lm.chat_prompt({kept.text!r})' if kept.chat else repr(kept.text)}))"]
+        python = [f"print(lm.compare({spelled(kept.text, kept.chat)}))"]
     data = {"sites": sites, "flips": flips, "kl": list(found.kl[0]), "agreement": found.top1_agreement}
     return Answer(data, python=lines(call, *python))
 
@@ -138,9 +139,9 @@ def damage(call: Call, *, text: str | None = None, run: str | None = None) -> An
     with _timed(call, "damage"):
         found = whole.damage(given, mode, progress=call.progress)
     kept = None if run is None else call.runs[run]
-    spelled = f"lm.chat_prompt({kept.text!r})" if kept and kept.chat else repr(kept.text if kept else text)
+    asked = spelled(kept.text, kept.chat) if kept else repr(text)
     loaded = f"import cutaway\n\nlm = cutaway.load({_in_other(call)})" if whole is not call.lm else lines(call)
-    return Answer(found.to_dict(), python=f"{loaded}\nprint(lm.damage({spelled}, {mode!r}))")
+    return Answer(found.to_dict(), python=f"{loaded}\nprint(lm.damage({asked}, {mode!r}))")
 
 
 def _layer_python(
@@ -157,7 +158,7 @@ def _layer_python(
              f"print(inside.output({at}, {row}))"]  # fmt: skip
     shown += [f"print(inside.error[{at}], inside.error_shares({at}))"] if error else []
     imports = "from cutaway.quant.explain import explain, int8_layers, layer_input"
-    return lines(call, imports, f"view = {kept.python}", *other, f"inside = explain({read})", *shown)
+    return lines(call, imports, *kept.python(), *other, f"inside = explain({read})", *shown)
 
 
 def _differences(call: Call, whole: View, eight: View) -> dict[str, Difference]:
@@ -189,16 +190,23 @@ def _both(call: Call, run: str) -> tuple[View, View]:
     """The run's text in full precision and in 8 bits, with the same edits; the other one is kept beside the run."""
     kept: Run = call.runs[run]
     if kept.full is None:
-        call.runs.grow(run, kept.nbytes)
-        kept.full = _other(call).view(kept.tokens, edits=kept.edits)
+        full = _other(call).view(kept.tokens, edits=kept.edits)
+        call.runs.grow(run, kept.nbytes)  # after the pass: one that is cancelled keeps nothing
+        kept.full = full
     return (kept.full, kept.view) if int8_layers(call.lm.decoder) else (kept.view, kept.full)
 
 
 def _other(call: Call) -> LM:
-    """The served model in full precision; of a model in full precision, in 8 bits. Loaded once for all readers."""
-    shared, lm = call.served.shared, call.lm
+    """The served model in full precision; of a model in full precision, in 8 bits. Loaded once for all readers.
+
+    Raises BadArgument for one that takes more memory than this server allows.
+    """
+    shared, lm, most = call.served.shared, call.lm, call.limits.model_bytes
     if "other" not in shared:
-        mode, dtype = None if int8_layers(lm.decoder) else "int8", lm.decoder.get_parameter("blocks.0.ln1.weight").dtype
+        if (size := _bytes(lm)) > most:
+            found = f"{size / MB:,.0f} MB for this model in the other precision"
+            raise BadArgument(found, f"at most {most / MB:,.0f} MB beside the served one", "serve a smaller model")
+        mode, dtype = None if int8_layers(lm.decoder) else "int8", dtype_of(lm.decoder)
         load: Callable[..., Any] = reopened
         with _timed(call, "load"), torch.inference_mode(False):
             decoder = load(lm.checkpoint, lm.name, quantize=mode, dtype=dtype, device=lm.device, progress=call.progress)
@@ -234,8 +242,8 @@ def _in_other(call: Call) -> str:
 def _both_python(call: Call, kept: Run) -> list[str]:
     """Lines that give a run's views in the two precisions, as `eight` and `full`, where `lm` is the served model."""
     own, other = ("eight", "full") if int8_layers(call.lm.decoder) else ("full", "eight")
-    again = kept.python.replace("lm.view(", "other.view(", 1)  # what its edits take from other runs is of `lm`
-    return [f"{own} = {kept.python}", f"other = cutaway.load({_in_other(call)})", f"{other} = {again}"]
+    again = kept.expression.replace("lm.view(", "other.view(", 1)  # what its edits take from other runs is of `lm`
+    return [*kept.python(own), f"other = cutaway.load({_in_other(call)})", f"{other} = {again}"]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from cutaway.apps.server.asks.text import pieces
 from cutaway.apps.server.edits import edits_of
 from cutaway.apps.server.runs import Run, lines, python_of, tokens_of
 from cutaway.apps.server.session import Call
+from cutaway.edit.edit import sites_of
 from cutaway.explain.attention_row import attention_row
 from cutaway.explain.why import parent_indexes
 from cutaway.ground.errors import BadArgument
@@ -43,14 +44,14 @@ def run(
     """One pass over the text, kept for this reader; with a base the cone of what changed."""
     lm, tokens = call.lm, tokens_of(call, text, chat)
     against: Run | None = None if base is None else call.runs[base]
-    done, expression = edits_of(call, edits or []), python_of(call, text, chat, edits)
+    done, (expression, sources) = edits_of(call, edits or []), python_of(call, text, chat, edits)
     call.runs.make_space(view_plan(lm.decoder, tokens, done).bytes)
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:  # of an edit that changed nothing
         warnings.simplefilter("always")
         view = lm.view(tokens, edits=done)
     call.served.shared["seconds a token"] = (time.perf_counter() - start) / tokens.ids.shape[1]
-    kept = Run(view, text, chat, done, expression)
+    kept = Run(view, text, chat, done, expression, sources)
     call.check()
     arrays: dict[str, Tensor] = {site: view[site][0] for site in ("embed.token", "embed.position") if site in lm.sites}
     arrays |= {f"{name[:-4]}_size": size[:, 0] for name, size in view.sizes.items()}
@@ -60,12 +61,12 @@ def run(
     arrays |= {} if against is None else {"cone": cone(view, against.view)[:, 0]}
     data, grid = _window(kept, lm, None, None)
     data |= {
-        "run": call.runs.keep(kept, kept.nbytes), "tokens": pieces(lm, view.tokens), "bytes": kept.nbytes,
+        "run": call.runs.keep(kept, kept.kept_bytes), "tokens": pieces(lm, view.tokens), "bytes": kept.nbytes,
         "roles": [name for name in arrays if name.startswith("role.")], "lens_texts": data.pop("texts"),
         "notes": [str(each.message) for each in caught], "seconds": time.perf_counter() - start,
     }  # fmt: skip
     effect = ["print(lm.effect(view.tokens, view.source.edits))"] if done else []
-    return Answer(data, arrays | grid, lines(call, f"view = {expression}", "print(repr(view))", *effect))
+    return Answer(data, arrays | grid, lines(call, *kept.python(), "print(repr(view))", *effect))
 
 
 @ask("lens_grid")
@@ -76,7 +77,7 @@ def grid(call: Call, *, run: str, start: int, end: int) -> Answer:
     imports = "from cutaway.analysis.logit_lens import lens_grid"
     asked = f"lens_grid(view, lm.decoder, range({data['window'][0]}, {data['window'][1]}))"
     return Answer({**data, "start": data["window"][0], "end": data["window"][1]}, arrays,
-                  lines(call, imports, f"view = {kept.python}", asked))  # fmt: skip
+                  lines(call, imports, *kept.python(), asked))  # fmt: skip
 
 
 @ask("values")
@@ -86,7 +87,7 @@ def values(
     """One site's values of the text; of scores and patterns, one head's. start, end: positions."""
     kept: Run = call.runs[run]
     value, data, expression = read_values(kept.view, call.lm, site, head, start, end)
-    return Answer(data, {"values": value}, lines(call, f"view = {kept.python}", expression))
+    return Answer(data, {"values": value}, lines(call, *kept.python(), expression))
 
 
 @ask("head")
@@ -96,18 +97,22 @@ def head(call: Call, *, run: str, layer: int, head: int) -> Answer:
     found = kept.view.head(layer, head)
     expression = f"scores, pattern, z = view.head({layer}, {head})"
     arrays = {"pattern": found.pattern[0], "scores": found.scores[0]}
-    return Answer({}, arrays, lines(call, f"view = {kept.python}", expression))
+    return Answer({}, arrays, lines(call, *kept.python(), expression))
 
 
 @ask("row")
 def row(call: Call, *, run: str, layer: int, head: int, position: int) -> Answer:
-    """One row of attention, step by step."""
+    """One row of attention, step by step. edited: its sites that are not what the ones before them give."""
     kept: Run = call.runs[run]
-    found = vars(attention_row(kept.view, layer, head, kept.position(position)))
+    found, config = vars(attention_row(kept.view, layer, head, kept.position(position))), call.lm.config
     imports = "from cutaway.explain.attention_row import attention_row"
     expression = f"attention_row(view, {layer}, {head}, {position})"
-    steps = {name: value for name, value in found.items() if name != "kv_head"}
-    return Answer({"kv_head": found["kv_head"]}, steps, lines(call, imports, f"view = {kept.python}", expression))
+    steps = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    data = {name: value for name, value in found.items() if name not in steps} | {"softcap": config.attn_softcap}
+    changed = {site for edit in kept.edits for site in sites_of(edit, config)}
+    own = ("scores", "pattern", "v", "z")
+    data["edited"] = [name for name in own if f"blocks.{layer % config.n_layers}.attn.{name}" in changed]
+    return Answer(data, steps, lines(call, imports, *kept.python(), expression))
 
 
 @ask("neurons")
@@ -121,7 +126,7 @@ def neurons(call: Call, *, run: str, layer: int, position: int, top: int = 12) -
     data = [vars(each) | {name: _named(lm, getattr(each, name)) for name in words} for each in found]
     imports = "from cutaway.analysis.neurons import strongest"
     expression = f"strongest(view, lm.decoder, {layer}, {at}, top={top})"
-    return Answer({"neurons": data}, python=lines(call, imports, f"view = {kept.python}", expression))
+    return Answer({"neurons": data}, python=lines(call, imports, *kept.python(), expression))
 
 
 @ask("lens")
@@ -138,7 +143,7 @@ def lens(call: Call, *, run: str, layer: int, position: int, top: int = 10) -> A
     found = [{"id": id, "text": lm.piece(id), "logit": float(logits_V[id]), "prob": float(probs_V[id])} for id in ids]
     imports = "from cutaway.analysis.logit_lens import logit_lens"
     expression = f"logit_lens(view, lm.decoder, torch.tensor([{at}]))[{layer}, 0].softmax(-1).topk({top})"
-    return Answer({"tokens": found}, python=lines(call, "import torch", imports, f"view = {kept.python}", expression))
+    return Answer({"tokens": found}, python=lines(call, "import torch", imports, *kept.python(), expression))
 
 
 @ask("attribute")
@@ -151,7 +156,7 @@ def attribute(
     found = call.lm.attribute(kept.tokens, answer, against, by=by, position=at, edits=kept.edits)
     asked = f"lm.attribute(view.tokens, {answer}, {against}, by={by!r}, position={at}"
     asked += ", edits=view.source.edits)" if kept.edits else ")"
-    return Answer(found.to_dict(), python=lines(call, f"view = {kept.python}", asked))
+    return Answer(found.to_dict(), python=lines(call, *kept.python(), asked))
 
 
 @ask("why")
@@ -174,7 +179,7 @@ def why(call: Call, *, run: str, site: str, index: list[int]) -> Answer:
         "parents": [{"site": parent, "index": list(at[1:])} for parent, at in parents],
     }  # fmt: skip
     expression = f"print(lm.why(view, {name!r}, {', '.join(map(str, own))}))"
-    return Answer(data, python=lines(call, f"view = {kept.python}", expression))
+    return Answer(data, python=lines(call, *kept.python(), expression))
 
 
 def read_values(
