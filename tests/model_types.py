@@ -48,7 +48,7 @@ ROPES = {"rope_parameters": [None, rope(), LINEAR, DYNAMIC, YARN, LLAMA3]}
 
 def longrope(pairs: int, **more: Any) -> dict[str, Any]:
     factors = {"short_factor": [1.0 + i / 8 for i in range(pairs)], "long_factor": [2.0 + i for i in range(pairs)]}
-    return rope(rope_type="longrope", **factors, **more)
+    return rope(rope_type="longrope", **{**factors, **more})
 
 
 def partial(*shares: float) -> dict[str, list[Any]]:
