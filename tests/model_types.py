@@ -122,6 +122,7 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
             {"new_decoder_architecture": True, "num_kv_heads": 1, "num_ln_in_parallel_attn": 1},
             {"multi_query": True}, {"multi_query": False}, {"multi_query": True, "parallel_attn": False},
             {"multi_query": False, "parallel_attn": False, "alibi": True}, {"multi_query": True, "alibi": True},
+            {"multi_query": False, "alibi": True, "hidden_size": 48, "num_attention_heads": 6},
         ],
     } | ROPES,
     "mpt": {
