@@ -48,7 +48,7 @@ ROPES = {"rope_parameters": [None, rope(), LINEAR, DYNAMIC, YARN, LLAMA3]}
 
 def longrope(pairs: int, **more: Any) -> dict[str, Any]:
     factors = {"short_factor": [1.0 + i / 8 for i in range(pairs)], "long_factor": [2.0 + i for i in range(pairs)]}
-    return rope(rope_type="longrope", **factors, **more)
+    return rope(rope_type="longrope", **{**factors, **more})
 
 
 def partial(*shares: float) -> dict[str, list[Any]]:
@@ -122,6 +122,7 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
             {"new_decoder_architecture": True, "num_kv_heads": 1, "num_ln_in_parallel_attn": 1},
             {"multi_query": True}, {"multi_query": False}, {"multi_query": True, "parallel_attn": False},
             {"multi_query": False, "parallel_attn": False, "alibi": True}, {"multi_query": True, "alibi": True},
+            {"multi_query": False, "alibi": True, "hidden_size": 48, "num_attention_heads": 6},
         ],
     } | ROPES,
     "mpt": {

@@ -3,16 +3,19 @@
 import pickle
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
 from cutaway import Edit
 from cutaway.ground.errors import BadArgument
-from cutaway.lm import LM
+from cutaway.lm import LM, load
 from cutaway.model.tap import Untapped
 from cutaway.sample.generation import Generation
 from cutaway.sample.step import forked
+from tests.model_types import drawn, longrope
+from tests.tiny import build
 
 SETTINGS = [{}, {"do_sample": True, "temperature": 1.5, "seed": 3, "repetition_penalty": 1.3}]
 EDIT = [Edit.scale("blocks.1.mlp_out", 0.2, step=(0, 2)), Edit.zero("blocks.0.attn.z", head=1, position=-1)]
@@ -130,3 +133,14 @@ def test_what_is_no_fork_is_refused(int8: LM) -> None:
             refused()
     with pytest.raises(BadArgument, match="Tensor among chosen steps"):
         int8.stream("the cat", chosen=[torch.ones(2)])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(("first", "then"), [(8, 30), (30, 8)])
+def test_a_fork_on_the_other_side_of_longropes_border_is_read_anew(first: int, then: int, tmp_path: Path) -> None:
+    over = {"original_max_position_embeddings": 16, "rope_parameters": longrope(4)}
+    build(drawn("phi3", 0, **over), scale=0.3).save_pretrained(tmp_path)
+    lm = load(tmp_path, quantize=None, device="cpu")
+    out = lm.generate(torch.tensor([[3, 5, 7, 9]]), keep_cache=True, max_new_tokens=first)
+    step = min(3, len(out.steps) - 1)
+    fork, again = (lm.fork(o, step, 4, max_new_tokens=then) for o in (out, replace(out, cache=None)))
+    assert len(fork.steps) > step + 1 and same(fork, again)

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from transformers.models.falcon.modeling_falcon import build_alibi_tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from cutaway.ground.config import AlibiConfig
 from cutaway.model.ops import torch_ops
-from cutaway.model.positions import Rotary
+from cutaway.model.positions import Rotary, alibi
+from cutaway.weights.alibi import slopes
 from tests.tiny import CONFIGS, facts, noise
 
 ROTARY = [name for name in CONFIGS if name.startswith("llama")]
@@ -32,3 +35,11 @@ def test_a_product_depends_on_the_distance_alone():
 
     torch.testing.assert_close(product(7, 3), product(57, 53))
     assert not torch.allclose(product(7, 3), product(7, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("heads", [1, 4, 6, 12, 71, 128])
+def test_falcons_alibi_has_the_bits_of_transformers(heads: int, dtype: torch.dtype):
+    mask = torch.ones(1, 600, dtype=torch.int64)
+    ours = alibi(AlibiConfig(slopes(heads), bfloat16=True), mask.cumsum(-1) - 1, dtype)
+    assert torch.equal(ours[0], build_alibi_tensor(mask, heads, dtype))

@@ -44,10 +44,15 @@ def test_a_random_configuration_equals_transformers(model_type: str, seed: int, 
         streams, logits = recorded(decoder, tokens)
         with torch.inference_mode(), block_outputs(theirs) as expected_streams:
             expected = theirs(**inputs(theirs, tokens)).logits
-        assert (logits[real] - expected[real]).abs().max() < NEAR and expected.std() > 0.01
+        assert near(logits[real], expected[real])
         for ours, other in zip(streams, expected_streams, strict=True):
-            assert (ours[real] - other[real]).abs().max() < NEAR
-        assert (cached(decoder, tokens)[real] - expected[real]).abs().max() < NEAR
+            assert near(ours[real], other[real])
+        assert near(cached(decoder, tokens)[real], expected[real])
+
+
+def near(ours: Tensor, theirs: Tensor) -> bool:
+    """Within 1e-4, and within 1e-4 standard deviations where these are small: a bound that every model can fail."""
+    return bool((ours - theirs).abs().max() < NEAR * theirs.std().clamp(max=1))
 
 
 def inputs(model: Any, tokens: Tokens) -> dict[str, Tensor]:

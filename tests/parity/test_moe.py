@@ -135,6 +135,15 @@ def test_scores_force_and_reweigh_an_expert(tmp_path: Path):
     assert (forced["blocks.0.mlp.post"][real].abs().sum(-1) != 0).nonzero()[:, 1].unique().tolist() == [rare]
 
 
+@pytest.mark.parametrize("model_type", TYPES)
+def test_without_a_score_no_expert_adds_anything(model_type: str, tmp_path: Path):
+    _, lm = pair(model_type, tmp_path)
+    tokens = batch([3, 5, 7, 2, 9])  # padding keeps its scores
+    trace = lm.trace(tokens, edits=[Edit.zero("blocks.0.mlp.router_scores")])
+    assert not trace["blocks.0.mlp_out"].any() and not trace["blocks.0.mlp.post"].any()
+    assert trace["blocks.0.mlp.pre"].shape == lm.trace(tokens)["blocks.0.mlp.pre"].shape
+
+
 @pytest.mark.parametrize("mode", [None, "int8"])
 def test_why_decomposes_routing_hidden_values_and_sums(mode: str | None, tmp_path: Path):
     pair("mixtral", tmp_path)

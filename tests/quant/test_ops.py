@@ -134,6 +134,17 @@ def test_a_gate_in_one_pass_has_the_bits_of_its_parts(isa: str, name: str, width
         assert torch.equal(native_ops.activation[name](gate) * linear, fused)
 
 
+def test_gelu_has_the_same_bits_wherever_a_value_stands() -> None:
+    x = noise(4096, scale=3.0)
+    gelu, whole = native_ops.activation["gelu"], native_ops.activation["gelu"](x)
+    assert (whole - torch.nn.functional.gelu(x.double())).abs().max() < 1e-6
+    for start in range(9):
+        for end in range(start + 1, start + 70):
+            assert torch.equal(gelu(x[start:end]), whole[start:end])
+            assert torch.equal(gelu(x[start:end].clone()), whole[start:end])
+    assert torch.equal(gelu(x.view(64, 64)[:, 3:40]), whole.view(64, 64)[:, 3:40])
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_copy_of_any_view_is_the_value(batch: int) -> None:
     packed = noise(batch, 40, 12 * 64)

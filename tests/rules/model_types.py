@@ -12,13 +12,16 @@ Made from `weights/families` and the tests' registry (`tests/model_types.py`); a
 tests prove:
 
 - {len(SEEDS)} configurations drawn at random from its own options: logits and the residual stream after every block
-  within 1e-4 of transformers' eager float32, for texts padded on the left and on the right, in one pass and token by
-  token through the cache;
+  within 1e-4 of transformers' eager float32, or 1e-4 of their standard deviation where that is below 1, for texts
+  padded on the left and on the right, in one pass and token by token through the cache;
 - two of them in 8 bits: they run, save and reopen with the same bits, and pass every claim of `cutaway check`, as they
-  do in full precision; in full precision the greedy text is transformers';
+  do in full precision; in full precision the greedy text is transformers'. Where it would cross longrope's border
+  (`phi3`'s original_max_position_embeddings), transformers turns by the short factors up to the border and then reads
+  the text anew by the long ones; here the long ones hold from the first token, as a note on loading says;
 - in 8 bits the engine gives the bits of the readable blocks for every new token, with and without padding. Where the
   last column says *native*, one native call computes as many blocks as it can; where it says *called*, each block is
-  called as `model/decoder.py` has it: the same numbers, slower.
+  called as `model/decoder.py` has it: the same numbers, slower. It is said of the type's first configuration; another
+  option can make a model of a native type called.
 
 What a type's options hold that transformers reads is computed, or refused by name and value.
 

@@ -16,7 +16,7 @@ from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.lm import load
 from cutaway.weights.config_reader import ConfigReader
 from cutaway.weights.families import facts_of, family_named, supported
-from tests.model_types import drawn
+from tests.model_types import drawn, longrope
 from tests.tiny import saved, set_config
 
 IDS = torch.tensor([[3, 5, 7, 2, 9, 4, 10, 1, 6]])
@@ -111,15 +111,44 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "qwen2": [
         (LOCAL, "layer_types of 2 layers"),
         ({"layer_types": ["chunked_attention"] * 3}, "layer_types with 'chunked_attention'"),
-        ({"layer_types": ["sliding_attention"] * 3, "use_sliding_window": False}, "without sliding_window"),
+        ({"layer_types": ["sliding_attention"] * 3, "use_sliding_window": False}, "without use_sliding_window=true"),
+        ({"layer_types": ["sliding_attention"] * 3, "use_sliding_window": ...}, "without use_sliding_window=true"),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta=0 in config.json; expected a number above 0"),
+        ({"rope_parameters": {"rope_type": ["yarn"]}}, "rope_type=['yarn'] in config.json; expected a value like"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps=nan in config.json; expected a value like"),
     ],
     "gpt_neox": [
         ({"head_dim": 16}, "head_dim=16 in config.json, which is another width"),
         ({"rotary_pct": 0.4, "rope_parameters": {}}, "3 of a head's 8 components rotated"),
     ],
     "gemma": [({"use_bidirectional_attention": True}, "lets a token attend to later ones")],
-    "gemma2": [({"use_bidirectional_attention": True}, "lets a token attend to later ones")],
-    "smollm3": [({"no_rope_layers": [1, 0]}, "no_rope_layers of 2 layers")],
+    "gemma2": [
+        ({"use_bidirectional_attention": True}, "lets a token attend to later ones"),
+        ({"query_pre_attn_scalar": 0}, "query_pre_attn_scalar=0 in config.json; expected a number above 0"),
+        ({"query_pre_attn_scalar": -1}, "query_pre_attn_scalar=-1"),
+        ({"attn_logit_softcapping": 0.0}, "attn_logit_softcapping=0.0"),
+    ],
+    "smollm3": [
+        ({"no_rope_layers": [1, 0]}, "no_rope_layers=[1, 0] of 2 layers"),
+        ({"no_rope_layers": ["1", "0", "1"]}, "expected 0 or 1 for each of 3;"),
+    ],
+    "granite": [({"logits_scaling": 0}, "logits_scaling=0 in config.json; expected a number above 0")],
+    "olmo": [({"clip_qkv": -1}, "clip_qkv=-1 in config.json; expected a number above 0")],
+    "gemma3_text": [
+        ({"rope_parameters": {"full_attention": "x"}}, "expected a dictionary for each of full_attention and sliding"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 8.0}}, "expected a dictionary for each of"),
+        ({"final_logit_softcapping": 0.0}, "final_logit_softcapping=0.0"),
+    ],
+    "olmo3": [({"rope_parameters": {"rope_type": "yarn", "factor": 8.0}}, "expected a dictionary for each of")],
+    "phi3": [
+        ({"rope_scaling": longrope(4), "original_max_position_embeddings": 1}, "at least 2"),
+        ({"rope_scaling": longrope(4, short_factor=[0.0] * 4)}, "4 numbers as short_factor, 0 of them above 0"),
+        ({"rope_scaling": longrope(4, long_factor=[True, 1.0, 2, 3.0])}, "4 numbers as long_factor, 3 of them"),
+    ],
+    "exaone4": [
+        ({"sliding_window_pattern": "LLXG", "layer_types": None}, "sliding_window_pattern='LLXG'"),
+        ({"sliding_window_pattern": "", "layer_types": None}, "sliding_window_pattern=''"),
+    ],
     "bloom": [({"apply_residual_connection_post_layernorm": True}, "adds to the normed stream")],
     "falcon": [
         ({"new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn=False"),
@@ -135,10 +164,16 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"attn_config": {"attn_type": "multiquery_attention"}}, "shares keys and values"),
         ({"attn_config": {"prefix_lm": True}}, "attend to later ones"),
         ({"attn_config": {"qk_ln": True}}, "norms q and k"),
+        ({"attn_config": {"rope": True, "alibi": True}}, "rope=True in config.json, which rotates q and k"),
+        ({"attn_config": {"kv_n_heads": 2}}, "kv_n_heads=2 in config.json, which shares keys and values"),
     ],
     "gptj": [({"rotary_dim": 16}, "rotary_dim=16 in config.json; expected an even number up to 8")],
     "codegen": [({"n_head": 2}, "n_head=2")],
-    "gpt_neo": [({"attention_types": [[["global"], 2]]}, "attention_types of 2 layers")],
+    "gpt_neo": [
+        ({"attention_types": [[["global"], 2]]}, "attention_types of 2 layers"),
+        ({"attention_types": ["global"]}, "attention_types=['global'] in config.json; expected such as"),
+        ({"attention_types": [[["global"], "3"]]}, "expected such as"),
+    ],
     "gpt_bigcode": [({"add_cross_attention": True}, "half of an encoder-decoder")],
 }
 
@@ -146,9 +181,24 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
 @pytest.mark.parametrize(("name", "keys", "says"), [(n, k, s) for n, rows in REFUSED.items() for k, s in rows])
 def test_values_that_are_not_computed_are_refused_by_name(name: str, keys: dict[str, Any], says: str):
     config = drawn(name, 0).to_dict() | {"rope_parameters": None} | keys
+    config = {name: value for name, value in config.items() if value is not ...}
     with pytest.raises((UnsupportedModel, BadCheckpoint)) as refusal:
         facts_of(config, lambda line: None)
     assert says in str(refusal.value)
+
+
+def test_what_mpts_attention_does_not_read_is_noted():
+    notes: list[str] = []
+    config = drawn("mpt", 0).to_dict() | {"attn_config": {"rope_theta": 500, "kv_n_heads": 4, "attn_impl": "flash"}}
+    facts_of(config, notes.append)
+    assert any("also says rope_theta=500, which" in note for note in notes) and "attn_impl" not in str(notes)
+
+
+def test_a_pattern_of_letters_says_each_layer_in_turn():
+    config = drawn("exaone4", 0, num_hidden_layers=5).to_dict() | {"layer_types": None, "sliding_window": 3}
+    windows = [facts_of(config | {"sliding_window_pattern": pattern}, lambda line: None)[1].layer_windows
+               for pattern in ("LGLL", "LLG", 3)]  # fmt: skip
+    assert windows == [(3, None, 3, 3, 3), (3, 3, None, 3, 3), (3, 3, None, 3, 3)]
 
 
 @pytest.mark.parametrize("missing", ["factor", "low_freq_factor", "high_freq_factor"])

@@ -90,15 +90,26 @@ def nbytes(decoder: Decoder) -> int:
 
 def facts(config: DecoderConfig) -> str:
     """The model in one line."""
-    shared = f" sharing {config.n_kv_heads} keys" if config.n_kv_heads != config.n_heads else ""
+    keys = "1 key" if config.n_kv_heads == 1 else f"{config.n_kv_heads} keys"
+    shared = f" sharing {keys}" if config.n_kv_heads != config.n_heads else ""
     gated = "gated " if config.gated else ""
     gated = f"{config.experts_per_token} of {config.n_experts} experts, each a {gated}" if config.n_experts else gated
     where = "rotary" if config.ropes else "ALiBi" if config.alibi else "learned" if config.learned_positions else "no"
+    layers = range(config.n_layers)
+    where += " positions" + (_some([config.rope_of(i) for i in layers]) if config.ropes else "")
+    windows = [config.window_of(i) or 0 for i in layers]
+    window = f" · a window of {max(windows):,}{_some(windows)}" if any(windows) else ""
     return (
-        f"{config.n_layers} blocks · width {config.d_model} · {config.n_heads} heads of {config.d_head}{shared}"
-        f" · {gated}MLP {config.d_mlp} ({config.activation}) · {where} positions, {config.n_positions:,} at most"
+        f"{config.n_layers} blocks · width {config.d_model} · {config.n_heads} heads of {config.d_head}{shared}{window}"
+        f" · {gated}MLP {config.d_mlp} ({config.activation}) · {where}, {config.n_positions:,} at most"
         f" · {config.vocab_size:,} tokens"
     )
+
+
+def _some(blocks: Sequence[object]) -> str:
+    """In how many of the blocks there is such a thing, where not in all."""
+    there = sum(map(bool, blocks))
+    return "" if there == len(blocks) else f" in {there} of {len(blocks)} blocks"
 
 
 def size(count: int | float) -> str:

@@ -16,7 +16,7 @@ from cutaway.ground.config import DecoderConfig
 from cutaway.ground.shapes import TokenBatch
 from cutaway.model.cache import Cache
 from cutaway.model.moe import MoE
-from cutaway.model.ops import Ops, torch_ops
+from cutaway.model.ops import Ops, torch_ops, wide
 from cutaway.model.pass_info import PassInfo, pass_info
 from cutaway.model.positions import Rotary
 from cutaway.model.tap import Tap, untapped
@@ -64,20 +64,20 @@ class Norm(nn.Module):
 
     @property
     def gain(self) -> Tensor | None:
-        return 1 + self.weight if self.plus_one and self.weight is not None else self.weight
+        return 1 + self.weight.to(wide(self.weight)) if self.plus_one and self.weight is not None else self.weight
 
     def forward(self, x_BTD: Float[Tensor, "B T *D"], tap: Tap) -> Float[Tensor, "B T *D"]:
         scale, normalized, gain, out_BTD = self.site + ".scale", self.site + ".normalized", self.gain, None
         if gain is not None and not tap.wants(scale, normalized):  # in one pass over memory, where the ops have it
             out_BTD = self.ops.norm(x_BTD, gain, self.bias, self.eps, self.centered)
         if out_BTD is None:
-            wide_BTD = x_BTD.flatten(self.first_axis).to(torch.promote_types(x_BTD.dtype, torch.float32))
+            wide_BTD = x_BTD.flatten(self.first_axis).to(wide(x_BTD))
             wide_BTD = wide_BTD - self.ops.mean(wide_BTD) if self.centered else wide_BTD
             scale_BT1 = tap(scale, self.ops.root_mean_square(wide_BTD, self.eps))
             normalized_BTD = tap(normalized, (wide_BTD * scale_BT1.reciprocal()).to(x_BTD.dtype).view(x_BTD.shape))
             out_BTD = normalized_BTD if gain is None else normalized_BTD * gain.view(-1, x_BTD.shape[-1])
             out_BTD = out_BTD if self.bias is None else out_BTD + self.bias.view(-1, x_BTD.shape[-1])
-        return tap(self.out, out_BTD)
+        return tap(self.out, out_BTD.to(x_BTD.dtype))
 
 
 class Attention(nn.Module):

@@ -27,7 +27,7 @@ class MoE(nn.Module):
     def __init__(self, config: DecoderConfig, layer: int, expert: Callable[[DecoderConfig, int], nn.Module]) -> None:
         super().__init__()
         self.site = f"blocks.{layer}.mlp."
-        self.chosen, self.normalized = config.experts_per_token, config.normalized_scores
+        self.chosen, self.normalized, self.width = config.experts_per_token, config.normalized_scores, config.d_mlp
         self.router = nn.Linear(config.d_model, config.n_experts, bias=config.router_bias)
         self.experts = nn.ModuleList(expert(config, layer) for _ in range(config.n_experts))
 
@@ -58,20 +58,19 @@ class MoE(nn.Module):
     def watched(self, x_BTD: Tensor, where: dict[int, Where], tap: Tap) -> dict[int, Float[Tensor, "N D"]]:
         """The same by way of the experts' hidden values, [B, T, X, F], 0 where an expert was not chosen."""
         experts: Any = self.experts
-        gates_BTXF, linears_BTXF = self.together(
-            x_BTD, {i: (at, experts[i].up(x_BTD[at][None])[0]) for i, at in where.items()}
-        ).chunk(2, -1)
+        halves = {i: experts[i].up(x_BTD[at][None])[0] for i, at in where.items()}
+        gates_BTXF, linears_BTXF = self.together(x_BTD, where, halves, 2 * self.width).chunk(2, -1)
         gates_BTXF, linears_BTXF = tap(self.site + "pre", gates_BTXF), tap(self.site + "pre_linear", linears_BTXF)
         gated = {i: (gates_BTXF[..., i, :][at][None], linears_BTXF[..., i, :][at][None]) for i, at in where.items()}
         posts = {i: experts[i].ops.gate(experts[i].activation, *halves)[0] for i, halves in gated.items()}
-        posts_BTXF = self.together(x_BTD, {i: (at, posts[i]) for i, at in where.items()})
-        posts_BTXF = tap(self.site + "post", posts_BTXF)
+        posts_BTXF = tap(self.site + "post", self.together(x_BTD, where, posts, self.width))
         return {i: experts[i].down(posts_BTXF[..., i, :][at][None])[0] for i, at in where.items()}
 
-    def together(self, x_BTD: Tensor, parts: dict[int, tuple[Where, Tensor]]) -> Float[Tensor, "B T X N"]:
-        """Values of the tokens that chose each expert, and 0 of the others."""
-        width = next(iter(parts.values()))[1].shape[-1]
+    def together(
+        self, x_BTD: Tensor, where: dict[int, Where], parts: dict[int, Tensor], width: int
+    ) -> Float[Tensor, "B T X N"]:
+        """Values of the tokens that chose each expert, and 0 of the others; none may have chosen one."""
         whole = x_BTD.new_zeros(*x_BTD.shape[:2], len(self.experts), width)
-        for i, (at, values) in parts.items():
-            whole = whole.index_put((*at, torch.full_like(at[0], i)), values)
+        for i, at in where.items():
+            whole = whole.index_put((*at, torch.full_like(at[0], i)), parts[i])
         return whole

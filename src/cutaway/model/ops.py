@@ -20,6 +20,11 @@ from cutaway.model.attention_mask import AttentionMask
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
+def wide(x: Tensor) -> torch.dtype:
+    """What is computed in: float32, or x's own dtype where that has more bits."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 class Ops:
     """B texts, T tokens, S positions attended to, H heads, G key/value heads (H is a multiple), K head width."""
 
@@ -94,8 +99,7 @@ class Ops:
 
     def softmax(self, scores_BHTS: Float[Tensor, "B H T S"]) -> Float[Tensor, "B H T S"]:
         """Over S, in float32 or better."""
-        wide = torch.promote_types(scores_BHTS.dtype, torch.float32)
-        return scores_BHTS.softmax(-1, dtype=wide).to(scores_BHTS.dtype)
+        return scores_BHTS.softmax(-1, dtype=wide(scores_BHTS)).to(scores_BHTS.dtype)
 
     def mix(self, pattern_BHTS: Float[Tensor, "B H T S"], v_BSGK: Float[Tensor, "B S G K"]) -> Float[Tensor, "B T H K"]:
         """Each head's sum of values, weighted by its pattern."""

@@ -37,13 +37,14 @@ class KeptCache:
     ) -> Cache:
         """A cache of that capacity, rewound to what it has read of prompt and new ids: the prompt at least, or nothing.
 
-        One of its own for a run that begins while another has the kept one.
+        One of its own for a run that begins while another has the kept one, and where longrope would turn the kept keys
+        by other angles.
         """
         cache, version = self.cache, (id(decoder), version_of(decoder.modules()))
         self.cache = None
         self.rewound = (0 if cache is None else len(self.ids), 0)
         same = len(edits) == len(self.edits) and all(a is b for a, b in zip(edits, self.edits, strict=True))
-        if cache is None or not same or version != self._version:
+        if cache is None or not same or version != self._version or _turns(decoder, cache.capacity, capacity):
             return Cache(decoder.config.n_layers, 1, capacity)
         both = zip([*prompt, *new[:-1]], self.ids, strict=False)  # the newest is read by the next pass
         read = len(list(takewhile(lambda pair: pair[0] == pair[1], both)))
@@ -57,3 +58,9 @@ class KeptCache:
         """What a run has read; ids: of its filled slots."""
         self.cache, self.ids, self.edits = cache, list(ids), tuple(edits)
         self._version = (id(decoder), version_of(decoder.modules()))
+
+
+def _turns(decoder: Decoder, one: int, other: int) -> bool:
+    """Whether longrope has other frequencies for a cache of the other capacity."""
+    borders = [rope.original_context for rope in decoder.config.ropes if rope.kind == "longrope"]
+    return any((one > border) != (other > border) for border in borders)

@@ -81,7 +81,9 @@ def windows(config: ConfigReader, types: list[str], size: int | None) -> tuple[i
     """The window of each layer, () where none has one. size: sliding_window."""
     if size is None or LAYER_TYPES[1] not in types:
         if LAYER_TYPES[1] in types:
-            raise config.wrong("a layer of sliding_attention without sliding_window", "its width in tokens")
+            off = "use_sliding_window" in config.read and not config.config.get("use_sliding_window")
+            missing = "use_sliding_window=true" if off else "sliding_window"
+            raise config.wrong(f"a layer of sliding_attention without {missing}", "it, or full_attention only")
         return ()
     return tuple(size if kind == LAYER_TYPES[1] else None for kind in types)
 

@@ -4,6 +4,7 @@ Any other attribute changes no value: it is accepted, with a note where it is se
 rotary positions (rope.py).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
@@ -71,17 +72,24 @@ class ConfigReader:
             return default
         kind = kind or (type(default) if default is not None else int)
         kind = (int, float) if kind is float else kind
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        infinite = isinstance(value, float) and not math.isfinite(value)
+        if infinite or not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise self.wrong(f"{name}={value!r}", f"a value like {default!r}")
         return cast(T, value)
 
+    def positive(self, name: str, default: float) -> float:
+        """A number above 0: one that divides, or whose root or logarithm is taken."""
+        value = self.take(name, default, float)
+        if value <= 0:
+            raise self.wrong(f"{name}={value!r}", "a number above 0")
+        return value
+
     def optional(self, name: str, default: float | None) -> float | None:
-        """A number, or null for none; the default where config.json omits it."""
-        if name in self.config and self.config[name] is None:
-            self.read.add(name)
+        """A number above 0, or null for none; the default where config.json omits it."""
+        self.read.add(name)
+        if self.config.get(name, default) is None:
             return None
-        value = self.take(name, default if default is not None else 0.0, float)
-        return value if name in self.config else default
+        return self.positive(name, 1.0 if default is None else default)
 
     def size(self, name: str, default: int, optional: bool = False) -> int:
         """A count: an integer of at least 1. optional: null means the default too."""

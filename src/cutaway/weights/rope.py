@@ -10,6 +10,7 @@ from typing import Any
 
 from cutaway.ground.config import RopeConfig
 from cutaway.ground.errors import UnsupportedModel
+from cutaway.weights.common import LAYER_TYPES
 from cutaway.weights.config_reader import ConfigReader, leftover
 
 KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope", "proportional")
@@ -45,7 +46,7 @@ def read_rope(
     before = {"original_max_position_embeddings": context} if context else {}  # as in transformers, before the dict's
     raw |= (old or new) | before
     kind = raw.get("rope_type", raw.get("type", "default"))
-    raw["rope_type"] = kind if old_kinds is None else old_kinds.get(kind, kind)
+    raw["rope_type"] = (old_kinds or {}).get(kind, kind) if isinstance(kind, str) else kind
     return rope_of(config, raw, d_head, n_positions, partial is not None, interleaved)
 
 
@@ -57,6 +58,8 @@ def layer_ropes(
     theta, local: the defaults of both bases. `rope_scaling`, of before transformers 5, is of the others alone.
     """
     given: Raw = config.take("rope_parameters", {}, dict)
+    if any(name not in LAYER_TYPES or not isinstance(value, dict | None) for name, value in given.items()):
+        raise config.wrong(f"rope_parameters={given}", f"a dictionary for each of {' and '.join(LAYER_TYPES)}")
     own, base = given.get("full_attention") or {}, config.take("rope_theta", theta, float)
     raw = {
         "full_attention": {"rope_theta": base} | own | config.take("rope_scaling", {}, dict),
@@ -75,7 +78,7 @@ def rope_of(
     if kind not in KINDS:
         found = f"rope_type={kind!r} in {config.source}"
         raise UnsupportedModel(found, f"one of {', '.join(KINDS)}", "choose a model with one of those")
-    share = rope.take("partial_rotary_factor", 1.0, float) if partial else 1.0
+    share = rope.positive("partial_rotary_factor", 1.0) if partial else 1.0
     dims = int(d_head * share)
     if dims % 2 or not 0 < dims <= d_head:
         raise config.wrong(f"{dims} of a head's {d_head} components rotated", "an even number of them")
@@ -92,12 +95,12 @@ def rope_of(
 
 
 def _of_kind(rope: ConfigReader, kind: str, dims: int, n_positions: int) -> RopeConfig:
-    theta = float(rope.take("rope_theta", 10000.0, float))
+    theta = float(rope.positive("rope_theta", 10000.0))
     if kind == "default":
         return RopeConfig(theta, dims)  # transformers reads nothing else here either
     if kind == "proportional":
-        share = rope.take("partial_rotary_factor", 1.0, float)
-        return RopeConfig(theta, dims, kind, float(rope.take("factor", 1.0, float)), pairs=int(share * dims // 2))
+        share = rope.positive("partial_rotary_factor", 1.0)
+        return RopeConfig(theta, dims, kind, float(rope.positive("factor", 1.0)), pairs=int(share * dims // 2))
     if "partial_rotary_factor" not in rope.read:
         rope.require("partial_rotary_factor", 1.0, "would rotate only a part of each head")
     if kind == "longrope":
@@ -107,17 +110,19 @@ def _of_kind(rope: ConfigReader, kind: str, dims: int, n_positions: int) -> Rope
         return RopeConfig(theta, dims)
     if kind == "linear":
         return RopeConfig(theta, dims, "linear", factor)
-    context = rope.take("original_max_position_embeddings", n_positions, int)
+    context = rope.size("original_max_position_embeddings", n_positions, optional=True)
     if kind == "llama3":
         low, high = _number(rope, "low_freq_factor", kind), _number(rope, "high_freq_factor", kind)
         return RopeConfig(theta, dims, "llama3", factor, context, low, high)
     # llama.cpp's and YaRN's own name; transformers ignores it, but the models were trained with it.
     rope.require("attn_factor", 1, "scales the rotated queries and keys")
+    if theta == 1:
+        raise rope.wrong("rope_theta=1 with rope_type='yarn'", "a base above 1")
     mscale, all_dim = rope.take("mscale", 0.0, float), rope.take("mscale_all_dim", 0.0, float)
     return RopeConfig(
         theta, dims, "yarn", factor, context,
-        beta_fast=float(rope.take("beta_fast", 32.0, float) or 32),
-        beta_slow=float(rope.take("beta_slow", 1.0, float) or 1),
+        beta_fast=float(rope.positive("beta_fast", 32.0)),
+        beta_slow=float(rope.positive("beta_slow", 1.0)),
         truncate=rope.take("truncate", True),
         attention_factor=float(rope.take("attention_factor", _yarn_strength(factor, mscale, all_dim), float)),
     )  # fmt: skip
@@ -127,10 +132,15 @@ def _longrope(rope: ConfigReader, theta: float, dims: int, n_positions: int) -> 
     factors = []
     for name in ("short_factor", "long_factor"):
         values: list[Any] = rope.take(name, [], list)
-        if len(values) != dims // 2 or not all(isinstance(value, int | float) for value in values):
-            raise rope.wrong(f"rope_type='longrope' with {len(values)} numbers as {name}", f"{dims // 2} numbers")
+        numbers = [value for value in values if type(value) in (int, float) and 0 < value < math.inf]
+        if len(values) != dims // 2 or len(numbers) < len(values):
+            found = f"rope_type='longrope' with {len(values)} numbers as {name}"
+            found = f"{found}, {len(numbers)} of them above 0" if len(numbers) < len(values) else found
+            raise rope.wrong(found, f"{dims // 2} numbers above 0")
         factors.append(tuple(map(float, values)))
-    context = rope.take("original_max_position_embeddings", n_positions, int)
+    context = rope.size("original_max_position_embeddings", n_positions, optional=True)
+    if context < 2:
+        raise rope.wrong(f"original_max_position_embeddings={context}", "at least 2")
     factor = rope.take("factor", n_positions / context, float)
     strength = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(context))
     strength = float(rope.take("attention_factor", strength, float))
@@ -144,7 +154,7 @@ def _longrope(rope: ConfigReader, theta: float, dims: int, n_positions: int) -> 
 def _number(rope: ConfigReader, name: str, kind: str) -> float:
     if rope.config.get(name) is None:
         raise rope.wrong(f"rope_type={kind!r} without {name}", f"its {name}")
-    return float(rope.take(name, 1.0, float))
+    return float(rope.positive(name, 1.0))
 
 
 def _yarn_strength(factor: float, mscale: float, all_dim: float) -> float:

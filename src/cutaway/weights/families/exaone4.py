@@ -21,8 +21,8 @@ def facts(config: ConfigReader) -> DecoderConfig:
     sizes = common(
         config, vocab=102400, width=4096, layers=32, heads=32, kv_heads=32, mlp=16384, positions=2048
     )  # fmt: skip
-    window, every = sliding_window(config, 4096), _every(config)
-    types = layer_types(config, sizes["n_layers"], lambda i: window is not None and (i + 1) % every != 0)
+    window, turn = sliding_window(config, 4096), _turn(config)
+    types = layer_types(config, sizes["n_layers"], lambda i: window is not None and turn[i % len(turn)] == "L")
     rope = read_rope(config, sizes["d_head"], sizes["n_positions"])
     return DecoderConfig(
         **sizes,
@@ -41,7 +41,10 @@ def facts(config: ConfigReader) -> DecoderConfig:
     )
 
 
-def _every(config: ConfigReader) -> int:
-    """One layer of so many has no window; the published files write a pattern such as "LLLG" instead."""
+def _turn(config: ConfigReader) -> str:
+    """Layers in turn, L with a window (local), G without (global): as published files have it, or from a number."""
     pattern = config.take("sliding_window_pattern", 4, (int, str))
-    return len(pattern) if isinstance(pattern, str) else max(pattern, 1)
+    turn = pattern if isinstance(pattern, str) else "L" * (pattern - 1) + "G"
+    if not turn or set(turn) - set("LG"):
+        raise config.wrong(f"sliding_window_pattern={pattern!r}", 'a number, or L and G such as "LLLG"')
+    return turn

@@ -49,7 +49,7 @@ def shared(config: ConfigReader, sizes: dict[str, Any], logit_softcap: float | N
         "gain_plus_one": True,
         "added_norm": True,
         "embed_scale": sizes["d_model"] ** 0.5,
-        "attn_scale": config.take("query_pre_attn_scalar", 256, float) ** -0.5,
+        "attn_scale": config.positive("query_pre_attn_scalar", 256) ** -0.5,
         "logit_softcap": config.optional("final_logit_softcapping", logit_softcap),
         "gated": True,
         "qkv_bias": bias,

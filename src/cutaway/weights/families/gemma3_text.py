@@ -29,7 +29,7 @@ def facts(config: ConfigReader) -> DecoderConfig:
     every = config.size("sliding_window_pattern", 6, optional=True)
     types = layer_types(config, sizes["n_layers"], lambda i: (i + 1) % every != 0)
     config.no_effect("attn_logit_softcapping")  # transformers reads it and caps no score
-    local = config.take("rope_local_base_freq", 10000.0, float)
+    local = config.positive("rope_local_base_freq", 10000.0)
     return DecoderConfig(
         **sizes,
         **shared(config, sizes, logit_softcap=None),

@@ -68,7 +68,14 @@ def _windows(config: ConfigReader, n_layers: int) -> tuple[int | None, ...]:
     size = config.size("window_size", 256)
     given: list[Any] = config.take("attention_types", [[["global", "local"], 12]], list)
     config.no_effect("attention_layers")  # attention_types, written out
+    if not all(map(_is_turn, given)):
+        raise config.wrong(f"attention_types={given}", 'such as [[["global", "local"], 12]]')
     kinds = [kind for turn, times in given for _ in range(times) for kind in turn]
     if len(kinds) != n_layers or not {"global", "local"} >= set(kinds):
         raise config.wrong(f"attention_types of {len(kinds)} layers", f"global or local for each of {n_layers}")
     return tuple(size if kind == "local" else None for kind in kinds)
+
+
+def _is_turn(part: Any) -> bool:
+    """Whether this is a list of kinds and how often they follow."""
+    return isinstance(part, list) and len(part) == 2 and isinstance(part[0], list) and type(part[1]) is int

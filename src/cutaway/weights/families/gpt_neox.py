@@ -30,8 +30,7 @@ WEIGHTS = {
     "lm_head.weight": "unembed.head.weight",
     "embed_out.weight": "unembed.head.weight",
 }
-# The causal mask and the rotary frequencies, stored by old versions.
-UNUSED = ("layers.{i}.attention.bias", "layers.{i}.attention.masked_bias", "layers.{i}.attention.rotary_emb.inv_freq")
+UNUSED = ("layers.{i}.attention.bias",)  # the causal mask, stored by old versions
 
 
 def facts(config: ConfigReader) -> DecoderConfig:

@@ -27,7 +27,7 @@ def facts(config: ConfigReader) -> DecoderConfig:
         embed_scale=config.take("embedding_multiplier", 1.0, float),
         attn_scale=config.take("attention_multiplier", 1.0, float),
         resid_scale=config.take("residual_multiplier", 1.0, float),
-        logit_scale=1 / config.take("logits_scaling", 1.0, float),
+        logit_scale=1 / config.positive("logits_scaling", 1.0),
         rope=read_rope(config, sizes["d_head"], sizes["n_positions"]),
         gated=True,
         qkv_bias=attention_bias,

@@ -37,6 +37,15 @@ def facts(config: ConfigReader) -> DecoderConfig:
     attention.require("alibi_bias_max", 8, "gives the heads other slopes")
     attention.require("prefix_lm", False, "lets a token of the prompt attend to later ones")
     attention.require("qk_ln", False, "norms q and k")
+    attention.require("rope", False, "rotates q and k")
+    attention.require("kv_n_heads", heads, "shares keys and values")
+    attention.require("qk_gn", False, "norms q and k")
+    attention.require("sliding_window_size", -1, "gives attention a window")
+    attention.require("attn_logit_softcapping", None, "caps the scores")
+    attention.no_effect("attn_pdrop", "attn_impl", "attn_uses_sequence_id")
+    scale = attention.optional("softmax_scale", None)
+    clip = attention.optional("clip_qkv", None) if attention.take("clip_qkv", 0, float) else None  # 0: none
+    list(map(config.note, attention.notes()))
     config.no_effect("emb_pdrop", "resid_pdrop", "use_cache", "_attn_implementation")
     config.no_effect("output_attentions", "output_hidden_states", "return_dict")
     return DecoderConfig(
@@ -54,8 +63,8 @@ def facts(config: ConfigReader) -> DecoderConfig:
         norm_weights="gain",
         activation="gelu",
         alibi=AlibiConfig(slopes_of_halves(heads)),
-        attn_scale=attention.optional("softmax_scale", None),
-        qkv_clip=attention.optional("clip_qkv", None),
+        attn_scale=scale,
+        qkv_clip=clip,
         qkv_bias=False,
         out_bias=False,
         mlp_bias=False,

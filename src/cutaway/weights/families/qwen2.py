@@ -1,6 +1,7 @@
 """Qwen2 and Qwen2.5 (Yang et al. 2024, arXiv 2407.10671): its config as our facts, its weight names as ours.
 
-It does not know how the values are computed. Like Llama, with biases of q, k and v, and a window in some upper layers.
+It does not know how the values are computed. Like Llama, with biases of q, k and v, and where use_sliding_window
+says so a window in the layers of layer_types: by default those from max_window_layers on.
 """
 
 from cutaway.ground.config import DecoderConfig
@@ -34,7 +35,7 @@ def facts(config: ConfigReader) -> DecoderConfig:
 
 
 def upper_windows(config: ConfigReader, n_layers: int) -> tuple[int | None, ...]:
-    """The layers from max_window_layers on have a window, where use_sliding_window says so."""
+    """The window of each layer, () where none has one."""
     window = sliding_window(config, 4096) if config.take("use_sliding_window", False) else None
     config.no_effect("sliding_window")
     first = config.take("max_window_layers", 28)

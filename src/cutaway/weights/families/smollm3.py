@@ -22,8 +22,8 @@ def facts(config: ConfigReader) -> DecoderConfig:
     )  # fmt: skip
     n_layers, every = sizes["n_layers"], config.size("no_rope_layer_interval", 4)
     rotated = config.take("no_rope_layers", [int((i + 1) % every != 0) for i in range(n_layers)], list)  # 1: rotated
-    if len(rotated) < n_layers:
-        raise config.wrong(f"no_rope_layers of {len(rotated)} layers", f"0 or 1 for each of {n_layers}")
+    if len(rotated) < n_layers or any(flag not in (0, 1) for flag in rotated):
+        raise config.wrong(f"no_rope_layers={rotated} of {len(rotated)} layers", f"0 or 1 for each of {n_layers}")
     window = sliding_window(config, None) if config.take("use_sliding_window", False) else None
     config.no_effect("sliding_window")
     types = layer_types(config, n_layers, lambda i: window is not None and not rotated[i])

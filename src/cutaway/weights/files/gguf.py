@@ -76,7 +76,7 @@ def _token_ids(metadata: dict[str, Any]) -> dict[str, Any]:
 def _tensors(gguf: GGUF, table: Architecture, family: Family, facts: DecoderConfig) -> dict[str, LazyTensor]:
     """The tensors as transformers has them. Raises BadCheckpoint for one that the architecture does not have."""
     two_norms = any(name.endswith(".attn_norm_2.weight") for name in gguf.tensors)
-    parameters = TENSORS | (TWO_NORMS if two_norms and table.model_type == "falcon" else {})
+    parameters = TENSORS | (TWO_NORMS if two_norms and table.two_norms is not None else {})
     theirs = _names_of(family)
     tensors: dict[str, LazyTensor] = {}
     for name, tensor in gguf.tensors.items():

@@ -61,6 +61,8 @@ class Architecture:
     layers with a window have rotary positions of their own, unscaled, of this base (0: the others'). window: whether
     a window is written; its default otherwise. permuted: rows of q and k in llama.cpp's order. plus_one: norms are
     stored with 1 added. wide: with so many layers, the scores' scale follows from the width instead of the heads' own.
+    layer_types: whether an attribute says which layers have the window; all have it otherwise. two_norms: attribute and
+    tensors of a parallel block whose MLP may have a norm of its own.
     """
 
     model_type: str
@@ -78,6 +80,8 @@ class Architecture:
     permuted: bool = False
     plus_one: bool = False
     wide: int | None = None
+    layer_types: bool = True
+    two_norms: str | None = None
 
 
 PARTIAL = ("rope_theta", "partial_rotary_factor")
@@ -116,7 +120,7 @@ ARCHITECTURES = {
     ),
     "phi2": Architecture("phi", (LAYER, "layer_norm_eps"), given={"hidden_act": "gelu_new"}, rotary=PARTIAL),
     "phi3": Architecture(
-        "phi3", given={"hidden_act": "silu"}, rotary=PARTIAL, window=True, window_default=None
+        "phi3", given={"hidden_act": "silu"}, rotary=PARTIAL, window=True, window_default=None, layer_types=False,
     ),
     "olmo": Architecture(
         "olmo", None, keys={"attention.clamp_kqv": ("clip_qkv", None)}, present=BIAS, given={"hidden_act": "silu"},
@@ -142,7 +146,7 @@ ARCHITECTURES = {
         "falcon", (LAYER, "layer_norm_epsilon"),
         {"feed_forward_length": "ffn_hidden_size", "attention.head_count_kv": "num_kv_heads"},
         present={"bias": r"attn_qkv\.bias"}, given={"activation": "gelu", "new_decoder_architecture": True},
-        head_dim=False,
+        head_dim=False, two_norms="num_ln_in_parallel_attn",
     ),
     "mpt": Architecture(
         "mpt", (LAYER, "layer_norm_epsilon"),
@@ -166,5 +170,5 @@ ARCHITECTURES = {
         plus_one=True,
     ),
 }  # fmt: skip
-# OLMo 3 is written as an OLMo 2 with windows.
-OLMO3 = Architecture("olmo3", present=BIAS, given={"hidden_act": "silu"}, local=0.0, window=True)
+# Those that another model type has with windows: OLMo 3 is written as OLMo 2.
+WITH_WINDOWS = {"olmo2": Architecture("olmo3", present=BIAS, given={"hidden_act": "silu"}, local=0.0, window=True)}

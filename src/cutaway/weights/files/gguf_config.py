@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from cutaway.weights.families import family_named
-from cutaway.weights.files.gguf_architectures import ARCHITECTURES, LAYER, OLMO3, SIZES, Architecture
+from cutaway.weights.files.gguf_architectures import ARCHITECTURES, LAYER, SIZES, WITH_WINDOWS, Architecture
 from cutaway.weights.files.gguf_format import GGUF, damaged
 from cutaway.weights.files.gguf_metadata import WINDOW, Metadata
 from cutaway.weights.files.gguf_rope import rope_scaling
@@ -21,7 +21,7 @@ PATTERN = f"{WINDOW}_pattern"
 def architecture_of(gguf: GGUF, metadata: Metadata) -> Architecture:
     """The table of a file whose architecture has one."""
     name = metadata.prefix.removesuffix(".")
-    return OLMO3 if name == "olmo2" and WINDOW in metadata else ARCHITECTURES[name]
+    return WITH_WINDOWS[name] if name in WITH_WINDOWS and WINDOW in metadata else ARCHITECTURES[name]
 
 
 def config_of(gguf: GGUF, metadata: Metadata, table: Architecture) -> dict[str, Any]:
@@ -50,8 +50,8 @@ def config_of(gguf: GGUF, metadata: Metadata, table: Architecture) -> dict[str, 
     config |= {attribute: not _some(gguf, pattern) for attribute, pattern in table.absent.items()}
     if table.wide is not None:  # which models llama.cpp scales how: by their number of layers
         config["query_pre_attn_scalar"] = width // heads if config["num_hidden_layers"] == table.wide else d_head
-    if table.model_type == "falcon":
-        config["num_ln_in_parallel_attn"] = 2 if _some(gguf, r"attn_norm_2\.weight") else 1
+    if table.two_norms is not None:
+        config[table.two_norms] = 2 if _some(gguf, r"attn_norm_2\.weight") else 1
     config |= _windows(gguf, metadata, table) | _rope(gguf, metadata, table, d_head)
     aliases: dict[str, str] = getattr(family_named(table.model_type), "ALIASES", {})
     return {aliases.get(name, name): value for name, value in config.items()}
@@ -91,7 +91,7 @@ def _windows(gguf: GGUF, metadata: Metadata, table: Architecture) -> dict[str, A
         pattern = [(i + 1) % pattern != 0 for i in range(n_layers)]
     if pattern is not None and (not isinstance(pattern, list) or len(pattern) < n_layers):
         raise damaged(gguf.path, f"{metadata.prefix}{PATTERN}={str(pattern)[:40]} for {n_layers} layers")
-    if table.model_type == "phi3":
+    if not table.layer_types:
         return {"sliding_window": width or None}
     if not width:
         return {"sliding_window": None, "layer_types": [FULL] * n_layers}
