@@ -5,13 +5,15 @@ import json
 import random
 import socket
 import struct
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from cutaway.apps.server import wire
+from cutaway.apps.server.app import UNGREETED
 from cutaway.apps.server.guard import Guard
 
 from .conftest import LIMITS, Reader, Serving, opened, serving
@@ -119,7 +121,10 @@ def test_hosts_by_name() -> None:
     assert one.refusal("192.168.1.7:5") is None and one.refusal("evil.example:5") is not None
     named = Guard.of("box.local", 5)
     assert named.refusal("box.local:5") is None and named.refusal("Box.LOCAL:5") is None and named.token
-    assert Guard.of("127.0.0.1", 80).refusal("localhost") is None
+    for given in ("localhost", "[::1]", "127.0.0.1:80", "[::1]:80"):
+        assert Guard.of("127.0.0.1", 80).refusal(given) is None
+    assert Guard.of("127.0.0.1", 80).refusal("evil.example") is not None
+    assert Guard.of("127.0.0.1", 80).refusal("[::1]:81") is not None
 
 
 def odd(draw: random.Random) -> str | bytes:
@@ -202,3 +207,23 @@ def test_who_does_not_greet_is_let_go(tiny: Path, monkeypatch: pytest.MonkeyPatc
             silent.message(timeout=3)
         with running.reader():
             pass
+
+
+def test_who_has_no_token_takes_no_readers_place(tiny: Path) -> None:
+    with serving(opened(tiny), replace(LIMITS, readers=2), host="0.0.0.0") as running, ExitStack() as stack:
+        silent = [stack.enter_context(running.reader(hello=False)) for _ in range(UNGREETED + 2)]
+        for first in silent[:2]:  # the oldest made way
+            with pytest.raises(ConnectionClosed):
+                first.message(timeout=3)
+        with running.reader() as one, running.reader() as two:
+            assert one.answer("generate", text="the cat", max_new_tokens=1)
+            assert two.answer("generate", text="the cat", max_new_tokens=1)
+
+
+def test_a_bug_while_a_request_is_read_is_a_sentence(running: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running.reader() as reader:
+        with monkeypatch.context() as patched:
+            patched.setattr(wire, "read", lambda text: 1 // 0)
+            reader.socket.send("{}")
+            assert reader.message(timeout=3)["error"]["found"].startswith("a bug (ZeroDivisionError")
+        assert reader.answer("generate", text="the cat", max_new_tokens=1)
