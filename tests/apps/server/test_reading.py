@@ -160,6 +160,11 @@ def test_an_edited_run_and_its_cone(page: Page):
     if not page.lm.config.post_norm:
         parts = page("attribute", run="r2", position=4, answer=5).data
         assert parts["logit"] == pytest.approx(float(trace["logits"][0, 4, 5]), rel=1e-5)
+    late = page("run", text=TEXT, edits=[{"site": "logits", "op": "add", "value": 100.0, "neuron": 5}]).data["run"]
+    said = page("lens", run=late, layer=page.lm.config.n_layers, position=4).data["tokens"]
+    assert said[0]["id"] == 5 and said[0]["logit"] == float(
+        page("values", run=late, site="logits").arrays["values"][4, 5]
+    )
     noted = page("run", text=TEXT, edits=[{"site": "blocks.1.mlp_out", "op": "scale", "value": 1, "position": 3}])
     assert "changed nothing" in noted.data["notes"][0]
 
@@ -198,6 +203,7 @@ def test_the_python_of_an_answer_runs_and_gives_the_same(page: Page):
     for asked, more in (("head", {"layer": 1, "head": 2}), ("values", {"site": "blocks.1.mlp.post"}),
                         ("values", {"site": "blocks.1.attn.v", "head": 0, "start": 1, "end": 2}),
                         ("row", {"layer": 1, "head": 2, "position": 3}), ("lens", {"layer": 2, "position": 3}),
+                        ("lens", {"layer": page.lm.config.n_layers, "position": 3}),
                         ("neurons", {"layer": 1, "position": 3})):  # fmt: skip
         answer = page(asked, run=name, **more)
         *before, last = answer.python.splitlines()

@@ -132,13 +132,18 @@ def lens(call: Call, *, run: str, layer: int, position: int, top: int = 10) -> A
     count = lm.config.n_layers + 1
     if not 0 <= layer < count:
         raise BadArgument(f"layer {layer}", f"0 to {count - 1}", "choose another layer")
-    logits_V = logit_lens(kept.view, lm.decoder, torch.tensor([at], device=lm.device))[layer, 0].float()
+    if layer == lm.config.n_layers:  # the model's own answer, with the edits after the last block
+        logits_V, imports, given = kept.logits_at(at), [], f"view.logits_at({at})[0]"
+    else:
+        logits_V = logit_lens(kept.view, lm.decoder, torch.tensor([at], device=lm.device))[layer, 0]
+        imports = ["import torch", "from cutaway.analysis.logit_lens import logit_lens"]
+        given = f"logit_lens(view, lm.decoder, torch.tensor([{at}]))[{layer}, 0]"
+    logits_V = logits_V.float()
     probs_V = logits_V.softmax(-1)
     ids = probs_V.topk(min(top, len(probs_V))).indices.tolist()
     found = [{"id": id, "text": lm.piece(id), "logit": float(logits_V[id]), "prob": float(probs_V[id])} for id in ids]
-    imports = "from cutaway.analysis.logit_lens import logit_lens"
-    expression = f"logit_lens(view, lm.decoder, torch.tensor([{at}]))[{layer}, 0].softmax(-1).topk({top})"
-    return Answer({"tokens": found}, python=lines(call, "import torch", imports, f"view = {kept.python}", expression))
+    asked = [f"view = {kept.python}", f"{given}.softmax(-1).topk({top})"]
+    return Answer({"tokens": found}, python=lines(call, *imports, *asked))
 
 
 @ask("attribute")
