@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cutaway import Edit
-from cutaway.analysis.heads import Roles, heads, induction_scores, repeated_tokens, score_heads
+from cutaway.analysis.heads import Roles, earlier_same, heads, induction_scores, repeated_tokens, score_heads
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM, load
 from cutaway.model.decoder import Decoder
@@ -84,6 +84,17 @@ def test_the_roles_are_the_scores_of_the_heads(decoder: Decoder):
     again = score_heads(run(decoder, PADDED)).by_name["previous"]
     both = roles_of(decoder, PADDED)["previous"]
     torch.testing.assert_close((both[:, 0] * 4 + both[:, 1] * 2) / 6, again)
+
+
+@pytest.mark.parametrize("ids", [[*range(10), 5], [3] * 12], ids=["one twin", "all the same"])
+def test_the_weight_on_earlier_twins_is_their_sum(decoder: Decoder, ids: list[int]):
+    tokens = Tokens.from_ids([ids])
+    roles, same_TS = roles_of(decoder, tokens), earlier_same(tokens)[0]
+    after_TS = torch.cat((torch.zeros_like(same_TS[:, :1]), same_TS[:, :-1]), -1).tril(-1)
+    pattern_HTS = run(decoder, tokens)["attn.pattern", 1][0]
+    duplicate, induction = ((pattern_HTS * each).sum(-1) for each in (same_TS, after_TS))
+    torch.testing.assert_close(roles["duplicate"][1, 0], duplicate[:, 1:].mean(-1))
+    torch.testing.assert_close(roles["induction"][1, 0], induction[:, after_TS.any(-1)].mean(-1), equal_nan=True)
 
 
 def roles_of(decoder: Decoder, tokens: Tokens) -> dict[str, torch.Tensor]:
