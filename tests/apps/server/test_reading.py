@@ -13,6 +13,7 @@ from cutaway.apps.server.session import Call, Limits, Reader, Served
 from cutaway.apps.server.wire import dumps
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
+from cutaway.trace.view import Source
 from tests.apps.server.conftest import Serving
 
 TEXT, OTHER = "the cat sat on the mat", "the dog sat on the mat"
@@ -85,7 +86,7 @@ def test_a_run_is_the_trace(page: Page):
         page("lens_grid", run="r1", start=3, end=1)
 
 
-def test_every_site_is_sent_as_it_was(page: Page):
+def test_every_site_is_sent_as_it_was(page: Page, monkeypatch: pytest.MonkeyPatch):
     page("run", text=TEXT)
     trace = page.lm.trace(TEXT)
     for site in page.lm.sites:
@@ -98,6 +99,10 @@ def test_every_site_is_sent_as_it_was(page: Page):
         assert len(found.data["axes"]) == expected.ndim and found.data["inf"] == int(expected.isinf().sum())
     part = page("values", run="r1", site="blocks.1.attn.v", head=-1, start=1, end=3).arrays["values"]
     assert torch.equal(part, trace["attn.v", 1, -1][0, 1:3])
+    with monkeypatch.context() as patched:  # logits of a part are computed without the others
+        patched.setattr(Source, "values", None)
+        some = page("values", run="r1", site="logits", start=1, end=3).arrays["values"]
+    assert torch.equal(some, trace["logits"][0, 1:3])
     for wrong in ({"site": "blocks.1.attn.scores"}, {"site": "blocks.1.attn_out", "head": 1}, {"site": "nothing"},
                   {"site": "logits", "start": 4, "end": 99}):  # fmt: skip
         with pytest.raises(BadArgument):
@@ -230,6 +235,8 @@ def test_limits_are_told_before_the_pass(int8: LM):
         page("run", text=TEXT)
     with pytest.raises(BadArgument, match="1 to 40 characters"):
         page("run", text="the cat " * 10)
+    with pytest.raises(BadArgument, match="at most 4 on this page"):
+        page("tokens", texts=["the cat", TEXT])
     with pytest.raises(BadArgument, match="in all"):
         Page(int8, memory_bytes=1000)("run", text=TEXT)
 

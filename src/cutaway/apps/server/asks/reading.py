@@ -32,7 +32,7 @@ from cutaway.lm import LM
 from cutaway.trace.view import SQUARES, View, view_plan
 
 CELLS = 512  # of the lens at once, each of them a product with a whole vocabulary: 0.2 s of the default model
-MOST = 16_000_000  # bytes of an answer
+MOST = 4 * 2048**2  # bytes of one array in an answer: a head's pattern of the longest text that is run (Limits.tokens)
 TERMS = 50  # of a number's, the largest
 
 
@@ -191,12 +191,14 @@ def read_values(
     if not 0 <= start < stop <= count:
         raise BadArgument(f"positions {start} to {stop}", f"a part of 0 to {count}", "choose positions of the text")
     axes = _axes(lm, name, head, {"T": stop - start, "S": count})
-    if name.endswith(SQUARES) and head is not None:
+    if name == "logits":  # each position's is a product with the whole vocabulary
+        value = view.logits_between(start, stop)[0]
+    elif name.endswith(SQUARES) and head is not None:
         found = view.head(int(name.split(".")[1]), head)
-        value = found.scores if name.endswith("scores") else found.pattern
+        value = (found.scores if name.endswith("scores") else found.pattern)[0, start:stop]
     else:
         value = view[name] if head is None else view[_relative(name), int(name.split(".")[1]), head]
-    value = value[0, start:stop]
+        value = value[0, start:stop]
     read = f'view["{name}"]' if head is None else f'view["{_relative(name)}", {name.split(".")[1]}, {head}]'
     finite = value[value.isfinite()].float()
     ends = (float(finite.min()), float(finite.max())) if finite.numel() else (None, None)
