@@ -41,12 +41,12 @@ class Connection:
         finally:
             self.leave()
             receiving.cancel()
-            with suppress(asyncio.TimeoutError, Exception):
+            with suppress(Exception):
                 await asyncio.wait_for(sending, 1)  # a last sentence may still go out
-            for task in (sending, receiving):
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
+            sending.cancel()
+            for error in await asyncio.gather(sending, receiving, return_exceptions=True):
+                if isinstance(error, Exception):
+                    bug(error)  # told in the server's terminal
             with suppress(Exception):
                 await self.socket.close(self.code)
 
