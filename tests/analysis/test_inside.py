@@ -53,6 +53,17 @@ def test_the_lens_over_positions_is_the_lens_at_each(int8: LM):
     torch.testing.assert_close(grid.top_probability, probs.values)
 
 
+def test_the_last_row_of_the_lens_is_the_model_s_own_answer_edits_included(int8: LM):
+    last = int(int8.trace(TEXT)["logits"][0, 2].argmin())
+    late = [name for name in int8.sites if name.startswith("ln_final")][-1:]
+    for edit in [Edit.add("logits", 100.0, neuron=last), *(Edit.scale(name, -1.0) for name in late)]:
+        trace = int8.trace(TEXT, edits=[edit])
+        for given in (int8.view(TEXT, edits=[edit]), trace):
+            grid = lens_grid(given, int8.decoder, range(1, 4), top=1)
+            assert torch.equal(grid.ids[-1], trace["logits"][0, 1:4].argmax(-1))
+            assert not torch.equal(grid.ids[-1], lens_grid(int8.view(TEXT), int8.decoder, range(1, 4)).ids[-1])
+
+
 def test_the_cone_is_zero_before_a_change_and_measured_after_it(lm: LM):
     base = lm.view(TEXT)
     changed = lm.view(TEXT, edits=Edit.scale("blocks.1.mlp_out", 2.0, position=3))

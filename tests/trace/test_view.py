@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cutaway import Edit
-from cutaway.analysis.heads import Roles, heads, induction_scores, repeated_tokens, score_heads
+from cutaway.analysis.heads import Roles, earlier_same, heads, induction_scores, repeated_tokens, score_heads
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM, load
 from cutaway.model.decoder import Decoder
@@ -37,7 +37,9 @@ def test_every_value_has_the_bits_of_the_trace(decoder: Decoder, edits: list[Edi
     assert [site for site in trace if not torch.equal(seen[site], trace[site])] == []
     some = seen.read(["attn.z", "blocks.1-2.mlp.post", "logits", "embed.token", "resid_pre", "attn.pattern"])
     assert all(torch.equal(value, trace[site]) for site, value in some.items()) and "blocks.0.attn.z" in some
-    torch.testing.assert_close(seen.logits_at(2), trace["logits"][:, 2])
+    exact = {"rtol": 0, "atol": 0} if decoder.unembed.project_out is None else {}  # project_out is in full precision
+    torch.testing.assert_close(seen.logits_at(2), trace["logits"][:, 2], **exact)
+    torch.testing.assert_close(seen.logits_between(1, 4), trace["logits"][:, 1:4], **exact)
     for layer in range(decoder.config.n_layers):
         for kind in ("attn_out", "mlp_out"):
             assert torch.equal(seen.sizes[kind][layer], trace[kind, layer].norm(dim=-1))
@@ -83,6 +85,17 @@ def test_the_roles_are_the_scores_of_the_heads(decoder: Decoder):
     again = score_heads(run(decoder, PADDED)).by_name["previous"]
     both = roles_of(decoder, PADDED)["previous"]
     torch.testing.assert_close((both[:, 0] * 4 + both[:, 1] * 2) / 6, again)
+
+
+@pytest.mark.parametrize("ids", [[*range(10), 5], [3] * 12], ids=["one twin", "all the same"])
+def test_the_weight_on_earlier_twins_is_their_sum(decoder: Decoder, ids: list[int]):
+    tokens = Tokens.from_ids([ids])
+    roles, same_TS = roles_of(decoder, tokens), earlier_same(tokens)[0]
+    after_TS = torch.cat((torch.zeros_like(same_TS[:, :1]), same_TS[:, :-1]), -1).tril(-1)
+    pattern_HTS = run(decoder, tokens)["attn.pattern", 1][0]
+    duplicate, induction = ((pattern_HTS * each).sum(-1) for each in (same_TS, after_TS))
+    torch.testing.assert_close(roles["duplicate"][1, 0], duplicate[:, 1:].mean(-1))
+    torch.testing.assert_close(roles["induction"][1, 0], induction[:, after_TS.any(-1)].mean(-1), equal_nan=True)
 
 
 def roles_of(decoder: Decoder, tokens: Tokens) -> dict[str, torch.Tensor]:

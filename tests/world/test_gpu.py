@@ -9,8 +9,11 @@ import torch
 from cutaway.edit.edit import Edit
 from cutaway.ground.errors import NotFinite
 from cutaway.lm import LM, load
+from cutaway.model.cache import Cache
 from cutaway.quant.formats import linear
 from cutaway.quant.linear import Int8Linear
+from cutaway.text.pieces import Tokens
+from tests.model_types import OPTIONS, drawn
 from tests.tiny import CONFIGS, SENTENCES, WITH_TOKENIZER, batch, build, layer, noise, save_tokenizer, saved
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
@@ -36,7 +39,27 @@ def on_gpu(folder: Path, quantize: str | None = "int8") -> LM:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_site_as_on_the_cpu(name: str, mode: str | None, tmp_path: Path) -> None:
     saved(name, tmp_path)
-    here, there = (load(tmp_path, quantize=mode, dtype="float32", device=device) for device in ("cpu", "cuda"))
+    same_at_every_site(tmp_path, mode)
+
+
+@pytest.mark.parametrize("mode", [None, "int8"])
+@pytest.mark.parametrize("model_type", OPTIONS)
+def test_every_model_type_as_on_the_cpu(model_type: str, mode: str | None, tmp_path: Path) -> None:
+    """In one pass, and with the last tokens one at a time."""
+    build(drawn(model_type, 1)).save_pretrained(tmp_path)
+    expected, there = same_at_every_site(tmp_path, mode)
+    cache, logits = Cache(there.config.n_layers, 2, 5), []
+    with torch.inference_mode():
+        for span in (slice(0, 3), slice(3, 4), slice(4, 5)):
+            one = Tokens(*(getattr(TOKENS, name)[:, span].cuda() for name in ("ids", "mask", "positions")))
+            logits.append(there.decoder(one, cache)[:, -1].cpu())
+    expected = expected[:, 2:]
+    assert (torch.stack(logits, 1) - expected).abs().max() <= CLOSE[mode] * expected.abs().max()
+
+
+def same_at_every_site(folder: Path, mode: str | None) -> tuple[torch.Tensor, LM]:
+    """The CPU's logits, and the model on the GPU."""
+    here, there = (load(folder, quantize=mode, dtype="float32", device=device) for device in ("cpu", "cuda"))
     ours, theirs = (lm.trace(TOKENS) for lm in (here, there))
     for site in ours:
         value = theirs[site].cpu()
@@ -45,6 +68,7 @@ def test_every_site_as_on_the_cpu(name: str, mode: str | None, tmp_path: Path) -
         assert torch.equal(real, value.isfinite()), site
         off = (ours[site] - value)[real].abs().max() / ours[site][real].abs().max()
         assert off <= CLOSE[mode], f"{site}: {off:.1e}"
+    return ours["logits"], there
 
 
 @pytest.mark.parametrize("mode", ["int8", None])

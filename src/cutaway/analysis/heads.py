@@ -23,6 +23,7 @@ from cutaway.trace.trace import Trace
 
 Scores = Float[Tensor, "L H"]
 ROWS = 128  # of a pattern, read at a time
+FEW = 40  # one entry of so many is gathered faster than a product with all is computed
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,14 @@ class RowScores:
     """What each row of a block's pattern [B, H, T, S] gives the scores of `score_heads`, by name: [B, H, T]."""
 
     def __init__(self, tokens: Tokens) -> None:
-        self.mask_BT, self.same = tokens.mask.bool(), _pairs(earlier_same(tokens))
+        self.mask_BT, self.same = tokens.mask.bool(), _Weight(earlier_same(tokens))
 
     def __call__(self, pattern_BHTS: Float[Tensor, "B H T S"]) -> dict[str, Float[Tensor, "B H T"]]:
         return {
             "previous": _diagonal(pattern_BHTS, 1),
             "self": _diagonal(pattern_BHTS, 0),
             "first": _first(pattern_BHTS, self.mask_BT),
-            "duplicate": _on(pattern_BHTS, self.same),
+            "duplicate": self.same(pattern_BHTS),
             "entropy": _entropy(pattern_BHTS),
         }
 
@@ -135,13 +136,13 @@ class Roles:
     def __init__(self, tokens: Tokens) -> None:
         same_BTS = earlier_same(tokens)
         after_BTS = torch.cat((torch.zeros_like(same_BTS[..., :1]), same_BTS[..., :-1]), -1).tril(-1)
-        self.rows, self.after, self.second_BT = RowScores(tokens), _pairs(after_BTS), second_on(tokens)
+        self.rows, self.after, self.second_BT = RowScores(tokens), _Weight(after_BTS), second_on(tokens)
         self.repeated_BT = after_BTS.any(-1)
         self.blocks: list[dict[str, Float[Tensor, "B H"]]] = []
 
     def __call__(self, layer: int, pattern_BHTS: Float[Tensor, "B H T S"]) -> None:
         means = {name: _mean(row_BHT, self.second_BT) for name, row_BHT in self.rows(pattern_BHTS).items()}
-        self.blocks.append(means | {"induction": _mean(_on(pattern_BHTS, self.after), self.repeated_BT)})
+        self.blocks.append(means | {"induction": _mean(self.after(pattern_BHTS), self.repeated_BT)})
 
     def by_name(self) -> dict[str, Float[Tensor, "L B H"]]:
         return {name: torch.stack([block[name] for block in self.blocks]) for name in self.blocks[0]}
@@ -170,18 +171,21 @@ def _first(pattern_BHTS: Tensor, mask_BT: Tensor) -> Float[Tensor, "B H T"]:
     return pattern_BHTS[torch.arange(len(first_B), device=first_B.device), :, :, first_B]
 
 
-def _pairs(chosen_BTS: Bool[Tensor, "B T S"]) -> tuple[Tensor, Tensor, Tensor]:
-    """The chosen entries' text, position and source: few, where a whole pattern is millions."""
-    return chosen_BTS.nonzero(as_tuple=True)  # pyright: ignore[reportReturnType]
+class _Weight:
+    """Each row's weight on the chosen sources, [B, H, T]: gathered where they are few, as in most texts."""
 
+    def __init__(self, chosen_BTS: Bool[Tensor, "B T S"]) -> None:
+        self.chosen_BTS, few = chosen_BTS, int(chosen_BTS.sum()) * FEW <= chosen_BTS.numel()
+        self.pairs = chosen_BTS.nonzero(as_tuple=True) if few else None
 
-def _on(pattern_BHTS: Tensor, pairs: tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, "B H T"]:
-    """Each row's weight on the chosen sources."""
-    b, h, t, _ = pattern_BHTS.shape
-    text, position, source = pairs
-    weight_NH = pattern_BHTS.permute(0, 2, 3, 1)[text, position, source]
-    sums_PH = weight_NH.new_zeros(b * t, h).index_add(0, text * t + position, weight_NH)
-    return sums_PH.unflatten(0, (b, t)).transpose(1, 2)
+    def __call__(self, pattern_BHTS: Float[Tensor, "B H T S"]) -> Float[Tensor, "B H T"]:
+        if self.pairs is None:
+            return torch.einsum("bhts,bts->bht", pattern_BHTS, self.chosen_BTS.to(pattern_BHTS.dtype))
+        b, h, t, _ = pattern_BHTS.shape
+        text, position, source = self.pairs
+        weight_NH = pattern_BHTS.permute(0, 2, 3, 1)[text, position, source]
+        sums_PH = weight_NH.new_zeros(b * t, h).index_add(0, text * t + position, weight_NH)
+        return sums_PH.unflatten(0, (b, t)).transpose(1, 2)
 
 
 def _entropy(pattern_BHTS: Tensor) -> Float[Tensor, "B H T"]:

@@ -9,6 +9,7 @@ does not know text.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from cutaway.model.tap import untapped
 from cutaway.text.pieces import Tokens
 from cutaway.trace.run import run
 from cutaway.trace.trace import Trace
+from cutaway.trace.view import View
 from cutaway.weights.files import open_file
 
 
@@ -110,15 +112,25 @@ class LensGrid:
 def lens_grid(trace: Trace, decoder: Decoder, positions: range, *, text: int = 0, top: int = 5) -> LensGrid:
     """The logit lens at consecutive positions of one text. The trace must hold `stream_sites`.
 
+    Where it holds the logits too, as a view does, the last row is of them, edits after the last block included.
     Each cell unembeds one stream over the whole vocabulary: ask for the positions that are looked at.
     """
     window, ids, likeliest = slice(positions.start, positions.stop), [], []
-    for site in stream_sites(decoder.config):
-        probs_TV = next(_unembedded([trace[site][text, window]], decoder, None)).float().softmax(-1)
+    streams = [trace[site][text, window] for site in stream_sites(decoder.config)]
+    own = _own_logits(trace, positions, text)
+    for logits_TV in chain(_unembedded(streams[: -1 if own else None], decoder, None), own):
+        probs_TV = logits_TV.float().softmax(-1)
         best = probs_TV.topk(min(top, probs_TV.shape[-1]))
         ids, likeliest = [*ids, best.indices], [*likeliest, best.values]
     firsts = torch.stack([each[:, 0] for each in ids]), torch.stack([each[:, 0] for each in likeliest])
     return LensGrid(*firsts, ids[-1], likeliest[-1])
+
+
+def _own_logits(trace: Trace, positions: range, text: int) -> list[Float[Tensor, "T V"]]:
+    """The logits of the pass, where the trace has them."""
+    if isinstance(trace, View):
+        return [trace.logits_between(positions.start, positions.stop)[text]]
+    return [trace["logits"][text, positions.start : positions.stop]] if "logits" in trace else []
 
 
 def _unembedded(

@@ -45,7 +45,7 @@ class Ops:
         return (x.square().mean(-1, keepdim=True) + eps).sqrt()
 
     def norm(
-        self, x: Float[Tensor, "... D"], weight: Float[Tensor, "D"], bias: Tensor | None, eps: float, centered: bool
+        self, x: Float[Tensor, "... D"], weight: Float[Tensor, "W"], bias: Tensor | None, eps: float, centered: bool
     ) -> Float[Tensor, "... D"] | None:
         """What decoder.py: Norm gives, bit for bit, without ever holding what lies between; None: not here."""
         return None

@@ -91,8 +91,16 @@ class View(Trace):
         return self.source.head(self.values_by_site, *at)
 
     def logits_at(self, position: int) -> Float[Tensor, "B V"]:
-        """The logits at one column, without those of the others; as view["logits"][:, position]."""
-        return self.source.logits(self.values_by_site, position)
+        """The logits at one column, without those of the others.
+
+        As view["logits"][:, position]: bit for bit where the unembedding is in 8 bits; one in full precision may add
+        the same products in another order where there are fewer rows.
+        """
+        return self.source.logits(self.values_by_site, [position])[:, 0]
+
+    def logits_between(self, start: int, stop: int) -> Float[Tensor, "B W V"]:
+        """The logits at some columns, as `logits_at`."""
+        return self.source.logits(self.values_by_site, slice(start, stop))
 
     def read(self, sites: Selection) -> Trace:
         """A Trace of these sites, each block run once for all of its own. sites: as in lm.trace."""
@@ -234,13 +242,13 @@ class Source:
                 found |= {name: parts[0] for name, parts in recorder.parts.items()}
         return {name: found[name] for name in names}
 
-    def logits(self, kept: dict[str, Tensor], position: int) -> Tensor:
+    def logits(self, kept: dict[str, Tensor], columns: list[int] | slice) -> Tensor:
         config = self.decoder.config
         end = block_exit(config, config.n_layers - 1)
         if any(site.startswith(("logits", "ln_final")) for site in self.edited):  # an edit counts columns
-            return self.values(kept, ["logits"])["logits"][:, position]
+            return self.values(kept, ["logits"])["logits"][:, columns]
         with torch.no_grad():
-            return self.decoder.unembed(kept[end][:, position][:, None], untapped)[:, 0]
+            return self.decoder.unembed(kept[end][:, columns], untapped)
 
     def head(self, kept: dict[str, Tensor], layer: int, head: int) -> Head:
         """One head. Alone where the library computes it, which adds each head's numbers by themselves; else with the

@@ -153,6 +153,7 @@ def test_each_limit_says_its_sentence(tiny: Path) -> None:
     limits = replace(LIMITS, readers=2, queue=2, runs=2, memory_bytes=1_000_000)
     with serving(opened(tiny), limits) as running, running.reader() as one, running.reader() as two:
         with running.reader(hello=False) as third:
+            third.ask("hello")
             assert third.message()["error"]["found"] == "2 readers"
         ids = [one.ask("generate", text="the cat", max_new_tokens=512) for _ in range(3)]
         assert one.until(ids[2])[-1]["error"]["found"] == "2 requests that wait or run"

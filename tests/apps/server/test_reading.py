@@ -13,6 +13,7 @@ from cutaway.apps.server.session import Call, Limits, Reader, Served
 from cutaway.apps.server.wire import dumps
 from cutaway.ground.errors import BadArgument
 from cutaway.lm import LM
+from cutaway.trace.view import Source
 from tests.apps.server.conftest import Serving
 
 TEXT, OTHER = "the cat sat on the mat", "the dog sat on the mat"
@@ -87,7 +88,7 @@ def test_a_run_is_the_trace(page: Page):
         page("lens_grid", run="r1", start=3, end=1)
 
 
-def test_every_site_is_sent_as_it_was(page: Page):
+def test_every_site_is_sent_as_it_was(page: Page, monkeypatch: pytest.MonkeyPatch):
     page("run", text=TEXT)
     trace = page.lm.trace(TEXT)
     for site in page.lm.sites:
@@ -100,6 +101,10 @@ def test_every_site_is_sent_as_it_was(page: Page):
         assert len(found.data["axes"]) == expected.ndim and found.data["inf"] == int(expected.isinf().sum())
     part = page("values", run="r1", site="blocks.1.attn.v", head=-1, start=1, end=3).arrays["values"]
     assert torch.equal(part, trace["attn.v", 1, -1][0, 1:3])
+    with monkeypatch.context() as patched:  # logits of a part are computed without the others
+        patched.setattr(Source, "values", None)
+        some = page("values", run="r1", site="logits", start=1, end=3).arrays["values"]
+    assert torch.equal(some, trace["logits"][0, 1:3])
     for wrong in ({"site": "blocks.1.attn.scores"}, {"site": "blocks.1.attn_out", "head": 1}, {"site": "nothing"},
                   {"site": "logits", "start": 4, "end": 99}):  # fmt: skip
         with pytest.raises(BadArgument):
@@ -162,6 +167,11 @@ def test_an_edited_run_and_its_cone(page: Page):
     if not page.lm.config.post_norm:
         parts = page("attribute", run="r2", position=4, answer=5).data
         assert parts["logit"] == pytest.approx(float(trace["logits"][0, 4, 5]), rel=1e-5)
+    late = page("run", text=TEXT, edits=[{"site": "logits", "op": "add", "value": 100.0, "neuron": 5}]).data["run"]
+    said = page("lens", run=late, layer=page.lm.config.n_layers, position=4).data["tokens"]
+    assert said[0]["id"] == 5 and said[0]["logit"] == float(
+        page("values", run=late, site="logits").arrays["values"][4, 5]
+    )
     noted = page("run", text=TEXT, edits=[{"site": "blocks.1.mlp_out", "op": "scale", "value": 1, "position": 3}])
     assert "changed nothing" in noted.data["notes"][0]
 
@@ -200,6 +210,7 @@ def test_the_python_of_an_answer_runs_and_gives_the_same(page: Page):
     for asked, more in (("head", {"layer": 1, "head": 2}), ("values", {"site": "blocks.1.mlp.post"}),
                         ("values", {"site": "blocks.1.attn.v", "head": 0, "start": 1, "end": 2}),
                         ("row", {"layer": 1, "head": 2, "position": 3}), ("lens", {"layer": 2, "position": 3}),
+                        ("lens", {"layer": page.lm.config.n_layers, "position": 3}),
                         ("neurons", {"layer": 1, "position": 3})):  # fmt: skip
         answer = page(asked, run=name, **more)
         *before, last = answer.python.splitlines()
@@ -246,6 +257,8 @@ def test_limits_are_told_before_the_pass(int8: LM):
         page("run", text=TEXT)
     with pytest.raises(BadArgument, match="1 to 40 characters"):
         page("run", text="the cat " * 10)
+    with pytest.raises(BadArgument, match="at most 4 on this page"):
+        page("tokens", texts=["the cat", TEXT])
     with pytest.raises(BadArgument, match="in all"):
         Page(int8, memory_bytes=1000)("run", text=TEXT)
 

@@ -5,17 +5,19 @@ import json
 import random
 import socket
 import struct
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from cutaway.apps.server import wire
+from cutaway.apps.server.app import UNGREETED
 from cutaway.apps.server.guard import Guard
 
 from .conftest import LIMITS, Reader, Serving, opened, serving
+from .test_fuzz import WRONG
 
 HOSTILE = 1000
 
@@ -119,56 +121,24 @@ def test_hosts_by_name() -> None:
     assert one.refusal("192.168.1.7:5") is None and one.refusal("evil.example:5") is not None
     named = Guard.of("box.local", 5)
     assert named.refusal("box.local:5") is None and named.refusal("Box.LOCAL:5") is None and named.token
-    assert Guard.of("127.0.0.1", 80).refusal("localhost") is None
+    for given in ("localhost", "[::1]", "127.0.0.1:80", "[::1]:80"):
+        assert Guard.of("127.0.0.1", 80).refusal(given) is None
+    assert Guard.of("127.0.0.1", 80).refusal("evil.example") is not None
+    assert Guard.of("127.0.0.1", 80).refusal("[::1]:81") is not None
 
 
 def odd(draw: random.Random) -> str | bytes:
-    """One message that is wrong, or hostile."""
-    wrong: list[Any] = [
-        None,
-        True,
-        -1,
-        0,
-        10**30,
-        1.5,
-        "",
-        "x" * 200,
-        [],
-        {},
-        [[]],
-        {"a": [1]},
-        "\ud800",
-        "\x00",
-        "../..",
-    ]
+    """One message that is no request, or a hostile one; test_fuzz.py sends requests."""
     kinds = [
         lambda: draw.choice(["", "{", "[]", "null", "3", '"', "[" * 5000, "{" * 50, '{"id":1}' * 2, "NaN", "\x00"]),
         lambda: draw.randbytes(draw.randrange(200)),
         lambda: "x" * (LIMITS.message_bytes + draw.randrange(1, 1000)),
-        lambda: json.dumps({"id": draw.choice(wrong), "ask": draw.choice(["generate", *map(str, wrong)])}),
-        lambda: json.dumps({"id": 10**6, "ask": draw.choice(NAMES), draw.choice(ARGUMENTS): draw.choice(wrong)}),
-        lambda: json.dumps({"id": 10**6, "ask": draw.choice(NAMES), "channel": draw.choice(wrong)}),
-        lambda: json.dumps({"id": 10**6, "ask": "cancel", "which": draw.choice(wrong)}),
-        lambda: json.dumps({"id": 10**6, "ask": "generate", "text": "a" * 30_000, "edits": [draw.choice(wrong)] * 9}),
+        lambda: json.dumps({"id": draw.choice(WRONG), "ask": draw.choice(["generate", *map(str, WRONG)])}),
+        lambda: json.dumps({"id": 10**6, "ask": draw.choice(["__class__", "eval"]), "channel": draw.choice(WRONG)}),
+        lambda: json.dumps({"id": 10**6, "ask": "cancel", "which": draw.choice(WRONG)}),
+        lambda: json.dumps({"id": 10**6, "ask": "generate", "text": "a" * 30_000, "edits": [draw.choice(WRONG)] * 9}),
     ]
     return draw.choice(kinds)()
-
-
-NAMES = ["hello", "generate", "fork", "sampling", "logits", "recipe", "check", "__class__", "eval", "os.system"]
-ARGUMENTS = [
-    "text",
-    "edits",
-    "settings",
-    "generation",
-    "step",
-    "token",
-    "seed",
-    "recipe",
-    "__init__",
-    "self",
-    "call",
-    "from",
-]
 
 
 def raw(running: Serving, data: bytes, half: bool) -> None:
@@ -237,3 +207,23 @@ def test_who_does_not_greet_is_let_go(tiny: Path, monkeypatch: pytest.MonkeyPatc
             silent.message(timeout=3)
         with running.reader():
             pass
+
+
+def test_who_has_no_token_takes_no_readers_place(tiny: Path) -> None:
+    with serving(opened(tiny), replace(LIMITS, readers=2), host="0.0.0.0") as running, ExitStack() as stack:
+        silent = [stack.enter_context(running.reader(hello=False)) for _ in range(UNGREETED + 2)]
+        for first in silent[:2]:  # the oldest made way
+            with pytest.raises(ConnectionClosed):
+                first.message(timeout=3)
+        with running.reader() as one, running.reader() as two:
+            assert one.answer("generate", text="the cat", max_new_tokens=1)
+            assert two.answer("generate", text="the cat", max_new_tokens=1)
+
+
+def test_a_bug_while_a_request_is_read_is_a_sentence(running: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running.reader() as reader:
+        with monkeypatch.context() as patched:
+            patched.setattr(wire, "read", lambda text: 1 // 0)
+            reader.socket.send("{}")
+            assert reader.message(timeout=3)["error"]["found"].startswith("a bug (ZeroDivisionError")
+        assert reader.answer("generate", text="the cat", max_new_tokens=1)

@@ -14,20 +14,21 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from cutaway.apps.server import asks, wire
-from cutaway.apps.server.connection import FULL, Connection
+from cutaway.apps.server import asks
+from cutaway.apps.server.connection import Connection
 from cutaway.apps.server.guard import Guard
 from cutaway.apps.server.page import FOLDER, Page
 from cutaway.apps.server.session import Served
 from cutaway.apps.server.worker import Worker
-from cutaway.ground.errors import BadArgument
+
+UNGREETED = 16  # sockets whose token is not known yet: a page greets at once, so the oldest makes way
 
 
 def application(served: Served, guard: Guard, folder: Path = FOLDER) -> Starlette:
     """The page and its sockets for one loaded model."""
     for module in pkgutil.iter_modules(asks.__path__):
         import_module(f"{asks.__name__}.{module.name}")
-    worker, readers = Worker(served), set[Connection]()
+    worker, sockets, readers = Worker(served), dict[Connection, None](), set[Connection]()
 
     async def socket(websocket: WebSocket) -> None:
         """One reader. A foreign Host or Origin gets no socket, but a sentence."""
@@ -36,23 +37,21 @@ def application(served: Served, guard: Guard, folder: Path = FOLDER) -> Starlett
         if refused is not None:
             await websocket.send_denial_response(PlainTextResponse(f"{refused}\n", 403))
             return
-        await websocket.accept()
-        if len(readers) >= served.limits.readers:
-            found, expected = f"{len(readers)} readers", f"at most {served.limits.readers} at once"
-            await websocket.send_text(wire.error(None, BadArgument(found, expected, "close a tab, or come back later")))
-            await websocket.close(FULL)
-            return
-        connection = Connection(websocket, worker, guard)
-        readers.add(connection)
+        connection = Connection(websocket, worker, guard, readers)
+        silent = [each for each in sockets if each not in readers and not each.outbox.closed]  # the oldest is first
+        if len(silent) >= UNGREETED:
+            silent[0].leave()
+        sockets[connection] = None
         try:
+            await websocket.accept()
             await connection.run()
         finally:
-            readers.discard(connection)
+            del sockets[connection]
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        for connection in list(readers):
+        for connection in list(sockets):
             connection.leave()
         worker.close()
 

@@ -13,8 +13,8 @@ from cutaway.apps.server.asks import ASKS, checked
 from cutaway.apps.server.guard import Guard
 from cutaway.apps.server.outbox import Outbox
 from cutaway.apps.server.session import Call, Reader
-from cutaway.apps.server.worker import Job, Worker
-from cutaway.ground.errors import BadArgument
+from cutaway.apps.server.worker import Job, Worker, bug
+from cutaway.ground.errors import BadArgument, CutawayError
 from cutaway.ground.select import nearest
 from cutaway.ground.whole import whole
 
@@ -23,10 +23,10 @@ FORBIDDEN, FULL = 4403, 4429  # codes of a closed socket
 
 
 class Connection:
-    """A socket with its reader."""
+    """A socket with its reader, who is among the `readers` once greeted."""
 
-    def __init__(self, socket: WebSocket, worker: Worker, guard: Guard) -> None:
-        self.socket, self.worker, self.guard = socket, worker, guard
+    def __init__(self, socket: WebSocket, worker: Worker, guard: Guard, readers: set["Connection"]) -> None:
+        self.socket, self.worker, self.guard, self.readers = socket, worker, guard, readers
         self.reader, self.limits = Reader(worker.served), worker.served.limits
         self.outbox = Outbox(asyncio.get_running_loop(), self.limits.unsent_bytes, worker.wake)
         self.jobs: dict[int, tuple[Job, str | None]] = {}  # requests that wait or run, with their channels
@@ -41,12 +41,12 @@ class Connection:
         finally:
             self.leave()
             receiving.cancel()
-            with suppress(asyncio.TimeoutError, Exception):
+            with suppress(Exception):
                 await asyncio.wait_for(sending, 1)  # a last sentence may still go out
-            for task in (sending, receiving):
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
+            sending.cancel()
+            for error in await asyncio.gather(sending, receiving, return_exceptions=True):
+                if isinstance(error, Exception):
+                    bug(error)  # told in the server's terminal
             with suppress(Exception):
                 await self.socket.close(self.code)
 
@@ -56,6 +56,7 @@ class Connection:
         for job, _ in list(self.jobs.values()):
             self.worker.cancel(job)
         self.reader.close()
+        self.readers.discard(self)
 
     async def _send(self) -> None:
         with suppress(WebSocketDisconnect, RuntimeError):
@@ -67,11 +68,11 @@ class Connection:
     async def _receive(self) -> None:
         with suppress(WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(GREETING):
-                if not self._greet(await self._message()):
-                    return
-            while True:
-                self._handle(await self._message())
+                text = await self._message()
+            self._handle(text)
+            while self in self.readers:
                 await self.outbox.space()  # who does not read is not read either
+                self._handle(await self._message())
 
     async def _message(self) -> str | None:
         """The next message; None for one that is no text."""
@@ -80,29 +81,29 @@ class Connection:
             raise WebSocketDisconnect
         return received.get("text")
 
-    def _greet(self, text: str | None) -> bool:
-        """Whether the first message is a hello with the right token."""
-        try:
-            request = self._read(text)
-            if request.ask != "hello" or not self.guard.knows(request.arguments.get("token")):
-                found = f"the ask {request.ask[:40]!r} first" if request.ask != "hello" else "a wrong token, or none"
-                do = f"open {self.guard.address} with the token that cutaway printed"
-                raise BadArgument(found, "hello, with this server's token" if self.guard.token else "hello", do)
-        except BadArgument as error:
-            self.outbox.put(wire.error(None, error))
-            self.code = FORBIDDEN
-            return False
-        self._handle(text)
-        return True
+    def _greet(self, request: wire.Request) -> None:
+        """Take in a reader. Raises BadArgument for a first message that is no hello with the right token."""
+        self.code, most = FORBIDDEN, self.limits.readers
+        if request.ask != "hello" or not self.guard.knows(request.arguments.get("token")):
+            found = f"the ask {request.ask[:40]!r} first" if request.ask != "hello" else "a wrong token, or none"
+            do = f"open {self.guard.address} with the token that cutaway printed"
+            raise BadArgument(found, "hello, with this server's token" if self.guard.token else "hello", do)
+        if len(self.readers) >= most:
+            self.code = FULL
+            raise BadArgument(f"{most} readers", f"at most {most} at once", "close a tab, or come back later")
+        self.readers.add(self)
+        self.code = 1000
 
     def _handle(self, text: str | None) -> None:
         id = None
         try:
             request = self._read(text)
+            if self not in self.readers:
+                self._greet(request)
             id = request.id
             self._ask(request)
-        except BadArgument as error:
-            self.outbox.put(wire.error(id, error))
+        except Exception as error:
+            self.outbox.put(wire.error(id, error if isinstance(error, CutawayError) else bug(error)))
 
     def _read(self, text: str | None) -> wire.Request:
         if text is None:

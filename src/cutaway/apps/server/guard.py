@@ -53,9 +53,9 @@ class Guard:
     def _ours(self, given: str | None) -> bool:
         """Whether a "name:port" is one of this server's: its own, or, where it listens to all, any address in numbers,
         which no one can rebind."""
-        name, _, port = (given or "").lower().rpartition(":")
-        if not name and self.port == 80:
-            name, port = port, "80"  # the one port that a browser leaves out
+        given = (given or "").lower()
+        bare = given.endswith("]") or ":" not in given
+        name, _, port = (f"{given}:80" if bare else given).rpartition(":")  # the one port that a browser leaves out
         if port != str(self.port):
             return False
         name = name.removeprefix("[").removesuffix("]")

@@ -33,7 +33,7 @@ class Outbox:
             if self.closed or (self.full and not needed):
                 return
             self.messages.append(message)
-            self.bytes += len(message)
+            self.bytes += _size(message)
         self._wake(self._more)
 
     async def take(self) -> Message | None:
@@ -42,7 +42,7 @@ class Outbox:
             with self._lock:
                 if self.messages:
                     was_full, message = self.full, self.messages.popleft()
-                    self.bytes -= len(message)
+                    self.bytes -= _size(message)
                     break
                 if self.closed:
                     return None
@@ -72,3 +72,8 @@ class Outbox:
     def _wake(self, event: asyncio.Event) -> None:
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(event.set)
+
+
+def _size(message: Message) -> int:
+    """In bytes, as it is sent."""
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())

@@ -1,6 +1,9 @@
 """The worker of one model: one thread that runs the readers' requests in turns, and one beside it for what is kept.
 
-A turn lasts TURN seconds or one pass; the reader who waited longest is next. It does not know sockets, nor any ask.
+A turn is as many answers of one request as begin within TURN seconds. A generation answers token by token, so others
+come between; an ask of one answer is one turn however many passes it takes, and `damage` takes one for each layer: the
+others wait for it, until it is done or cancelled. The reader whose last turn is longest ago is next. It does not know
+sockets, nor any ask.
 """
 
 import threading

@@ -33,7 +33,7 @@ from cutaway.lm import LM
 from cutaway.trace.view import SQUARES, View, view_plan
 
 CELLS = 512  # of the lens at once, each of them a product with a whole vocabulary: 0.2 s of the default model
-MOST = 16_000_000  # bytes of an answer
+MOST = 4 * 2048**2  # bytes of one array in an answer: a head's pattern of the longest text that is run (Limits.tokens)
 TERMS = 50  # of a number's, the largest
 
 
@@ -137,13 +137,17 @@ def lens(call: Call, *, run: str, layer: int, position: int, top: int = 10) -> A
     count = lm.config.n_layers + 1
     if not 0 <= layer < count:
         raise BadArgument(f"layer {layer}", f"0 to {count - 1}", "choose another layer")
-    logits_V = logit_lens(kept.view, lm.decoder, torch.tensor([at], device=lm.device))[layer, 0].float()
+    if layer == lm.config.n_layers:  # the model's own answer, with the edits after the last block
+        logits_V, imports, given = kept.logits_at(at), [], f"view.logits_at({at})[0]"
+    else:
+        logits_V = logit_lens(kept.view, lm.decoder, torch.tensor([at], device=lm.device))[layer, 0]
+        imports = ["import torch", "from cutaway.analysis.logit_lens import logit_lens"]
+        given = f"logit_lens(view, lm.decoder, torch.tensor([{at}]))[{layer}, 0]"
+    logits_V = logits_V.float()
     probs_V = logits_V.softmax(-1)
     ids = probs_V.topk(min(top, len(probs_V))).indices.tolist()
     found = [{"id": id, "text": lm.piece(id), "logit": float(logits_V[id]), "prob": float(probs_V[id])} for id in ids]
-    imports = "from cutaway.analysis.logit_lens import logit_lens"
-    expression = f"logit_lens(view, lm.decoder, torch.tensor([{at}]))[{layer}, 0].softmax(-1).topk({top})"
-    return Answer({"tokens": found}, python=lines(call, "import torch", imports, *kept.python(), expression))
+    return Answer({"tokens": found}, python=lines(call, *imports, *kept.python(), f"{given}.softmax(-1).topk({top})"))
 
 
 @ask("attribute")
@@ -191,12 +195,14 @@ def read_values(
     if not 0 <= start < stop <= count:
         raise BadArgument(f"positions {start} to {stop}", f"a part of 0 to {count}", "choose positions of the text")
     axes = _axes(lm, name, head, {"T": stop - start, "S": count})
-    if name.endswith(SQUARES) and head is not None:
+    if name == "logits":  # each position's is a product with the whole vocabulary
+        value = view.logits_between(start, stop)[0]
+    elif name.endswith(SQUARES) and head is not None:
         found = view.head(int(name.split(".")[1]), head)
-        value = found.scores if name.endswith("scores") else found.pattern
+        value = (found.scores if name.endswith("scores") else found.pattern)[0, start:stop]
     else:
         value = view[name] if head is None else view[_relative(name), int(name.split(".")[1]), head]
-    value = value[0, start:stop]
+        value = value[0, start:stop]
     read = f'view["{name}"]' if head is None else f'view["{_relative(name)}", {name.split(".")[1]}, {head}]'
     finite = value[value.isfinite()].float()
     ends = (float(finite.min()), float(finite.max())) if finite.numel() else (None, None)

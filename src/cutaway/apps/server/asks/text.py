@@ -26,6 +26,9 @@ def tokens(call: Call, *, texts: list[str], padding_side: str = "right", special
     lm, given = call.lm, [call.text(text) for text in texts]
     side = cast(Literal["right", "left"], padding_side)
     batch = lm.tokenize(given, padding_side=side, add_special_tokens=special)
+    if batch.ids.shape[1] > call.limits.tokens:
+        found = f"a text of {batch.ids.shape[1]:,} tokens"
+        raise BadArgument(found, f"at most {call.limits.tokens:,} on this page", "write a shorter text")
     more = "" if special else ", add_special_tokens=False"
     more += "" if padding_side == "right" else f", padding_side={padding_side!r}"
     return Answer(
