@@ -91,12 +91,14 @@ def nbytes(decoder: Decoder) -> int:
 def facts(config: DecoderConfig) -> str:
     """The model in one line."""
     shared = f" sharing {config.n_kv_heads} keys" if config.n_kv_heads != config.n_heads else ""
+    shared += " with sinks" * config.attn_sinks
+    held = "" if config.mlp_limit is None else f", held within {config.mlp_limit:g}"
     gated = "gated " if config.gated else ""
     gated = f"{config.experts_per_token} of {config.n_experts} experts, each a {gated}" if config.n_experts else gated
     where = "rotary" if config.ropes else "ALiBi" if config.alibi else "learned" if config.learned_positions else "no"
     return (
         f"{config.n_layers} blocks · width {config.d_model} · {config.n_heads} heads of {config.d_head}{shared}"
-        f" · {gated}MLP {config.d_mlp} ({config.activation}) · {where} positions, {config.n_positions:,} at most"
+        f" · {gated}MLP {config.d_mlp} ({config.activation}{held}) · {where} positions, {config.n_positions:,} at most"
         f" · {config.vocab_size:,} tokens"
     )
 
