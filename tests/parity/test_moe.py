@@ -25,7 +25,7 @@ from tests.model_types import drawn
 from tests.parity.test_published import SHARED
 from tests.tiny import batch, build
 
-TYPES = ["mixtral", "qwen3_moe", "olmoe"]
+TYPES = ["mixtral", "qwen3_moe", "olmoe", "gpt_oss"]
 TOKENS = batch([3, 5, 7, 2, 9, 4, 10, 1, 6], [8, 3, 3, 6, 4])
 
 
@@ -101,10 +101,11 @@ def test_a_new_token_calls_the_experts_that_it_chose_and_no_other(mode: str | No
 def without(theirs: Any, layer: int, expert: int) -> None:
     """Takes an expert out of a layer of transformers' model, and its row out of the router."""
     moe = theirs.model.layers[layer].mlp
-    kept = [i for i in range(moe.gate.num_experts) if i != expert]
-    for owner, names in ((moe.gate, ["weight"]), (moe.experts, ["gate_up_proj", "down_proj"])):
-        for name in names:
-            setattr(owner, name, nn.Parameter(getattr(owner, name).detach()[kept]))
+    router = getattr(moe, "gate", None) or moe.router
+    kept = [i for i in range(router.num_experts) if i != expert]
+    for owner in (router, moe.experts):
+        for name, parameter in list(owner.named_parameters()):
+            setattr(owner, name, nn.Parameter(parameter.detach()[kept]))
         owner.num_experts = len(kept)
 
 
@@ -184,6 +185,7 @@ def test_more_experts_a_token_than_there_are_is_no_model():
 
 @pytest.mark.parametrize(("name", "count"), [
     ("mistral/mixtral-8x7b-v0.1", 46_702_792_704), ("qwen/qwen3-30b-a3b-variant", 30_532_122_624),
+    ("gpt_oss/gpt-oss-20b", 20_914_757_184),
 ])  # fmt: skip
 def test_a_published_config_has_the_published_parameters(name: str, count: int):
     file = SHARED / f"{name}.json"
