@@ -123,8 +123,9 @@ def test_an_edit_that_forbids_an_expert_is_the_model_without_it(model_type: str,
     assert (forbidden - expected)[real].abs().max() < 1e-4 < (plain - expected)[real].abs().max()
 
 
-def test_scores_force_and_reweigh_an_expert(tmp_path: Path):
-    _, lm = pair("mixtral", tmp_path)
+@pytest.mark.parametrize("model_type", ["mixtral", "gpt_oss"])
+def test_scores_force_and_reweigh_an_expert(model_type: str, tmp_path: Path):
+    _, lm = pair(model_type, tmp_path)
     site = "blocks.0.mlp.router_scores"
     rare = int((lm.trace(TOKENS)[site] != 0).sum((0, 1)).argmin())
     forced = lm.trace(TOKENS, edits=[Edit.set(site, 0.0), Edit.set(site, 2.0, expert=rare)])
@@ -136,9 +137,10 @@ def test_scores_force_and_reweigh_an_expert(tmp_path: Path):
     assert (forced["blocks.0.mlp.post"][real].abs().sum(-1) != 0).nonzero()[:, 1].unique().tolist() == [rare]
 
 
+@pytest.mark.parametrize("model_type", ["mixtral", "gpt_oss"])
 @pytest.mark.parametrize("mode", [None, "int8"])
-def test_why_decomposes_routing_hidden_values_and_sums(mode: str | None, tmp_path: Path):
-    pair("mixtral", tmp_path)
+def test_why_decomposes_routing_hidden_values_and_sums(mode: str | None, model_type: str, tmp_path: Path):
+    pair(model_type, tmp_path)
     lm = load(tmp_path, quantize=mode, dtype="float32", device="cpu")
     trace = lm.trace(TOKENS)
     scores_X = trace["blocks.1.mlp.router_scores"][0, 4]
@@ -148,13 +150,18 @@ def test_why_decomposes_routing_hidden_values_and_sums(mode: str | None, tmp_pat
         found = lm.why(trace, f"blocks.1.{name}", 0, 4, *index)
         assert abs(found.difference) < 1e-4 and found.terms
         if name in ("mlp.pre", "mlp_out", "mlp.router_logits"):
-            assert sum(term.contribution for term in found.terms) == pytest.approx(found.value, abs=1e-3)
+            scores = [float(note.split()[3].rstrip(",")) for note in found.notes if note.startswith("expert ")]
+            biases = [float(note.split()[1]) for note in found.notes if note.startswith("bias ")]
+            total = sum(score * bias for score, bias in zip(scores or [1.0], biases, strict=False))
+            total += sum(term.contribution for term in found.terms)
+            assert total == pytest.approx(found.value, abs=1e-3)
     silent = lm.why(trace, "blocks.1.mlp.pre", 0, 4, other, 3)
     assert silent.value == silent.recomputed == 0 and f"expert {other} is not chosen" in silent.notes[0]
 
 
-def test_questions_of_one_mlp_are_refused_and_checks_against_transformers_pass(tmp_path: Path):
-    theirs, lm = pair("mixtral", tmp_path)
+@pytest.mark.parametrize("model_type", ["mixtral", "gpt_oss"])
+def test_questions_of_one_mlp_are_refused_and_checks_against_transformers_pass(model_type: str, tmp_path: Path):
+    theirs, lm = pair(model_type, tmp_path)
     lines = list(against_transformers(lm.decoder, tmp_path, TOKENS))
     assert len(lines) == 4 and all(line.passed for line in lines)
     sentence = "found blocks.1.W_down of a model whose MLPs are 4 experts.*read an expert's, as blocks.1.mlp.experts.0"

@@ -19,8 +19,8 @@ class AttentionRow:
     """What one head does at one position of a text, in the order in which it does it.
 
     q [K] and k [S, K] as they are multiplied, normed and rotated where the model does so; dots [S]: q · k, before they
-    are scaled and masked; scores [S], -inf where masked; pattern [S], which sums to 1; v [S, K]; z [K], the sum of v by
-    pattern.
+    are scaled and masked; scores [S], -inf where masked; pattern [S], which sums to 1, or to less beside a sink;
+    v [S, K]; z [K], the sum of v by pattern.
     kv_head: whose k and v the head reads.
     """
 

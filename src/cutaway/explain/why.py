@@ -295,7 +295,7 @@ class Decomposition:
                 own, more = self._product(weight)
                 by = f"score {score:.4g} · "
                 terms += [replace(term, factor=score * (term.factor or 0.0), by=by + term.by) for term in own]
-                notes += [f"expert {expert}, score {score:.6g}", *more]
+                notes += [f"expert {expert}, score {score:.6g}, also of the bias", *more]
         return terms, notes
 
     def _mixed(self) -> Terms:
