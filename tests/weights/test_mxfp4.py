@@ -74,7 +74,7 @@ def test_a_gguf_of_it_is_held_exactly_too(tmp_path: Path) -> None:
 
 
 def test_every_code_and_exponent_is_the_number_of_the_standard() -> None:
-    codes = torch.arange(16, dtype=torch.uint8).repeat(256, 1, 2)
+    codes = mxfp4.doubled(torch.arange(16, dtype=torch.uint8) * 17)[:, 0].repeat(256, 1, 2)
     exponents = torch.arange(256).to(torch.uint8)[:, None]
     magnitudes = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=torch.float64)
     expected = torch.cat((magnitudes, -magnitudes)).repeat(2) * 2.0 ** (exponents.double() - 127)

@@ -130,8 +130,8 @@ def _stack_of_4_bits(found: Tensors, stem: str) -> list[str] | None:
 
     def matrix(codes: LazyTensor, exponents: LazyTensor) -> LazyTensor:
         def unpacked(start: int, stop: int) -> tuple[Tensor, Tensor]:
-            packed = codes.read(slice(start, stop))
-            return torch.stack((packed & 15, packed >> 4), -1).flatten(-2), exponents.read(slice(start, stop))
+            rows = slice(start, stop)
+            return mxfp4.doubled(codes.read(rows)).flatten(-2), exponents.read(rows)
 
         shape = (*exponents.shape[:-1], exponents.shape[-1] * 32)
         return LazyTensor(f"{stem}.weight", shape, torch.float32, lambda a, b: mxfp4.values(*unpacked(a, b)),

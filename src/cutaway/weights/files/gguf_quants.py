@@ -78,8 +78,8 @@ def groups(raw: Tensor, kind: int) -> tuple[Tensor, Tensor]:
     """Rows of Q8_0 or MXFP4, uint8 [rows, bytes], in Q8_0: codes int8 [rows, K], scales float16 [rows, K / 32]."""
     if kind == MXFP4:
         blocks = raw.unflatten(1, (-1, 17))
-        packed = blocks[:, :, 1:]  # the low halves are a block's first 16 elements
-        return mxfp4.groups(torch.cat((packed & 15, packed >> 4), -1), blocks[:, :, 0])
+        halves = mxfp4.doubled(blocks[:, :, 1:])  # the low halves are a block's first 16 elements
+        return mxfp4.groups(halves.mT.flatten(-2), blocks[:, :, 0])
     blocks = raw.unflatten(1, (-1, COMMON[Q8_0][0]))
     scale = blocks[:, :, :2].contiguous().view(torch.float16).flatten(1)
     return blocks[:, :, 2:].contiguous().view(torch.int8).flatten(1), scale
