@@ -157,6 +157,11 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
     | {"use_sliding_window": [False, True], "sliding_window": [4, 2]},
     "olmoe": HF | GROUPS | RMS | SILU | ROPES | BIAS | EXPERTS
     | {"num_experts": [4, 7], "norm_topk_prob": [False, True]},
+    "gpt_oss": HF | GROUPS | RMS | EXPERTS | KINDS | {
+        "rope_parameters": [None, rope(), LINEAR, YARN | {"truncate": False}, LLAMA3], "attention_bias": [True, False],
+        "head_dim": [8, 16], "num_local_experts": [4, 7], "sliding_window": [3, 5], "swiglu_limit": [7.0, 0.5],
+        "swiglu_alpha": [1.702, 1.0],
+    },
 }  # fmt: skip
 
 

@@ -84,6 +84,7 @@ CONFIGS |= {
     f"{model_type}-drawn": drawn(model_type, 0, **over)
     for model_type, over in {
         "gemma2": {}, "olmo2": {}, "bloom": {}, "gptj": {}, "smollm3": {}, "mixtral": {}, "olmoe": {},
+        "gpt_oss": {"swiglu_limit": 0.5},
         "stablelm": {"qk_layernorm": True},
         "cohere": {"use_qk_norm": True}, "olmo": {"clip_qkv": 0.5},
         "granite": {"residual_multiplier": 0.3, "embedding_multiplier": 3.0, "attention_multiplier": 0.1},

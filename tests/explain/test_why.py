@@ -19,7 +19,7 @@ from cutaway.quant import native
 from cutaway.quant.formats import Mode
 from cutaway.trace.trace import Trace
 from tests.tiny import WITH_TOKENIZER as CONFIGS
-from tests.tiny import tiny_lm
+from tests.tiny import batch, saved, tiny_lm
 
 TEXTS = ["the cat sat on", "the dog"]
 MODES = [None, *get_args(Mode)]
@@ -142,3 +142,24 @@ def test_the_parents_of_an_element_are_the_ones_that_change_it(lm: LM):
         "blocks.1.attn.pattern": (0, 3, 2, None),
         "blocks.1.attn.v": (0, None, 3 * lm.config.n_kv_heads // 4, 1),
     }
+
+
+@pytest.mark.parametrize("mode", [None, "int8"])
+def test_a_sink_s_share_and_what_a_limit_holds_are_told(tmp_path: Path, mode: str | None):
+    lm = load(saved("gpt_oss-drawn", tmp_path)[0], quantize=mode, dtype="float32", device="cpu")
+    trace = lm.trace(batch([3, 5, 7, 2, 9, 4, 10, 1, 6], [8, 3, 3, 6, 4]))
+    for head, at in itertools.product(range(4), range(5)):
+        found, row_S = (
+            lm.why(trace, "blocks.1.attn.pattern", 1, head, at, 0),
+            trace["blocks.1.attn.pattern"][1, head, at],
+        )
+        share = float(re.match(r"a row sums to 1 - ([\d.e-]+), the share", found.notes[1])[1])  # pyright: ignore
+        assert abs(found.difference) < 1e-6 and share == pytest.approx(1 - float(row_S.sum()), abs=1e-5)
+    expert, limit, told = int(trace["blocks.1.mlp.router_scores"][0, 4].argmax()), lm.config.mlp_limit, set[str]()
+    assert limit is not None
+    for unit in range(lm.config.d_mlp):
+        found = lm.why(trace, "blocks.1.mlp.post", 0, 4, expert, unit)
+        gate, linear = (term.value for term in found.terms)
+        assert len(found.notes) == (gate > limit) + (abs(linear) > limit) and abs(found.difference) < 1e-5
+        told |= set(found.notes)
+    assert told == {"the gate is held at 0.5", *(f"the linear branch is held at {at}" for at in (0.5, -0.5))}

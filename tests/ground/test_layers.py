@@ -9,10 +9,11 @@ from torch import nn
 from cutaway.ground.layers import all_weights, block_layers, site_weights
 from cutaway.ground.sites import all_sites, parents_of
 from cutaway.model.decoder import Decoder, Norm
+from cutaway.model.sinks import Sinks
 from cutaway.weights.families import facts_of
 from tests.tiny import CONFIGS
 
-CLASSES = {"linear": nn.Linear, "projection": nn.Linear, "embedding": nn.Embedding, "norm": Norm}
+CLASSES = {"linear": nn.Linear, "projection": nn.Linear, "embedding": nn.Embedding, "norm": Norm, "sinks": Sinks}
 
 
 def empty_decoder(name: str) -> Decoder:
@@ -38,7 +39,7 @@ def test_a_formula_names_the_weights_that_write_its_site(name: str):
         weights = site_weights(config, site)
         assert all(weight.reads in [*parents_of(config, site), "ids", "positions"] for weight in weights)
         symbols = {weight.symbol for weight in weights} | {weight.bias for weight in weights} - {""}
-        assert symbols == set(re.findall(r"\b(?:[Wb]_\w+|[wb])\b", facts.formula)), site
+        assert symbols == set(re.findall(r"\b(?:[Wb]_\w+|[wb]|sinks)\b", facts.formula)), site
 
 
 def test_a_blocks_modules_stand_in_the_order_of_the_forward_pass():

@@ -25,7 +25,7 @@ from tests.model_types import drawn
 from tests.parity.test_published import SHARED
 from tests.tiny import batch, build
 
-TYPES = ["mixtral", "qwen3_moe", "olmoe"]
+TYPES = ["mixtral", "qwen3_moe", "olmoe", "gpt_oss"]
 TOKENS = batch([3, 5, 7, 2, 9, 4, 10, 1, 6], [8, 3, 3, 6, 4])
 
 
@@ -101,10 +101,11 @@ def test_a_new_token_calls_the_experts_that_it_chose_and_no_other(mode: str | No
 def without(theirs: Any, layer: int, expert: int) -> None:
     """Takes an expert out of a layer of transformers' model, and its row out of the router."""
     moe = theirs.model.layers[layer].mlp
-    kept = [i for i in range(moe.gate.num_experts) if i != expert]
-    for owner, names in ((moe.gate, ["weight"]), (moe.experts, ["gate_up_proj", "down_proj"])):
-        for name in names:
-            setattr(owner, name, nn.Parameter(getattr(owner, name).detach()[kept]))
+    router = getattr(moe, "gate", None) or moe.router
+    kept = [i for i in range(router.num_experts) if i != expert]
+    for owner in (router, moe.experts):
+        for name, parameter in list(owner.named_parameters()):
+            setattr(owner, name, nn.Parameter(parameter.detach()[kept]))
         owner.num_experts = len(kept)
 
 
@@ -122,8 +123,9 @@ def test_an_edit_that_forbids_an_expert_is_the_model_without_it(model_type: str,
     assert (forbidden - expected)[real].abs().max() < 1e-4 < (plain - expected)[real].abs().max()
 
 
-def test_scores_force_and_reweigh_an_expert(tmp_path: Path):
-    _, lm = pair("mixtral", tmp_path)
+@pytest.mark.parametrize("model_type", ["mixtral", "gpt_oss"])
+def test_scores_force_and_reweigh_an_expert(model_type: str, tmp_path: Path):
+    _, lm = pair(model_type, tmp_path)
     site = "blocks.0.mlp.router_scores"
     rare = int((lm.trace(TOKENS)[site] != 0).sum((0, 1)).argmin())
     forced = lm.trace(TOKENS, edits=[Edit.set(site, 0.0), Edit.set(site, 2.0, expert=rare)])
@@ -144,9 +146,10 @@ def test_without_a_score_no_expert_adds_anything(model_type: str, tmp_path: Path
     assert trace["blocks.0.mlp.pre"].shape == lm.trace(tokens)["blocks.0.mlp.pre"].shape
 
 
+@pytest.mark.parametrize("model_type", ["mixtral", "gpt_oss"])
 @pytest.mark.parametrize("mode", [None, "int8"])
-def test_why_decomposes_routing_hidden_values_and_sums(mode: str | None, tmp_path: Path):
-    pair("mixtral", tmp_path)
+def test_why_decomposes_routing_hidden_values_and_sums(mode: str | None, model_type: str, tmp_path: Path):
+    pair(model_type, tmp_path)
     lm = load(tmp_path, quantize=mode, dtype="float32", device="cpu")
     trace = lm.trace(TOKENS)
     scores_X = trace["blocks.1.mlp.router_scores"][0, 4]
@@ -156,13 +159,18 @@ def test_why_decomposes_routing_hidden_values_and_sums(mode: str | None, tmp_pat
         found = lm.why(trace, f"blocks.1.{name}", 0, 4, *index)
         assert abs(found.difference) < 1e-4 and found.terms
         if name in ("mlp.pre", "mlp_out", "mlp.router_logits"):
-            assert sum(term.contribution for term in found.terms) == pytest.approx(found.value, abs=1e-3)
+            scores = [float(note.split()[3].rstrip(",")) for note in found.notes if note.startswith("expert ")]
+            biases = [float(note.split()[1]) for note in found.notes if note.startswith("bias ")]
+            total = sum(score * bias for score, bias in zip(scores or [1.0], biases, strict=False))
+            total += sum(term.contribution for term in found.terms)
+            assert total == pytest.approx(found.value, abs=1e-3)
     silent = lm.why(trace, "blocks.1.mlp.pre", 0, 4, other, 3)
     assert silent.value == silent.recomputed == 0 and f"expert {other} is not chosen" in silent.notes[0]
 
 
-def test_questions_of_one_mlp_are_refused_and_checks_against_transformers_pass(tmp_path: Path):
-    theirs, lm = pair("mixtral", tmp_path)
+@pytest.mark.parametrize("model_type", ["mixtral", "gpt_oss"])
+def test_questions_of_one_mlp_are_refused_and_checks_against_transformers_pass(model_type: str, tmp_path: Path):
+    theirs, lm = pair(model_type, tmp_path)
     lines = list(against_transformers(lm.decoder, tmp_path, TOKENS))
     assert len(lines) == 4 and all(line.passed for line in lines)
     sentence = "found blocks.1.W_down of a model whose MLPs are 4 experts.*read an expert's, as blocks.1.mlp.experts.0"
@@ -193,6 +201,7 @@ def test_more_experts_a_token_than_there_are_is_no_model():
 
 @pytest.mark.parametrize(("name", "count"), [
     ("mistral/mixtral-8x7b-v0.1", 46_702_792_704), ("qwen/qwen3-30b-a3b-variant", 30_532_122_624),
+    ("gpt_oss/gpt-oss-20b", 20_914_757_184),
 ])  # fmt: skip
 def test_a_published_config_has_the_published_parameters(name: str, count: int):
     file = SHARED / f"{name}.json"

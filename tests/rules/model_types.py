@@ -5,7 +5,7 @@ from cutaway.weights.families import family_named, supported
 from tests.model_types import OPTIONS, SEEDS
 
 # The types whose blocks are called one by one for each new token; those of the others are one native call.
-CALLED = {"mixtral", "qwen3_moe", "olmoe"}
+CALLED = {"mixtral", "qwen3_moe", "olmoe", "gpt_oss"}
 PAGE = f"""# Model types
 
 Made from `weights/families` and the tests' registry (`tests/model_types.py`); a test keeps it true. Of each type, the

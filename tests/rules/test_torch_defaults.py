@@ -10,7 +10,7 @@ FILES = sorted(path for path in SOURCE.rglob("*.py") if "torch." in path.read_te
 FLOATS = {"empty", "zeros", "ones", "full", "eye", "linspace", "rand", "randn", "normal", "scalar_tensor"}
 WHOLE = {"arange", "randint", "randperm"}  # a dtype of their own
 GIVEN = {"tensor", "as_tensor", "asarray"}  # from what they are given: floats take the default
-SHAPES_ONLY = {("model/decoder.py", "empty")}  # parameters that weights/load.py replaces
+SHAPES_ONLY = {("model/decoder.py", "empty"), ("model/sinks.py", "empty")}  # parameters that weights/load.py replaces
 
 
 def unnamed(path: Path) -> list[str]:

@@ -35,7 +35,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 # Of the sites in the forward pass, the beginnings of their names.
 ORDER = (
     "embed.", "embed_ln", "resid_pre", "ln1.", "attn.q_norm", "attn.k_norm", "attn.q", "attn.k", "attn.v", "attn.rot",
-    "attn.scores", "attn.out", "ln1_post", "attn_out", "ln2.", "mlp.router_logits", "mlp.router_scores",
+    "attn.scores", "attn.pattern",
+    "attn.out", "ln1_post", "attn_out", "ln2.", "mlp.router_logits", "mlp.router_scores",
     "mlp.pre", "mlp.post", "mlp.out", "ln2_post", "mlp_out",
     "resid_post", "ln_final", "logits",
 )  # fmt: skip

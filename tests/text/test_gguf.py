@@ -183,6 +183,7 @@ CUTS = {
     "smaug-bpe": ["it", "'S", " HelloWorld", " ", "123", "4", "!!\n\n"],
     "qwen2": ["it", "'S", " HelloWorld", " ", "1", "2", "3", "4", "!!\n\n"],
     "tekken": ["it", "'S", " Hello", "World", " ", "1", "2", "3", "4", "!!\n\n"],
+    "gpt-4o": ["it'S", " Hello", "World", " ", "123", "4", "!!\n\n"],
     "seed-coder": ["it", "'S", " HelloWorld", " ", "1", "2", "3", "4", "!!", "\n\n"],
     "deepseek-coder": ["it", "'", "S", " HelloWorld", " ", "1", "2", "3", "4", "!!", "\n", "\n"],
 }  # fmt: skip

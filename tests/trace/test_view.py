@@ -26,7 +26,9 @@ EDITS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["llama-gqa", "gpt2", "opt", "opt-350m-like", "opt-no-final-norm"])
+@pytest.fixture(
+    scope="module", params=["llama-gqa", "gpt2", "opt", "opt-350m-like", "opt-no-final-norm", "gpt_oss-drawn"]
+)
 def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Decoder:
     return tiny.decoder(request.param, tmp_path_factory.mktemp("model"), quantize="int8")
 

@@ -24,14 +24,14 @@ ARCHITECTURE = {
     "gpt_neox": "gptneox", "phi": "phi2", "phi3": "phi3", "olmo": "olmo", "olmo2": "olmo2", "olmo3": "olmo2",
     "granite": "granite", "smollm3": "smollm3", "stablelm": "stablelm", "bloom": "bloom", "falcon": "falcon",
     "mpt": "mpt", "cohere": "command-r", "cohere2": "cohere2", "glm4": "glm4", "exaone4": "exaone4",
-    "nemotron": "nemotron",
+    "nemotron": "nemotron", "gpt_oss": "gpt-oss",
 }  # fmt: skip
 PERMUTED = {"llama", "mistral", "olmo", "granite", "smollm3"}
 PLUS_ONE = {"gemma", "gemma2", "gemma3_text", "nemotron"}
 NO_ROTATION = {"gpt2", "gpt_bigcode", "bloom", "mpt"}
 # Whose converter writes its own keys instead of the common ones: no base, and a head's width only where named.
 OWN_KEYS = {"gpt2", "gpt_bigcode", "gpt_neox", "phi", "bloom", "falcon", "mpt", "stablelm"}
-WINDOWS = {"gemma2", "gemma3_text", "olmo3", "cohere2", "exaone4", "phi3"}
+WINDOWS = {"gemma2", "gemma3_text", "olmo3", "cohere2", "exaone4", "phi3", "gpt_oss"}
 LISTED = {"olmo3", "exaone4"}  # which layers have a window is written
 
 
@@ -54,7 +54,8 @@ def converted(
         for full, rows in layouts(config, name, tensor.detach().float()):
             theirs = names.get_name(full, try_suffixes=(".weight", ".bias"))
             assert theirs is not None, f"the gguf package has no name for {full} in {ARCHITECTURE[model_type]}"
-            kind = gguf.GGMLQuantizationType[stored if rows.ndim == 2 and rows.shape[1] % 32 == 0 else "F32"]
+            matrix = rows.ndim == 3 or (rows.ndim == 2 and "bias" not in theirs)
+            kind = gguf.GGMLQuantizationType[stored if matrix and rows.shape[-1] % 32 == 0 else "F32"]
             writer.add_tensor(theirs, gguf.quantize(rows.contiguous().numpy(), kind), raw_dtype=kind)
     for theirs, factors in divisors(config):
         writer.add_tensor(theirs, factors)
@@ -145,6 +146,10 @@ def special(config: Any) -> Iterator[tuple[str, Any]]:
         yield "final_logit_softcapping", config.final_logit_softcapping
     if kind == "gemma2":
         yield "attn_logit_softcapping", config.attn_logit_softcapping
+    if kind == "gpt_oss":
+        yield "expert_count", config.num_local_experts
+        yield "expert_used_count", config.num_experts_per_tok
+        yield "expert_feed_forward_length", config.intermediate_size
     if kind in WINDOWS:
         yield "attention.sliding_window", config.sliding_window or 0
     if kind in LISTED:
@@ -169,6 +174,15 @@ def layouts(config: Any, name: str, tensor: Tensor) -> Iterator[tuple[str, Tenso
         of_groups = tensor.reshape(groups, heads // groups + 2, config.hidden_size // heads, *tensor.shape[1:])
         parts = (of_groups[:, :-2], of_groups[:, -2], of_groups[:, -1])
         tensor = torch.cat([part.reshape(-1, *tensor.shape[1:]) for part in parts])
+    if kind == "gpt_oss" and name.endswith("sinks"):
+        name += ".weight"
+    if kind == "gpt_oss" and ".experts." in name:
+        leaf = "bias" if name.endswith("_bias") else "weight"
+        name, rows = name.removesuffix("_bias"), tensor if leaf == "bias" else tensor.transpose(1, 2)
+        halves = {"gate_proj": rows[:, ::2], "up_proj": rows[:, 1::2]} if "gate_up" in name else {"down_proj": rows}
+        stem = name.rpartition(".")[0]
+        yield from ((f"{stem}.{part}.{leaf}", half) for part, half in halves.items())
+        return
     if "layernorm.norms." in name:  # StableLM's heads, stacked when the first one is there
         stem, _, head = name.removesuffix(".weight").rpartition(".norms.")
         STACKED.setdefault(stem, []).append(tensor)

@@ -105,7 +105,7 @@ def certify(decoder: Decoder, tokens: Tokens, checkpoint: Checkpoint) -> Iterato
     exact = ROUNDING[dtype]
     trace = run(decoder, tokens)
     yield from _formulas(trace, decoder, exact)
-    yield _rows_sum_to_1(trace, exact)
+    yield _rows_sum_to_1(trace, decoder, exact)
     yield _heads_sum(trace, decoder, exact, modes)
     yield from _same_passes(trace, decoder, tokens, _border(exact, modes))
     if "llm-int8-pooled" not in modes:
@@ -141,9 +141,14 @@ def _formulas(trace: Trace, decoder: Decoder, exact: float) -> Iterator[Line]:
     yield _worst("every site = its formula over its parents", errors, exact)
 
 
-def _rows_sum_to_1(trace: Trace, exact: float) -> Line:
+def _rows_sum_to_1(trace: Trace, decoder: Decoder, exact: float) -> Line:
     sums = {site: trace[site].double().sum(-1) for site in trace if site.endswith("attn.pattern")}
-    return _worst("rows of pattern sum to 1", {s: float((v - 1).abs().max()) for s, v in sums.items()}, exact)
+    for site in sums if decoder.config.attn_sinks else ():
+        sinks: Any = decoder.get_submodule(site.replace("pattern", "sinks"))
+        logs_BHT = trace[site.replace("pattern", "scores")].double().logsumexp(-1)
+        sums[site] += torch.sigmoid(sinks.weight.double()[:, None] - logs_BHT)
+    claim = f"rows of pattern{' and the sink' * decoder.config.attn_sinks} sum to 1"
+    return _worst(claim, {s: float((v - 1).abs().max()) for s, v in sums.items()}, exact)
 
 
 def _heads_sum(trace: Trace, decoder: Decoder, exact: float, modes: set[str]) -> Line:

@@ -20,8 +20,7 @@ class AttentionRow:
 
     q [K] and k [S, K] as they are multiplied, normed and rotated where the model does so; dots [S]: q · k;
     scaled [S]: dots times `factor`; scores [S]: scaled, capped and with ALiBi's part where the model has them, -inf
-    where masked; pattern [S], which sums to 1; v [S, K]; z [K], the sum of v by
-    pattern.
+    where masked; pattern [S], which sums to 1, or to less beside a sink; v [S, K]; z [K], the sum of v by pattern.
     kv_head: whose k and v the head reads. slope: ALiBi's, which is added once for each position before the key's; None
     without ALiBi.
     """

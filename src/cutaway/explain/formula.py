@@ -25,7 +25,7 @@ from cutaway.text.pieces import Tokens
 # Facts that formulas name.
 NUMBERS = (
     "embed_scale", "resid_scale", "logit_scale", "logit_softcap", "attn_softcap", "qkv_clip", "position_offset",
-    "experts_per_token",
+    "experts_per_token", "mlp_limit", "mlp_alpha",
 )  # fmt: skip
 
 
@@ -93,6 +93,7 @@ def _functions(decoder: Decoder, tokens: Tokens, layer: int) -> dict[str, Any]:
         "mean": mean,
         "variance": lambda x: mean((x - mean(x)) ** 2),
         "at_least": lambda x, low: x.clamp(min=low),
+        "at_most": lambda x, high: x.clamp(max=high),
         "clip": lambda x, most: x.clamp(-most, most),
         "softcap": lambda x, cap: cap * torch.tanh(x / cap),
         "heads": lambda x: x.unflatten(-1, (-1, config.d_head)),
@@ -104,7 +105,7 @@ def _functions(decoder: Decoder, tokens: Tokens, layer: int) -> dict[str, Any]:
         "share": lambda x: x / x.sum(-1, keepdim=True),
         "where_chosen": lambda scores, x: torch.where(scores[..., None] != 0, x, 0.0),
         "weighed": lambda scores, x: (scores[..., None] * x).sum(-2),
-        "softmax": lambda scores: scores.softmax(-1),
+        "softmax": _softmax,
         "hide": hide,
         "alibi": _alibi(decoder),
         "rotate": _rotate(decoder, layer),
@@ -114,6 +115,15 @@ def _functions(decoder: Decoder, tokens: Tokens, layer: int) -> dict[str, Any]:
         "gelu_tanh": lambda x: x * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
         "silu": lambda x: x / (1 + torch.exp(-x)),
     }
+
+
+def _softmax(scores: Tensor, sinks_H: Tensor | None = None) -> Tensor:
+    """Over the last axis; with sinks, of scores [B, H, T, S], each row's sum has one more term."""
+    if sinks_H is None:
+        return scores.softmax(-1)
+    largest = torch.maximum(scores.amax(-1, keepdim=True), sinks_H[:, None, None])
+    terms = (scores - largest).exp()
+    return terms / (terms.sum(-1, keepdim=True) + (sinks_H[:, None, None] - largest).exp())
 
 
 def _alibi(decoder: Decoder) -> Callable[[Tensor], Tensor]:

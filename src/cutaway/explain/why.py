@@ -178,17 +178,20 @@ class Decomposition:
         if weights and expert_of(weights[0].module) is not None:
             return self._of_experts(weights)
         if weights:
-            by_kind = {"embedding": self._looked_up, "norm": self._gain}
+            by_kind = {"embedding": self._looked_up, "norm": self._gain, "sinks": self._pattern}
             return by_kind.get(weights[-1].kind, self._product)(*weights[::-1])
         by_site = {
             "scale": self._scale, "normalized": self._normalized, "rot_q": self._rotated, "rot_k": self._rotated,
             "scores": self._scores, "pattern": self._pattern, "z": self._mixed,
-            "router_scores": self._routed,
+            "router_scores": self._routed, "post": self._gated,
         }  # fmt: skip
         kind = self.name.rpartition(".")[2]
         if kind in by_site:
             return by_site[kind]()
-        return [self._element(parent, self.index) for parent in self.parents], []  # sums, copies, the nonlinearity
+        return self._elements(), []  # sums, copies
+
+    def _elements(self) -> list[Term]:
+        return [self._element(parent, self.index) for parent in self.parents]
 
     def _element(self, parent: str, index: tuple[int, ...]) -> Term:
         return Term(_named(parent, *index), float(self.trace[parent][index]))
@@ -251,10 +254,24 @@ class Decomposition:
             notes.append(f"ALiBi adds {slope:.6g} × the position of {s}")
         return terms, notes
 
-    def _pattern(self) -> Terms:
+    def _pattern(self, sinks: Weight | None = None) -> Terms:
         scores_S = self.trace[self.parents[0]][self.index[:3]].double()
-        largest, log_sum = f"{scores_S.max():.6g}", f"{scores_S.logsumexp(0):.6g}"
-        return [self._element(self.parents[0], self.index)], [f"largest score {largest}, log-sum-exp {log_sum}"]
+        notes = [f"largest score {scores_S.max():.6g}, log-sum-exp {scores_S.logsumexp(0):.6g}"]
+        if sinks is not None:
+            head = self.index[1]
+            sink = cast(Tensor, self.decoder.get_submodule(sinks.module).weight)[head].double()
+            share = f"{torch.sigmoid(sink - scores_S.logsumexp(0)):.6g}"
+            notes.append(f"a row sums to 1 - {share}, the share of the head's sink, a score of {sink:.6g}")
+        return self._elements(), notes
+
+    def _gated(self) -> Terms:
+        """The nonlinearity; what a limit holds, in words."""
+        terms, limit, notes = self._elements(), self.config.mlp_limit, []
+        if limit is not None:
+            gate, linear = (term.value for term in terms)
+            notes += [f"the gate is held at {limit:g}"] if gate > limit else []
+            notes += [f"the linear branch is held at {math.copysign(limit, linear):g}"] if abs(linear) > limit else []
+        return terms, notes
 
     def _routed(self) -> Terms:
         logits_X = self.trace[self.parents[0]][self.index[:2]].double()
@@ -278,7 +295,7 @@ class Decomposition:
                 own, more = self._product(weight)
                 by = f"score {score:.4g} · "
                 terms += [replace(term, factor=score * (term.factor or 0.0), by=by + term.by) for term in own]
-                notes += [f"expert {expert}, score {score:.6g}", *more]
+                notes += [f"expert {expert}, score {score:.6g}, also of the bias", *more]
         return terms, notes
 
     def _mixed(self) -> Terms:

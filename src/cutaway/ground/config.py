@@ -75,6 +75,8 @@ class DecoderConfig:
     qkv_bias: bool = True
     out_bias: bool = True
     mlp_bias: bool = True
+    mlp_limit: float | None = None  # gated: act(gate) · (1 + up), the gate held below it and up within it (gpt-oss)
+    mlp_alpha: float = 1.0  # with mlp_limit: act(alpha · gate) / alpha
     tied_head: bool = True  # the unembedding is the embedding table
 
     norm_weights: Literal["all", "gain", "none"] = "all"  # all: a gain, and in LayerNorm a bias
@@ -96,6 +98,7 @@ class DecoderConfig:
     attn_scale: float | None = None  # scores are q · k times this; None: 1/√K
     scale_by_layer: bool = False  # scores are also divided by the layer's number, from 1
     attn_softcap: float | None = None  # scores become cap · tanh(scores / cap) (Gemma 2)
+    attn_sinks: bool = False  # each head has a learned score that joins its softmax and is dropped (gpt-oss)
     qkv_clip: float | None = None  # q, k and v are held between -clip and clip
     embed_scale: float = 1.0  # multiplies the embedding
     resid_scale: float = 1.0  # multiplies what attention and MLP add to the residual stream

@@ -14,7 +14,7 @@ from typing import Literal
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.sites import Site, block_sites, embed_sites, final_sites
 
-Kind = Literal["linear", "projection", "embedding", "norm"]  # projection: linear and never in 8 bits
+Kind = Literal["linear", "projection", "embedding", "norm", "sinks"]  # projection: linear and never in 8 bits
 Line = tuple[str, str, Kind, bool, int, str]  # weight, module, kind, whether it has a bias, rows, site written
 
 
@@ -23,7 +23,7 @@ class Weight:
     """Some rows of a module's weight, and of its bias where it has one.
 
     name: relative to the block ("W_Q", "ln1.w") or full ("W_U", "blocks.3.W_Q"), as are module, reads and writes. A
-    formula writes `symbol`, and the bias as `bias` ("" where there is none).
+    formula writes `symbol`, and the bias as `bias` ("" where there is none). Of kind "norm" and "sinks" it is a vector.
     """
 
     name: str
@@ -53,6 +53,7 @@ def block_weights(config: DecoderConfig) -> tuple[Weight, ...]:
         ("W_V", "attn.qkv", "linear", config.qkv_bias, kv, "attn.v"),
         ("attn.q_norm.w", "attn.q_norm", "norm", qk_bias, config.d_head if by_head else q, "attn.q_norm.out"),
         ("attn.k_norm.w", "attn.k_norm", "norm", qk_bias, config.d_head if by_head else kv, "attn.k_norm.out"),
+        ("attn.sinks", "attn.sinks", "sinks", False, config.n_heads, "attn.pattern" if config.attn_sinks else ""),
         ("W_O", "attn.out", "linear", config.out_bias, d, attn_out),
         ("ln1_post.w", "ln1_post", "norm", bias, d, "attn_out" if config.added_norm else ""),
         ("ln2.w", "ln2", "norm", bias, d, "ln2.out"),

@@ -159,7 +159,7 @@ def _attention_sites(config: DecoderConfig, layer: int, read: str) -> list[Site]
     return [
         *sites,
         Site("attn.scores", "B H T S", (q, k, "mask"), _scores(config, q, k)),
-        Site("attn.pattern", "B H T S", ("attn.scores",), "softmax(attn.scores)"),
+        Site("attn.pattern", "B H T S", ("attn.scores",), f"softmax(attn.scores{', sinks' * config.attn_sinks})"),
         Site("attn.z", "B T H K", ("attn.pattern", "attn.v"), "mix(attn.pattern, shared(attn.v))"),
         *_added(config, "attn", "ln1_post", out),
     ]
@@ -209,14 +209,21 @@ def _mlp_sites(config: DecoderConfig, read: str) -> list[Site]:
     return [
         Site("mlp.pre", "B T F", (read,), f"x @ W_gate.T{b_gate}"),
         Site("mlp.pre_linear", "B T F", (read,), f"x @ W_up.T{b_up}"),
-        Site("mlp.post", "B T F", ("mlp.pre", "mlp.pre_linear"), f"{act}(mlp.pre) * mlp.pre_linear"),
+        Site("mlp.post", "B T F", ("mlp.pre", "mlp.pre_linear"), _gate(config)),
         *down,
     ]
 
 
+def _gate(config: DecoderConfig) -> str:
+    if config.mlp_limit is None:
+        return f"{config.activation}(mlp.pre) * mlp.pre_linear"
+    gate, linear = "mlp_alpha * at_most(mlp.pre, mlp_limit)", "clip(mlp.pre_linear, mlp_limit)"
+    return f"{config.activation}({gate}) / mlp_alpha * (1 + {linear})"
+
+
 def _expert_sites(config: DecoderConfig, read: str, b_up: str, b_gate: str, b_down: str) -> list[Site]:
     """Of a mixture of experts; an expert's values are 0 at the tokens that did not choose it."""
-    scores, post = "mlp.router_scores", f"{config.activation}(mlp.pre) * mlp.pre_linear"
+    scores = "mlp.router_scores"
     chosen = "largest(softmax(mlp.router_logits), experts_per_token)"
     out = Site("mlp_out", "B T D", ("mlp.post", scores), f"weighed({scores}, mlp.post @ W_down.T{b_down})")
     return [
@@ -224,6 +231,6 @@ def _expert_sites(config: DecoderConfig, read: str, b_up: str, b_gate: str, b_do
         Site(scores, "B T X", ("mlp.router_logits",), f"share({chosen})" if config.normalized_scores else chosen),
         Site("mlp.pre", "B T X F", (read, scores), f"where_chosen({scores}, x @ W_gate.T{b_gate})"),
         Site("mlp.pre_linear", "B T X F", (read, scores), f"where_chosen({scores}, x @ W_up.T{b_up})"),
-        Site("mlp.post", "B T X F", ("mlp.pre", "mlp.pre_linear"), post),
+        Site("mlp.post", "B T X F", ("mlp.pre", "mlp.pre_linear"), _gate(config)),
         *_added(config, "mlp", "ln2_post", out),
     ]

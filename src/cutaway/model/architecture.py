@@ -92,6 +92,8 @@ def facts(config: DecoderConfig) -> str:
     """The model in one line."""
     keys = "1 key" if config.n_kv_heads == 1 else f"{config.n_kv_heads} keys"
     shared = f" sharing {keys}" if config.n_kv_heads != config.n_heads else ""
+    shared += " with sinks" * config.attn_sinks
+    held = "" if config.mlp_limit is None else f", held within {config.mlp_limit:g}"
     gated = "gated " if config.gated else ""
     gated = f"{config.experts_per_token} of {config.n_experts} experts, each a {gated}" if config.n_experts else gated
     where = "rotary" if config.ropes else "ALiBi" if config.alibi else "learned" if config.learned_positions else "no"
@@ -101,7 +103,7 @@ def facts(config: DecoderConfig) -> str:
     window = f" · a window of {max(windows):,}{_some(windows)}" if any(windows) else ""
     return (
         f"{config.n_layers} blocks · width {config.d_model} · {config.n_heads} heads of {config.d_head}{shared}{window}"
-        f" · {gated}MLP {config.d_mlp} ({config.activation}) · {where}, {config.n_positions:,} at most"
+        f" · {gated}MLP {config.d_mlp} ({config.activation}{held}) · {where}, {config.n_positions:,} at most"
         f" · {config.vocab_size:,} tokens"
     )
 

@@ -19,6 +19,7 @@ from cutaway.model.moe import MoE
 from cutaway.model.ops import Ops, torch_ops, wide
 from cutaway.model.pass_info import PassInfo, pass_info
 from cutaway.model.positions import Rotary
+from cutaway.model.sinks import Sinks
 from cutaway.model.tap import Tap, untapped
 
 
@@ -97,23 +98,23 @@ class Attention(nn.Module):
         rope, self.window = config.rope_of(layer), config.window_of(layer)
         self.rope, self.interleaved = (None, False) if rope is None else (config.ropes.index(rope), rope.interleaved)
         self.clip, self.softcap = config.qkv_clip, config.attn_softcap
+        self.sinks = Sinks(config.n_heads) if config.attn_sinks else None
         self.scale = config.scale_of(layer) * config.d_head**0.5 if config.own_scale else 1.0  # beside 1/√K
 
-    def forward(
-        self, x_BTD: Float[Tensor, "B T D"], info: PassInfo, cache: Cache | None, tap: Tap
-    ) -> Float[Tensor, "B T D"]:
+    def forward(self, x_BTD: Tensor, info: PassInfo, cache: Cache | None, tap: Tap) -> Float[Tensor, "B T D"]:
         q_BTHK, k_BTGK, v_BTGK = self.project(x_BTD, info, tap)
         k_BSGK, v_BSGK = (k_BTGK, v_BTGK) if cache is None else cache.extend(self.layer, k_BTGK, v_BTGK)
         mask, site, names = info.masks[self.window], self.site, (self.site + "scores", self.site + "pattern")
-        fused = self.softcap is None and info.alibi_BH1S is None
+        fused = self.softcap is None and info.alibi_BH1S is None and self.sinks is None
         if fused and not tap.wants(*names):  # the same, without ever holding either
             z_BTHK = self.ops.attend(q_BTHK, k_BSGK, v_BSGK, mask)
         elif fused and not tap.changes(*names):  # the same in one pass over memory
             *recorded, z_BTHK = self.ops.attend_recorded(q_BTHK, k_BSGK, v_BSGK, mask)
             list(map(tap, names, recorded))
         else:
-            scores_BHTS = tap(names[0], self.scores(q_BTHK, k_BSGK, info))
-            z_BTHK = self.ops.mix(tap(names[1], self.ops.softmax(scores_BHTS)), v_BSGK)
+            scores_BHTS, softmax = tap(names[0], self.scores(q_BTHK, k_BSGK, info)), self.ops.softmax
+            pattern_BHTS = softmax(scores_BHTS) if self.sinks is None else self.sinks(scores_BHTS, softmax)
+            z_BTHK = self.ops.mix(tap(names[1], pattern_BHTS), v_BSGK)
         return self.out(tap(site + "z", z_BTHK).flatten(-2))
 
     def scores(self, q_BTHK: Tensor, k_BSGK: Tensor, info: PassInfo) -> Float[Tensor, "B H T S"]:
@@ -144,17 +145,19 @@ class MLP(nn.Module):
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
         self.site, self.gated, self.activation = f"blocks.{layer}.mlp.", config.gated, config.activation
+        self.clamp = (config.mlp_limit, config.mlp_alpha)
         # Where gated, the gate's rows stand before the other branch's in one matrix.
         self.up = nn.Linear(config.d_model, config.d_mlp * (2 if config.gated else 1), bias=config.mlp_bias)
         self.down = nn.Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
         ops, act, site, post_BTF = self.ops, self.activation, self.site, None
-        if not tap.wants(site + "pre", site + "pre_linear"):  # the same within one product, where the ops have it
+        if self.clamp[0] is None and not tap.wants(site + "pre", site + "pre_linear"):  # in one product, if ops can
             post_BTF = ops.up(self.up, act, self.gated, x_BTD)
         if post_BTF is None and self.gated:
             gate_BTF, linear_BTF = self.up(x_BTD).chunk(2, -1)
-            post_BTF = ops.gate(act, tap(site + "pre", gate_BTF), tap(site + "pre_linear", linear_BTF))
+            gate_BTF, linear_BTF = tap(site + "pre", gate_BTF), tap(site + "pre_linear", linear_BTF)
+            post_BTF = ops.gate_within(*self.clamp, act, gate_BTF, linear_BTF)
         elif post_BTF is None:
             post_BTF = ops.activation[act](tap(site + "pre", self.up(x_BTD)))
         return self.down(tap(site + "post", post_BTF))
@@ -175,9 +178,7 @@ class Block(nn.Module):
         self.mlp = MoE(config, layer, MLP) if config.n_experts else MLP(config, layer)
         self.ln2_post = Norm(config, self.site + "ln2_post", self.site + "mlp_out") if added else None
 
-    def forward(
-        self, resid_BTD: Float[Tensor, "B T D"], info: PassInfo, cache: Cache | None, tap: Tap
-    ) -> Float[Tensor, "B T D"]:
+    def forward(self, resid_BTD: Tensor, info: PassInfo, cache: Cache | None, tap: Tap) -> Float[Tensor, "B T D"]:
         site, before, after = self.site, not self.post_norm, self.post_norm
         pre_BTD = tap(site + "resid_pre", resid_BTD)
         read_BTD = normed(self.ln1, pre_BTD, tap, before)

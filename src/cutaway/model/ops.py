@@ -60,6 +60,16 @@ class Ops:
         """activation(gate) · linear."""
         return self.activation[activation](gate_BTF) * linear_BTF
 
+    def gate_within(
+        self, limit: float | None, alpha: float, activation: str, gate_BTF: Tensor, linear_BTF: Tensor
+    ) -> Float[Tensor, "B T F"]:
+        """With a limit activation(α · gate) / α · (1 + linear), the gate held below it and linear on both sides; else
+        as `gate`."""
+        if limit is not None:
+            gate_BTF = alpha * gate_BTF.clamp(max=limit)
+            linear_BTF = (1 + linear_BTF.clamp(-limit, limit)) / alpha
+        return self.gate(activation, gate_BTF, linear_BTF)
+
     def rotate(
         self, x_BTHK: Float[Tensor, "B T H K"], cos_sin: tuple[Tensor, Tensor], interleaved: bool = False
     ) -> Float[Tensor, "B T H K"]:

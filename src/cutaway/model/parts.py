@@ -13,12 +13,13 @@ from cutaway.ground.select import nearest
 from cutaway.ground.shapes import TokenBatch
 from cutaway.model.decoder import Attention, Block, Decoder, Embed
 from cutaway.model.positions import Rotary
+from cutaway.model.sinks import Sinks
 from cutaway.model.tap import Untapped, untapped
 
 
 def part_of(decoder: Decoder, name: str) -> nn.Module:
     """The module of that name. Raises BadArgument, with the nearest names."""
-    parts = {n: m for n, m in decoder.named_modules() if not isinstance(m, nn.ModuleList | Decoder | Rotary)}
+    parts = {n: m for n, m in decoder.named_modules() if not isinstance(m, nn.ModuleList | Decoder | Rotary | Sinks)}
     if name not in parts:
         found, known = f"no part {name!r}", list(parts)
         expected = f"a module of this model, such as {nearest(str(name), known)}"

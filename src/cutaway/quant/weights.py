@@ -67,7 +67,7 @@ class Weights(ByName[Tensor]):
         weight = self.table[full_name("weight", name, list(self.table))]
         layer: Any = self.decoder.get_submodule(weight.module)
         rows = weight.rows.stop - weight.rows.start
-        if name != weight.name or weight.kind == "norm":
+        if name != weight.name or weight.kind in ("norm", "sinks"):
             return (rows,)
         return rows, int(layer.embedding_dim if weight.kind == "embedding" else layer.in_features)
 

@@ -48,15 +48,13 @@ DIGITS = Split((DIGIT,), then_gpt2=True)
 LLAMA3 = Split((TIKTOKEN,), whole_words=True, bos=True)
 QWEN2 = Split((TIKTOKEN.replace("{1,3}", ""),))
 SEED = Split((TIKTOKEN.replace("{1,3}", "").replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}\r\n]+"),))
-TEKKEN = Split(
-    (
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    ),
-    whole_words=True,
-    bos=True,
-)
+# Words of capitals and small letters: " Hello", "World"; then of capitals alone.
+CASED = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+CAPITALS = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+TEKKEN = Split((rf"{CASED}|{CAPITALS}|{DIGIT}{OTHERS}",), whole_words=True, bos=True)
+ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+O200K = Split((rf"{CASED}{ENDING}|{CAPITALS}{ENDING}|{DIGIT}{{1,3}}{OTHERS}",))
 BLOOM = Split((r" ?[^(\s|.,!?…。，、।۔،)]+",))
 DEEPSEEK_CODER = Split((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", DIGIT))
 
@@ -73,6 +71,7 @@ SPLITS = {
     "mpt": replace(GPT2, composed=True),
     "olmo": replace(GPT2, composed=True),
     "tekken": TEKKEN,
+    "gpt-4o": O200K,
     "seed-coder": SEED,
     "deepseek-coder": DEEPSEEK_CODER,
 }  # fmt: skip

@@ -119,8 +119,9 @@ class Tour:
         says = (
             "A head takes the dot product of each token's query q with the keys k of the tokens up to it; "
             "the closest matches contribute most of their value v. A token's row shows what it attends to; "
-            "each row sums to 100 %."
+            "each row sums to 100 %"
         )
+        says += ", the head's sink included." if self.lm.config.attn_sinks else "."
         data = {
             "block": self.block, "head": self.head, "at": self.pieces[-1], "vectors": vectors,
             "pieces": self.pieces, "pattern": pattern.tolist(), "sizes": sizes, "codes": self._codes(),

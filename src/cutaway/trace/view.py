@@ -279,7 +279,11 @@ class Source:
 
     def _pattern(self, kept: dict[str, Tensor], layer: int, heads: slice, scores_BHTS: Tensor) -> Tensor:
         site = f"blocks.{layer}.attn.pattern"
-        return kept[site][:, heads] if site in self.edited else self._attention(layer).ops.softmax(scores_BHTS)
+        attn = self._attention(layer)
+        if site in self.edited:
+            return kept[site][:, heads]
+        softmax = attn.ops.softmax
+        return softmax(scores_BHTS) if attn.sinks is None else attn.sinks(scores_BHTS, softmax, heads)
 
     def _groups(self, x_BSGK: Tensor, heads: slice) -> Tensor:
         """The keys or values of these heads."""

@@ -39,8 +39,8 @@ Tensors = Mapping[str, LazyTensor]
 class Target:
     """Where one checkpoint tensor goes: some rows of one of the decoder's parameters.
 
-    order: which row of the tensor each of these is, where they stand in another order. heads: of a vector that is
-    stored as a matrix, a row for each head.
+    order: which row of the tensor each of these is, where they stand in another order (of a transposed one, which
+    column). heads: of a vector that is stored as a matrix, a row for each head.
     """
 
     parameter: str
@@ -53,7 +53,10 @@ class Target:
         """The tensor with its rows as the parameter has them."""
         if self.heads is not None:
             return tensor.rearranged((prod(tensor.shape),), Tensor.flatten)
-        return tensor if self.order is None else tensor.permuted(self.order)
+        order = self.order
+        if order is not None and self.transposed:
+            return tensor.rearranged(tensor.shape, lambda rows: rows[:, order], group=1)
+        return tensor if order is None else tensor.permuted(order)
 
 
 class Names:
@@ -140,12 +143,13 @@ def target_of(spec: str, facts: DecoderConfig) -> Target:
     """The right side of a family's table, read.
 
     [q]: the rows of W_Q in a packed matrix. [head 3]: those of one head. [heads]: all, stored with a row for each head.
-    [q k v by group]: packed for each key/value head in turn; [q v k by quarter]: for each quarter of the heads.
+    [q k v by group]: packed for each key/value head in turn; [q v k by quarter]: for each quarter of the heads;
+    [gate up by unit]: for each unit of the MLP.
     """
     parameter, _, part = spec.removesuffix(".T").removesuffix("]").partition("[")
     if " by " in part:
         letters, _, unit = part.partition(" by ")
-        parts = facts.n_kv_heads if unit == "group" else 4
+        parts = {"group": facts.n_kv_heads, "quarter": 4, "unit": facts.d_mlp}[unit]
         return Target(parameter, None, spec.endswith(".T"), _order(letters.split(), parts, facts))
     if part == "heads":
         return Target(parameter, None, False, heads=facts.n_heads if ".q_" in parameter else facts.n_kv_heads)

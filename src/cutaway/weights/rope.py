@@ -30,13 +30,14 @@ def read_rope(
     original: int = 0,
     old_kinds: Mapping[str, str] | None = None,
     interleaved: bool = False,
+    scaling: Raw | None = None,
 ) -> RopeConfig:
     """Rotary positions from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before).
 
-    theta, partial, original: the family's defaults. partial None: all components of a head are rotated, and a partial
-    factor is ignored where transformers ignores it. names: of the attributes for theta and the partial factor.
-    old_kinds: today's names of kinds. Raises UnsupportedModel for a kind or a value that is not computed, BadCheckpoint
-    where a kind's own numbers are missing.
+    theta, partial, original, scaling: the family's defaults, the last in place of both dictionaries. partial None: all
+    components of a head are rotated, and a partial factor is ignored where transformers ignores it. names: of the
+    attributes for theta and the partial factor. old_kinds: today's names of kinds. Raises UnsupportedModel for a kind
+    or a value that is not computed, BadCheckpoint where a kind's own numbers are missing.
     """
     new, old = config.take("rope_parameters", {}, dict), config.take("rope_scaling", {}, dict)
     raw: Raw = {"rope_theta": config.take(names[0], theta, float)}
@@ -44,7 +45,7 @@ def read_rope(
         raw["partial_rotary_factor"] = config.take(names[1], partial, float)
     context = config.take("original_max_position_embeddings", original, int)
     before = {"original_max_position_embeddings": context} if context else {}  # as in transformers, before the dict's
-    raw |= (old or new) | before
+    raw |= (old or new or scaling or {}) | before
     kind = raw.get("rope_type", raw.get("type", "default"))
     raw["rope_type"] = (old_kinds or {}).get(kind, kind) if isinstance(kind, str) else kind
     return rope_of(config, raw, d_head, n_positions, partial is not None, interleaved)

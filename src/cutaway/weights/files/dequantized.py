@@ -1,4 +1,4 @@
-"""Weights that another tool stored as codes with scales, read as float32: bitsandbytes' 8 and 4 bits, and fp8.
+"""Weights that another tool stored as codes with scales, read as float32: bitsandbytes' 8 and 4 bits, fp8, MXFP4.
 
 Only weights: what such a tool does to activations is not done here. A checkpoint of another format is left as it is,
 and refused by packed.py. It does not know which tensors a model needs.
@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from cutaway.ground.errors import BadCheckpoint
+from cutaway.weights.files import mxfp4
 from cutaway.weights.files.lazy import LazyTensor, Note
 
 Tensors = dict[str, LazyTensor]
 Rows = Callable[[slice], Tensor]
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 STATE = ".quant_state.bitsandbytes__"  # of a matrix in 4 bits: its shape and block size, as JSON
+MXFP4 = "MXFP4"
 PARTS_4 = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 
 
@@ -39,12 +41,15 @@ def dequantized(tensors: Mapping[str, LazyTensor], quantization: object, note: N
             kind, used = "bitsandbytes' 4 bits", _four_bits(found, name)
         elif leaf in ("weight_scale", "weight_scale_inv"):
             kind, used = "8 bits with scales", _scaled(found, layer, leaf, config)
+        elif leaf.endswith("_blocks"):
+            kind, used = MXFP4, _stack_of_4_bits(found, name.removesuffix("_blocks"))
         if used:
-            counts[kind] = counts.get(kind, 0) + 1
+            counts[kind] = counts.get(kind, 0) + (tensors[name].n_rows if kind == MXFP4 else 1)
             for part in used:
                 found.pop(part, None)
     for kind, count in counts.items():
-        note(f"{count} matrices are stored in {kind} and read as the float32 that these stand for")
+        exact = ", which mode int8 holds exactly" * (kind == MXFP4)
+        note(f"{count} matrices are stored in {kind} and read as the float32 that these stand for{exact}")
     return found
 
 
@@ -113,9 +118,33 @@ def _four_bits(found: Tensors, state: str) -> list[str] | None:
     return [state, *(f"{name}.{part}" for part in PARTS_4)]
 
 
+def _stack_of_4_bits(found: Tensors, stem: str) -> list[str] | None:
+    """All experts' matrices [X, N, K] of codes [X, N, K / 32, 16], of two neighbours the first in the low half of a
+    byte, and exponents [X, N, K / 32] (transformers: convert_moe_packed_tensors, which also transposes)."""
+    codes, exponents = found[f"{stem}_blocks"], found.get(f"{stem}_scales")
+    if exponents is None or {codes.dtype, exponents.dtype} != {torch.uint8} or len(codes.shape) != 4:
+        return None
+    _require(codes, exponents, codes.shape[:-1])
+    if codes.shape[-1] != 16:
+        raise _misfit(codes, "blocks of 16 bytes")
+
+    def matrix(codes: LazyTensor, exponents: LazyTensor) -> LazyTensor:
+        def unpacked(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            rows = slice(start, stop)
+            return mxfp4.doubled(codes.read(rows)).flatten(-2), exponents.read(rows)
+
+        shape = (*exponents.shape[:-1], exponents.shape[-1] * 32)
+        return LazyTensor(f"{stem}.weight", shape, torch.float32, lambda a, b: mxfp4.values(*unpacked(a, b)),
+                          groups=(lambda a, b: mxfp4.groups(*unpacked(a, b))) if len(shape) == 2 else None)  # fmt: skip
+
+    stack = matrix(codes, exponents)
+    found[stack.name] = replace(stack, apart=lambda expert: matrix(codes.part(expert), exponents.part(expert)))
+    return [f"{stem}_blocks", f"{stem}_scales"]
+
+
 def _put(found: Tensors, codes: LazyTensor, shape: tuple[int, ...], read: Rows) -> None:
     """The matrix under the name of its codes."""
-    found[codes.name] = replace(codes, shape=shape, dtype=torch.float32, location=None, groups=None,
+    found[codes.name] = replace(codes, shape=shape, dtype=torch.float32, location=None, groups=None, apart=None,
                                 fetch=lambda start, stop: read(slice(start, stop)))  # fmt: skip
 
 

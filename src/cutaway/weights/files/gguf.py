@@ -4,7 +4,6 @@ It does not know the bytes of the format (gguf_format.py), the decoder, nor how 
 """
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -107,7 +106,7 @@ def _names_of(family: Family) -> dict[str, str]:
 def _arranged(
     gguf: GGUF, tensor: LazyTensor, table: Architecture, theirs: str, ours: str, facts: DecoderConfig
 ) -> list[LazyTensor]:
-    """A tensor in transformers' layout, under its name; one for each head where transformers has it so."""
+    """A tensor in transformers' layout, under its name; one for each head or expert where transformers has it so."""
     name = theirs.removeprefix(".T ")
     if theirs != name and len(tensor.shape) == 2:
         return [tensor.rearranged(tensor.shape[::-1], torch.t).renamed(name)]
@@ -115,19 +114,12 @@ def _arranged(
         tensor = _unpermuted(gguf, tensor, name, facts.d_head)
     if table.plus_one and name.endswith("norm.weight"):
         tensor = tensor.rearranged(tensor.shape, lambda gain: gain - 1.0, group=1)
-    if "[head {j}]" in ours:
-        return [_row(tensor, head).renamed(name.replace("{j}", str(head))) for head in range(tensor.n_rows)]
+    if "{j}" in ours:
+        return [tensor.part(j).renamed(name.replace("{j}", str(j))) for j in range(tensor.n_rows)]
     order = target_of(ours, facts).order
     if order is not None and tensor.n_rows == len(order):
         tensor = tensor.permuted(order.argsort())
     return [tensor.renamed(name)]
-
-
-def _row(tensor: LazyTensor, row: int) -> LazyTensor:
-    def fetch(start: int, stop: int) -> Tensor:
-        return tensor.read(slice(row, row + 1))[0, start:stop]
-
-    return replace(tensor, shape=tensor.shape[1:], fetch=fetch, location=None, groups=None)
 
 
 def _unpermuted(gguf: GGUF, tensor: LazyTensor, name: str, d_head: int) -> LazyTensor:

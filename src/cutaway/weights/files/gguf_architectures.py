@@ -21,11 +21,16 @@ TENSORS: dict[str, tuple[str, ...]] = {
     "blk.{i}.attn_q_norm": tuple(f"blocks.{{i}}.attn.q_norm.*{part}" for part in ("", "[heads]", "[head {j}]")),
     "blk.{i}.attn_k_norm": tuple(f"blocks.{{i}}.attn.k_norm.*{part}" for part in ("", "[heads]", "[head {j}]")),
     "blk.{i}.attn_output": ("blocks.{i}.attn.out.*",),
-    "blk.{i}.post_attention_norm": ("blocks.{i}.ln1_post.*",),
+    "blk.{i}.attn_sinks": ("blocks.{i}.attn.sinks.*",),
+    "blk.{i}.post_attention_norm": ("blocks.{i}.ln1_post.*", "blocks.{i}.ln2.*"),
     "blk.{i}.ffn_norm": ("blocks.{i}.ln2.*",),
     "blk.{i}.ffn_gate": ("blocks.{i}.mlp.up.*[gate]",),
     "blk.{i}.ffn_up": ("blocks.{i}.mlp.up.*", "blocks.{i}.mlp.up.*[up]"),  # both branches, where they are one matrix
     "blk.{i}.ffn_down": ("blocks.{i}.mlp.down.*",),
+    "blk.{i}.ffn_gate_inp": ("blocks.{i}.mlp.router.*",),
+    "blk.{i}.ffn_gate_exps": ("blocks.{i}.mlp.experts.{j}.up.*[gate]",),
+    "blk.{i}.ffn_up_exps": ("blocks.{i}.mlp.experts.{j}.up.*[up]",),
+    "blk.{i}.ffn_down_exps": ("blocks.{i}.mlp.experts.{j}.down.*",),
     "blk.{i}.post_ffw_norm": ("blocks.{i}.ln2_post.*",),
     "output_norm": ("unembed.ln_final.*",),
     "output": ("unembed.head.*",),
@@ -60,9 +65,10 @@ class Architecture:
     that no key says. rotary: the attributes of base and rotated share, (); no rotation, one: all of a head. local:
     layers with a window have rotary positions of their own, unscaled, of this base (0: the others'). window: whether
     a window is written; its default otherwise. permuted: rows of q and k in llama.cpp's order. plus_one: norms are
-    stored with 1 added. wide: with so many layers, the scores' scale follows from the width instead of the heads' own.
-    layer_types: whether an attribute says which layers have the window; all have it otherwise. two_norms: attribute and
-    tensors of a parallel block whose MLP may have a norm of its own.
+    stored with 1 added. truncate: whether YaRN's ramp begins and ends at whole pairs, which no key says. wide: with so
+    many layers, the scores' scale follows from the width instead of the heads' own. layer_types: whether an attribute
+    says which layers have the window; all have it otherwise. two_norms: attribute and tensors of a parallel block whose
+    MLP may have a norm of its own.
     """
 
     model_type: str
@@ -79,6 +85,7 @@ class Architecture:
     head_dim: bool = True
     permuted: bool = False
     plus_one: bool = False
+    truncate: bool = True
     wide: int | None = None
     layer_types: bool = True
     two_norms: str | None = None
@@ -168,6 +175,11 @@ ARCHITECTURES = {
     "nemotron": Architecture(
         "nemotron", (LAYER, "norm_eps"), present=BIAS | MLP_BIAS, given={"hidden_act": "relu2"}, rotary=PARTIAL,
         plus_one=True,
+    ),
+    "gpt-oss": Architecture(
+        "gpt_oss", sizes={"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok",
+                          "expert_feed_forward_length": "intermediate_size"},
+        present=BIAS, given={"swiglu_alpha": 1.702, "swiglu_limit": 7.0}, window=True, truncate=False,
     ),
 }  # fmt: skip
 # Those that another model type has with windows: OLMo 3 is written as OLMo 2.

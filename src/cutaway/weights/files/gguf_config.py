@@ -27,7 +27,8 @@ def architecture_of(gguf: GGUF, metadata: Metadata) -> Architecture:
 def config_of(gguf: GGUF, metadata: Metadata, table: Architecture) -> dict[str, Any]:
     """config.json's attributes that change values. Raises as Metadata does."""
     metadata.require("attention.causal", bool, True)
-    metadata.require("expert_count", int, 0)
+    if "expert_count" not in table.sizes:
+        metadata.require("expert_count", int, 0)
     width, heads = metadata.take("embedding_length", int), metadata.take("attention.head_count", int)
     d_head = metadata.take("attention.key_length", int, width // max(heads, 1))
     metadata.require("attention.value_length", int, d_head)
@@ -108,6 +109,8 @@ def _rope(gguf: GGUF, metadata: Metadata, table: Architecture, d_head: int) -> d
         metadata.require("rope.dimension_count", int, d_head)
     theta, context = metadata.decimal("rope.freq_base", 10000.0), metadata.take("context_length", int)
     scaling = rope_scaling(gguf, metadata, theta, dims, context)
+    if not table.truncate:
+        scaling = (scaling or {"rope_type": "default"}) | {"truncate": False}
     if table.local is not None:
         local = metadata.decimal("rope.freq_base_swa", table.local or theta)
         own = {"rope_type": "default", "rope_theta": theta} | (scaling or {})

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.weights.files.gguf_quants import (
+    MXFP4,
     PLAIN,
     Q8_0,
     block_size,
     dequantize,
-    q8_0_groups,
+    groups,
     readable_kinds,
     type_name,
 )
@@ -162,13 +163,17 @@ def _tensor(file: FileMapping, name: str, shape: tuple[int, ...], kind: int, off
         lines = (stop - start) * lines_per_row
         return _dequantized(path, offset + start * lines_per_row * line_bytes, kind, lines, shape[-1])
 
-    def groups(start: int, stop: int) -> tuple[Tensor, Tensor]:
+    def as_stored(start: int, stop: int) -> tuple[Tensor, Tensor]:
         line_bytes = _stored_bytes(shape[-1:], kind)
         raw = read_at(path, offset + start * line_bytes, (stop - start) * line_bytes)
-        return q8_0_groups(raw.view(stop - start, -1))
+        return groups(raw.view(stop - start, -1), kind)
 
-    as_stored = groups if kind == Q8_0 and len(shape) == 2 else None
-    return LazyTensor(name, shape, torch.float32, fetch, groups=as_stored)
+    def apart(index: int) -> LazyTensor:
+        return _tensor(file, name, shape[1:], kind, offset + index * _stored_bytes(shape[1:], kind))
+
+    return LazyTensor(name, shape, torch.float32, fetch,
+                      groups=as_stored if kind in (Q8_0, MXFP4) and len(shape) == 2 else None,
+                      apart=apart if len(shape) > 2 else None)  # fmt: skip
 
 
 def _dequantized(path: Path, offset: int, kind: int, lines: int, width: int) -> Tensor:

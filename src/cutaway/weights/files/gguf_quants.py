@@ -10,6 +10,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from cutaway.weights.files import mxfp4
+
 # type → torch's dtype, of the types that are not quantized
 PLAIN = {
     0: torch.float32, 1: torch.float16, 30: torch.bfloat16, 28: torch.float64,
@@ -17,7 +19,7 @@ PLAIN = {
 }  # fmt: skip
 
 
-Q8_0 = 8  # the type whose blocks are the groups of mode "int8" (quant/formats.py)
+Q8_0, MXFP4 = 8, 39  # types whose blocks the groups of mode "int8" (quant/formats.py) hold exactly
 
 # Blocks dequantized at a time. torch splits longer work over threads, which cost more than they save here, and wait for
 # each other for seconds on a busy machine.
@@ -72,8 +74,12 @@ def dequantize(raw: Tensor, kind: int, out: Tensor) -> None:
         out.copy_(torch.from_numpy(gguf.quants.dequantize(raw.numpy(), gguf.GGMLQuantizationType(kind))))
 
 
-def q8_0_groups(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of Q8_0 blocks, uint8 [rows, bytes], as they are: codes int8 [rows, K], scales float16 [rows, K / 32]."""
+def groups(raw: Tensor, kind: int) -> tuple[Tensor, Tensor]:
+    """Rows of Q8_0 or MXFP4, uint8 [rows, bytes], in Q8_0: codes int8 [rows, K], scales float16 [rows, K / 32]."""
+    if kind == MXFP4:
+        blocks = raw.unflatten(1, (-1, 17))
+        halves = mxfp4.doubled(blocks[:, :, 1:])  # the low halves are a block's first 16 elements
+        return mxfp4.groups(halves.mT.flatten(-2), blocks[:, :, 0])
     blocks = raw.unflatten(1, (-1, COMMON[Q8_0][0]))
     scale = blocks[:, :, :2].contiguous().view(torch.float16).flatten(1)
     return blocks[:, :, 2:].contiguous().view(torch.int8).flatten(1), scale

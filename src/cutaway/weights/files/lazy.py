@@ -47,6 +47,7 @@ class LazyTensor:
     fetch: Callable[[int, int], Tensor]
     location: tuple[FileMapping, int] | None = None  # and byte offset, where it is stored as torch would
     groups: Callable[[int, int], tuple[Tensor, Tensor]] | None = None  # read_groups; None where it is stored otherwise
+    apart: Callable[[int], "LazyTensor"] | None = None  # `part` of a stack whose rows can be read in parts
 
     @property
     def n_rows(self) -> int:
@@ -71,8 +72,18 @@ class LazyTensor:
         stop = max(start, stop)
         return self.fetch(start, stop).reshape(stop - start, *self.shape[1:])
 
+    def part(self, index: int) -> "LazyTensor":
+        """Row `index` of the first axis as a tensor of its own."""
+        if self.apart is not None:
+            return self.apart(index)
+        shape = self.shape[1:]
+        if self.location is not None:
+            file, start = self.location
+            return stored_plainly(self.name, shape, self.dtype, file, start + index * prod(shape) * self.dtype.itemsize)
+        return LazyTensor(self.name, shape, self.dtype, lambda a, b: self.read(slice(index, index + 1))[0, a:b])
+
     def read_groups(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Some rows of a matrix that is stored in Q8_0, as it is: codes int8 [R, K], scales float16 [R, K / 32].
+        """Some rows of a matrix that Q8_0 holds exactly: codes int8 [R, K], scales float16 [R, K / 32].
 
         Raises NotFinite for a scale that is NaN or infinite.
         """
@@ -96,22 +107,26 @@ class LazyTensor:
         return replace(self, name=name)
 
     def permuted(self, index_N: Tensor) -> "LazyTensor":
-        """This tensor with row index[n] as its row n; reading some rows reads only these, each run of them at once."""
+        """This tensor with row index[n] as its row n; reading some rows reads few others, and each run at once."""
 
-        def runs(start: int, stop: int) -> list[tuple[int, int]]:
+        def runs(start: int, stop: int) -> list[tuple[int, int, Tensor | slice]]:
             own = index_N[start:stop]
+            first, last = int(own.min()), int(own.max()) + 1
+            if last - first <= 2 * len(own):  # every other row, as of two interleaved matrices
+                return [(first, last, own - first)]
             ends = [*((own.diff() != 1).nonzero()[:, 0] + 1).tolist(), len(own)]
-            return [(int(own[a]), int(own[b - 1]) + 1) for a, b in pairwise([0, *ends]) if a < b]
+            return [(int(own[a]), int(own[b - 1]) + 1, slice(None)) for a, b in pairwise([0, *ends]) if a < b]
 
         def fetch(start: int, stop: int) -> Tensor:
-            return torch.cat([self.read(slice(*run)) for run in runs(start, stop)])
+            return torch.cat([self.read(slice(a, b))[which] for a, b, which in runs(start, stop)])
 
         def groups(start: int, stop: int) -> tuple[Tensor, Tensor]:
             assert self.groups is not None, "offered for these only"
-            codes, scales = zip(*(self.groups(*run) for run in runs(start, stop)), strict=True)
-            return torch.cat(codes), torch.cat(scales)
+            parts = [[part[which] for part in self.groups(a, b)] for a, b, which in runs(start, stop)]
+            codes, scales = (torch.cat(part) for part in zip(*parts, strict=True))
+            return codes, scales
 
-        return replace(self, fetch=fetch, location=None, groups=None if self.groups is None else groups)
+        return replace(self, fetch=fetch, location=None, apart=None, groups=None if self.groups is None else groups)
 
     def rearranged(
         self, shape: tuple[int, ...], arrange: Callable[[Tensor], Tensor], group: int | None = None
@@ -135,7 +150,7 @@ class LazyTensor:
             return codes, scale
 
         within = groups if group is not None and self.groups is not None else None
-        return replace(self, shape=shape, fetch=fetch, location=None, groups=within)
+        return replace(self, shape=shape, fetch=fetch, location=None, apart=None, groups=within)
 
 
 def stored_plainly(name: str, shape: tuple[int, ...], dtype: torch.dtype, file: FileMapping, offset: int) -> LazyTensor:

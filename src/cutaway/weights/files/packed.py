@@ -50,7 +50,7 @@ def refuse_packed_config(config: Mapping[str, Any], in_files: bool = True, trans
     name = METHODS.get(method, method) or ("MLX" if "group_size" in quantization else "quantized")
     if method == "bitsandbytes" and all(quantization.get(f"load_in_{bits}bit") is False for bits in (4, 8)):
         return  # not quantized
-    if in_files and not transposed and _is_read(method, quantization):
+    if in_files and (method == "mxfp4" or (not transposed and _is_read(method, quantization))):
         return
     bits = _bits(quantization)
     found = f"a quantized checkpoint: {name}{f', {bits} bits a weight' if bits else ''} (config.json)"
