@@ -21,7 +21,7 @@ from tests.tiny import build, save_tokenizer
 from tests.web.test_first_stages import PROMPT, TEXT, Open, page, plain, running, said, table, view
 
 __all__ = ["page", "plain", "running", "tiny"]
-OPTIONS = {"bloom": {}, "qwen3": {}, "mixtral": {}, "gemma2": {"attn_logit_softcapping": 2.0}}
+OPTIONS = {"gpt_oss": {}, "bloom": {}, "qwen3": {}, "mixtral": {}, "gemma2": {"attn_logit_softcapping": 2.0}}
 Model = Callable[[str, str], tuple[object, LM]]
 
 
@@ -111,6 +111,18 @@ def test_what_acts_on_a_score_besides_its_scale_is_named(model: Model, kind: str
     cells.first.wait_for()
     assert cells.all_inner_texts() == [said(float(x[3])) for x in (row.dots, row.scaled, row.scores, row.pattern)]
     assert f"3 {steps}" in step.locator(".heads").inner_text()
+
+
+def test_a_sink_has_its_share_of_a_row(model: Model):
+    tab, lm = model("gpt_oss", "open=4&focus=t4.l1.h2")
+    row = attention_row(lm.view(TEXT), 1, 2, 4)
+    assert row.sink is not None
+    body = tab.locator(".stage .body")
+    body.get_by_role("heading", name="Weights × values").wait_for()
+    words = " ".join(body.inner_text().split())
+    share = 1 - float(row.pattern.double().sum())
+    assert f"a learned score of {said(row.sink)}, takes a share of {said(share)}, and has no value" in words
+    assert "each row sums to 1" not in words and "share of the head’s sink sum to 1" in words
 
 
 @pytest.mark.parametrize(

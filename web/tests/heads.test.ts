@@ -33,8 +33,9 @@ describe("a row's steps", () => {
   });
 
   it("say what softmax divides by", () => {
-    const { largest, sum } = softmaxParts(new Float32Array([2, 1, -Infinity]));
+    const { largest, sum } = softmaxParts(new Float32Array([2, 1, -Infinity]), null);
     expect([largest, sum]).toEqual([2, 1 + Math.exp(-1)]);
+    expect(softmaxParts(new Float32Array([2, -Infinity]), 3)).toEqual({ largest: 3, sum: 1 + Math.exp(-1) });
   });
 
   it("mix the strongest, all the others in one row, then z", () => {

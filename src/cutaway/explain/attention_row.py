@@ -22,12 +22,13 @@ class AttentionRow:
     scaled [S]: dots times `factor`; scores [S]: scaled, capped and with ALiBi's part where the model has them, -inf
     where masked; pattern [S], which sums to 1, or to less beside a sink; v [S, K]; z [K], the sum of v by pattern.
     kv_head: whose k and v the head reads. slope: ALiBi's, which is added once for each position before the key's; None
-    without ALiBi.
+    without ALiBi. sink: the score of the head's sink, whose share the pattern lacks; None without.
     """
 
     kv_head: int
     factor: float
     slope: float | None
+    sink: float | None
     q: Float[Tensor, "K"]
     k: Float[Tensor, "S K"]
     dots: Float[Tensor, "S"]
@@ -48,5 +49,7 @@ def attention_row(view: View, layer: int, head: int, position: int, text: int = 
     k_SK, v_SK = view[k][text, :, group], view["attn.v", layer, group][text]
     dots_S, factor = torch.mv(k_SK, q_K), config.scale_of(layer)
     slope = None if config.alibi is None else config.alibi.slopes[head] * config.alibi.scale
-    return AttentionRow(group, factor, slope, q_K, k_SK, dots_S, dots_S * factor, found.scores[text, position],
+    sinks = view.source.decoder.blocks[layer].attn.sinks
+    sink = None if sinks is None else float(sinks.weight[head])
+    return AttentionRow(group, factor, slope, sink, q_K, k_SK, dots_S, dots_S * factor, found.scores[text, position],
                         found.pattern[text, position], v_SK, found.z[text, position])  # fmt: skip

@@ -36,6 +36,8 @@ export interface Model {
   positions: "rope" | "learned" | "alibi";
   gated: boolean;
   parallel: boolean;
+  /** Each head has a sink: a learned score, whose share of the softmax is given to no position. */
+  sinks: boolean;
 }
 export interface Site { name: string; shape: string; formula: string; parents: string[]; meaning: string }
 export interface Settings {
@@ -255,8 +257,8 @@ export interface Asks {
   };
   row: {
     takes: { run: string; layer: number; head: number; position: number };
-    /** slope: ALiBi's of the head. edited: which of the row's sites are changed. */
-    gives: { kv_head: number; factor: number; softcap: number | null; slope: number | null; edited: string[] } & Python;
+    /** slope: ALiBi's of the head. sink: the score of its sink. edited: which of the row's sites are changed. */
+    gives: { kv_head: number; factor: number; softcap: number | null; slope: number | null; sink: number | null; edited: string[] } & Python;
     tensors: { q: F32; dots: F32; scaled: F32; scores: F32; pattern: F32; v: F32; z: F32 };
   };
   neurons: {

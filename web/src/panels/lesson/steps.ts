@@ -268,10 +268,11 @@ function previous(page: Page): { layer: number; head: number; share: number } {
 const attention: Step = {
   name: "Self-attention", stage: 4,
   says: (page) => {
-    const { n_layers, n_heads } = page.hello!.model;
+    const { n_layers, n_heads, sinks } = page.hello!.model;
     return [
       "In attention a token looks back at those before it, and at itself. Its query, the vector to look with, is " +
-        "compared with the key of each, which gives a score each; softmax turns the scores into weights that sum to 1.",
+        "compared with the key of each, which gives a score each; softmax turns the scores into weights that sum to 1" +
+        (sinks ? ", together with the share of the head’s sink: a learned score that stands for no token." : "."),
       "Each token has a third vector, its value: what it hands on. The token reads the sum of all values, each times " +
         "its weight.",
       `${n_heads} heads in each of ${n_layers} blocks do so, each in its own way: ${n_layers * n_heads} in all. ` +

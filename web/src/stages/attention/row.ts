@@ -5,10 +5,11 @@ export function factorWords(factor: number, width: number, said: (value: number)
   return Math.abs(factor * Math.sqrt(width) - 1) < 1e-6 ? `÷ √${width}` : `× ${said(factor)}`;
 }
 
-/** The largest score, and the sum of e^(score − largest): what softmax divides by. */
-export function softmaxParts(scores: Float32Array): { largest: number; sum: number } {
-  const largest = scores.reduce((most, score) => Math.max(most, score), -Infinity);
-  return { largest, sum: scores.reduce((sum, score) => sum + Math.exp(score - largest), 0) };
+/** The largest score, and the sum of e^(score − largest): what softmax divides by. sink: one score more, if not null. */
+export function softmaxParts(scores: Float32Array, sink: number | null): { largest: number; sum: number } {
+  const largest = scores.reduce((most, score) => Math.max(most, score), sink ?? -Infinity);
+  const own = sink === null ? 0 : Math.exp(sink - largest);
+  return { largest, sum: scores.reduce((sum, score) => sum + Math.exp(score - largest), own) };
 }
 
 export interface Mix {

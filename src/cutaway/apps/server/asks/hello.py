@@ -48,6 +48,7 @@ def _sizes(config: DecoderConfig) -> dict[str, Any]:
     return sizes | {
         "positions": "rope" if config.ropes else "learned" if config.learned_positions else "alibi",
         "parallel": config.parallel,
+        "sinks": config.attn_sinks,
     }
 
 
