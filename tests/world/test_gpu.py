@@ -88,8 +88,12 @@ def test_generates_what_the_cpu_generates(mode: str | None, folder: Path) -> Non
         {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "seed": 3},
         {"repetition_penalty": 1.3, "do_sample": True, "top_k": 9, "min_p": 0.05, "seed": 1},
     ):
-        ours, theirs = (lm.generate(SENTENCES[:3], max_new_tokens=8, **settings).text for lm in (here, there))
-        assert ours == theirs, settings
+        ours, theirs = (lm.generate(SENTENCES[:3], max_new_tokens=8, **settings).steps for lm in (here, there))
+        for row in range(3):
+            parted = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.ids[row] != b.ids[row]]
+            for a, b in parted[:1]:  # at a tie alone, which rounding decides; after it they are two texts
+                chosen = a.logits[row, [int(a.ids[row]), int(b.ids[row])]]
+                assert abs(float(chosen[0] - chosen[1])) < 1e-3, (settings, row, a.index)
 
 
 def test_recorded_in_the_pass_that_writes(folder: Path) -> None:
