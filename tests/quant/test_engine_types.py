@@ -10,6 +10,7 @@ from cutaway.ground.sites import all_sites
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder, run_blocks
 from cutaway.model.tap import Tap, untapped
+from cutaway.quant.natively import sentence
 from cutaway.text.pieces import Tokens
 from cutaway.trace.generation_recorder import GenerationRecorder
 from cutaway.trace.plan import plan
@@ -55,6 +56,7 @@ def test_the_engine_gives_the_bits_of_the_readable_blocks(model_type: str, seed:
         one, native = decoded(decoder, tokens)
         assert native == (0 if model_type in CALLED else config.n_layers)
         watched, _ = decoded(decoder, tokens, recorders[0])
+        assert ("are computed natively, as many" in sentence(decoder)) is (native > 0)
         decoder.run_blocks = run_blocks
         assert torch.equal(one, decoded(decoder, tokens, recorders[1])[0])
         assert torch.equal(one, watched)
