@@ -42,6 +42,15 @@ def sentence(decoder: Decoder) -> str:
     )
 
 
+def not_computed(config: DecoderConfig) -> list[str]:
+    """The facts that the library does not compute, in words; [] where a block of these facts is a native call."""
+    said = {fact.name: getattr(config, fact.name) for fact in fields(config) if fact.name not in ANY}
+    differ = [fact.name for fact in fields(config) if said.get(fact.name, fact.default) != fact.default]
+    words = [WORDS.get(name, f"{name}={said[name]!r}") for name in differ]
+    words += [] if config.activation in native.ACTIVATIONS else [f"the activation {config.activation}"]
+    return list(dict.fromkeys(words))
+
+
 def _of_all(decoder: Decoder) -> str | None:
     """Why no block is computed natively, whatever it is."""
     table = decoder.embed.token.weight
@@ -61,7 +70,7 @@ def _of_block(block: nn.Module) -> str | None:
     """Why this block is called; None where it is a native call."""
     if type(block) is not Block:
         return f"{type(block).__name__} in place of Block"
-    if facts := _facts(block.config):
+    if facts := not_computed(block.config):
         return ", ".join(facts)
     attn, mlp = block.attn, block.mlp
     norms = (block.ln1, block.ln2, block.ln1_post, block.ln2_post, attn.q_norm, attn.k_norm)
@@ -70,8 +79,6 @@ def _of_block(block: nn.Module) -> str | None:
             return f"{type(part).__name__} in place of {known.__name__}"
     if hooked := [name for name, module in block.named_modules() if called(module)]:
         return f"a hook on {hooked[0] or 'the block'}"
-    if mlp.activation not in native.ACTIVATIONS:
-        return f"the activation {mlp.activation}"
     matrices: tuple[Any, ...] = (attn.qkv, attn.out, mlp.up, mlp.down)
     for layer in matrices:
         if type(layer) not in LAYERS:
@@ -81,11 +88,3 @@ def _of_block(block: nn.Module) -> str | None:
             return f"matrices wider than {native.MAX_WIDTH}"
     rows = block.config.d_mlp if isinstance(mlp.up, GroupedLinear) and mlp.gated else 0
     return f"an MLP of {rows} rows, no multiple of {ROWS}" if rows % ROWS else None
-
-
-def _facts(config: DecoderConfig) -> list[str]:
-    """The facts that the library does not compute, in words."""
-    said = {fact.name: getattr(config, fact.name) for fact in fields(config) if fact.name not in ANY}
-    differ = [fact.name for fact in fields(config) if said.get(fact.name, fact.default) != fact.default]
-    words = [WORDS.get(name, f"{name}={said[name]!r}") for name in differ]
-    return list(dict.fromkeys(words))
