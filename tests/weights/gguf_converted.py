@@ -83,6 +83,7 @@ SAID: dict[str, dict[str, list[Any]]] = {
     "cohere": SILU | TIED | {"rope_parameters": [rope()]},
     "cohere2": SILU | TIED | EVERY | {"rope_parameters": [rope()], "attention_bias": [False], "num_hidden_layers": [5]},
     "glm4": SILU | share(0.5, 1.0, theta=500.0), "exaone4": SILU | ROPES3,
+    "seed_oss": SILU | ROPES,
     "nemotron": share(0.25, 0.5, 1.0, theta=500.0) | {"hidden_act": ["relu2"], "head_dim": [None]},
     "gpt_oss": {
         "swiglu_alpha": [1.702], "swiglu_limit": [7.0], "layer_types": [None],
