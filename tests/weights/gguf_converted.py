@@ -24,7 +24,7 @@ OTHERS = {
     "mistral": "llama", "gpt_bigcode": "starcoder", "gemma3_text": "gemma3", "gpt_neox": "gptneox", "phi": "phi2",
     "olmo3": "olmo2", "cohere": "command-r", "gpt_oss": "gpt-oss",
 }  # fmt: skip
-PERMUTED = {"llama", "mistral", "olmo", "granite", "smollm3"}
+PERMUTED = {"llama", "mistral", "olmo", "granite", "smollm3", "arcee"}
 PLUS_ONE = {"gemma", "gemma2", "gemma3_text", "nemotron"}
 NO_ROTATION = {"gpt2", "gpt_bigcode", "bloom", "mpt"}
 # Whose converter writes its own keys instead of the common ones: no base, and a head's width only where named.
@@ -84,6 +84,7 @@ SAID: dict[str, dict[str, list[Any]]] = {
     "cohere2": SILU | TIED | EVERY | {"rope_parameters": [rope()], "attention_bias": [False], "num_hidden_layers": [5]},
     "glm4": SILU | share(0.5, 1.0, theta=500.0), "exaone4": SILU | ROPES3,
     "seed_oss": SILU | ROPES,
+    "arcee": ROPES3 | {"hidden_act": ["relu2"]},
     "nemotron": share(0.25, 0.5, 1.0, theta=500.0) | {"hidden_act": ["relu2"], "head_dim": [None]},
     "gpt_oss": {
         "swiglu_alpha": [1.702], "swiglu_limit": [7.0], "layer_types": [None],

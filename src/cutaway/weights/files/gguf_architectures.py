@@ -176,6 +176,7 @@ ARCHITECTURES = {
         "seed_oss", given={"hidden_act": "silu"},
         present=MLP_BIAS | {"attention_bias": r"attn_q\.bias", "attention_out_bias": r"attn_output\.bias"},
     ),
+    "arcee": Architecture("arcee", present=BIAS | MLP_BIAS, given={"hidden_act": "relu2"}, permuted=True),
     "nemotron": Architecture(
         "nemotron", (LAYER, "norm_eps"), present=BIAS | MLP_BIAS, given={"hidden_act": "relu2"}, rotary=PARTIAL,
         plus_one=True,
