@@ -203,10 +203,12 @@ def _add_special_tokens(backend: Backend, metadata: dict[str, Any], names: dict[
     ending = {tokens[id_] for id_ in end_ids(metadata)}
     typed = list(zip(tokens, types_of(metadata), strict=True))
     special = [token for token, kind in typed if kind == CONTROL or token in ending or token in names.values()]
-    for token in special:
-        strip = phi3 and token not in ("<unk>", "<s>", "<|endoftext|>")
-        backend.add_special_tokens([AddedToken(token, normalized=False, special=True, rstrip=strip)])
-    unsplit = [token for token, kind in typed if kind == USER_DEFINED and token not in set(special)]
+    kept = ("<unk>", "<s>", "<|endoftext|>")
+    backend.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True, rstrip=phi3 and token not in kept) for token in special]
+    )
+    ours = set(special)
+    unsplit = [token for token, kind in typed if kind == USER_DEFINED and token not in ours]
     backend.add_tokens([AddedToken(token, normalized=False, special=False) for token in unsplit])
 
 
