@@ -150,6 +150,9 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
     "nemotron": HF | GROUPS | BIAS | {
         "hidden_act": ["relu2", "silu"], "norm_eps": [1e-5, 1e-3], "mlp_bias": [False, True], "head_dim": [None, 16],
     } | partial(0.25, 0.5, 1.0),
+    "seed_oss": HF | GROUPS | RMS | BIAS | SILU | HEAD | ROPES
+    | {"attention_out_bias": [False, True], "mlp_bias": [False, True]},
+    "arcee": HF | GROUPS | RMS | BIAS | HEAD | ROPES | {"hidden_act": ["relu2", "silu"], "mlp_bias": [False, True]},
     "mixtral": HF | GROUPS | RMS | SILU | ROPES | EXPERTS
     | {"num_local_experts": [4, 7], "head_dim": [8, 16], "sliding_window": [None, 3, 100]},
     "qwen3_moe": HF | GROUPS | RMS | SILU | ROPES | BIAS | EXPERTS | {"head_dim": [8, 16], "num_experts": [4, 7]}

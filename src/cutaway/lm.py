@@ -27,7 +27,7 @@ from cutaway.ground.sites import all_sites
 from cutaway.ground.whole import indexes, require_whole
 from cutaway.keeping import Keeping
 from cutaway.model import architecture
-from cutaway.quant import native
+from cutaway.quant import native, natively
 from cutaway.quant.explain import int8_layers
 from cutaway.questions import Texts
 from cutaway.questions.base import path_of
@@ -115,6 +115,7 @@ class LM(Keeping, ByHand, Generating):
         stored = self.checkpoint.stored
         said = [f"{self.checkpoint.path.name} says that it stores {stored}; read exactly"] if stored else []
         said += [f"8-bit layers are computed by {native.engine()}"] if on_cpu else []
+        said += [natively.sentence(self.decoder)]
         said += [f"a text ends at {ends}"] if ends else []
         said += [f"generation_config.json, obeyed where you say nothing: {settings}"] if settings else []
         lines = [part for line in [*said, *self.notes] for part in textwrap.wrap(line, 80, subsequent_indent="  ")]

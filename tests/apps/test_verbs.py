@@ -112,13 +112,14 @@ def test_trace_as_json_holds_the_values_of_the_pass(cutaway: Run, tiny_folder: P
 def test_sites_list_names_every_site_and_needs_no_weights(cutaway: Run, broken: Path):
     sites = package.load(broken).sites
     (broken / "model.safetensors").unlink()
-    done = cutaway("trace", "--sites-list", "--model", broken)
-    assert done.code == 0 and widest(done.out) <= 80
-    named = {line.split()[0] for line in done.out.splitlines()[1:] if not line.startswith(" ")}
-    assert {name.replace("blocks.1.", "blocks.*.") for name in sites if not name.startswith("blocks.0.")} <= named
-    assert "blocks.0.resid_pre" in named
-    data = json.loads(cutaway("trace", "--sites-list", "--model", broken, "--json").out)
-    assert [site["name"] for site in data] == sites
+    for verb, option in (("trace", "--sites-list"), ("model", "--sites")):
+        done = cutaway(verb, option, "--model", broken)
+        assert done.code == 0 and widest(done.out) <= 80
+        named = {line.split()[0] for line in done.out.splitlines() if not line.startswith(" ")}
+        later = {name for name in sites if not name.startswith("blocks.")} | {"blocks.0.resid_pre"}
+        assert later | {"blocks.*.mlp.post"} <= named
+        data = json.loads(cutaway(verb, option, "--model", broken, "--json").out)
+        assert [site["name"] for site in data] == sites
 
 
 def test_models_without_anything_here(cutaway: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -10,13 +10,13 @@ from cutaway.ground.sites import all_sites
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder, run_blocks
 from cutaway.model.tap import Tap, untapped
+from cutaway.quant.natively import not_computed, sentence
 from cutaway.text.pieces import Tokens
 from cutaway.trace.generation_recorder import GenerationRecorder
 from cutaway.trace.plan import plan
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
 from tests.model_types import OPTIONS, SEEDS, drawn
-from tests.rules.model_types import CALLED
 from tests.tiny import batch, build
 
 TOKENS = batch([3, 5, 7, 2, 9, 4, 10, 1, 6], [8, 3, 3, 6, 4], side="left")
@@ -53,8 +53,9 @@ def test_the_engine_gives_the_bits_of_the_readable_blocks(model_type: str, seed:
             value.zero_()  # what is right of a row of scores is never written
         decoder.run_blocks = engine
         one, native = decoded(decoder, tokens)
-        assert native == (0 if model_type in CALLED else config.n_layers)
+        assert native == (0 if not_computed(config) else config.n_layers)
         watched, _ = decoded(decoder, tokens, recorders[0])
+        assert ("are computed natively, as many" in sentence(decoder)) is (native > 0)
         decoder.run_blocks = run_blocks
         assert torch.equal(one, decoded(decoder, tokens, recorders[1])[0])
         assert torch.equal(one, watched)

@@ -1,11 +1,11 @@
 """docs/model-types.md, made from the families' files and what their tests draw: each model type, what is proved of it,
 and whether a new token in 8 bits is computed natively."""
 
+from cutaway.quant.natively import not_computed
 from cutaway.weights.families import family_named, supported
-from tests.model_types import OPTIONS, SEEDS
+from tests.model_types import OPTIONS, SEEDS, drawn
+from tests.tiny import facts
 
-# The types whose blocks are called one by one for each new token; those of the others are one native call.
-CALLED = {"mixtral", "qwen3_moe", "olmoe", "gpt_oss"}
 PAGE = f"""# Model types
 
 Made from `weights/families` and the tests' registry (`tests/model_types.py`); a test keeps it true. Of each type, the
@@ -37,9 +37,10 @@ def page() -> str:
 
 def _row(model_type: str) -> str:
     says = " ".join((family_named(model_type).__doc__ or "").split())
-    drawn = sum(len(values) > 1 for values in OPTIONS[model_type].values())
+    options = sum(len(values) > 1 for values in OPTIONS[model_type].values())
+    how = "called" if not_computed(facts(drawn(model_type, 0))) else "native"
     models = says.partition(": its config")[0].partition(", all sizes")[0].partition(". Its config")[0]
-    return f"| `{model_type}` | {models} | {drawn} | {'called' if model_type in CALLED else 'native'} |"
+    return f"| `{model_type}` | {models} | {options} | {how} |"
 
 
 if __name__ == "__main__":

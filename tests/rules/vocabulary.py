@@ -62,7 +62,7 @@ def vocabulary() -> str:
         "## Sites",
         "",
         "In a block's formulas names are relative to `blocks.i.`, and `x` is the first parent.",
-        "A model's own list, of whatever family: `cutaway trace --sites-list --model MODEL`.",
+        "A model's own list, of whatever family: `cutaway model --sites --model MODEL`.",
         "",
     ]
     for kind in KINDS:

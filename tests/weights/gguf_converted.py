@@ -16,17 +16,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tests.model_types import LINEAR, YARN, longrope, rope
 from tests.weights.gguf_files import add_values, finished, permuted
 
-ARCHITECTURE = {
-    "llama": "llama", "mistral": "llama", "gpt2": "gpt2", "gpt_bigcode": "starcoder", "starcoder2": "starcoder2",
-    "qwen2": "qwen2", "qwen3": "qwen3", "gemma": "gemma", "gemma2": "gemma2", "gemma3_text": "gemma3",
-    "gpt_neox": "gptneox", "phi": "phi2", "phi3": "phi3", "olmo": "olmo", "olmo2": "olmo2", "olmo3": "olmo2",
-    "granite": "granite", "smollm3": "smollm3", "stablelm": "stablelm", "bloom": "bloom", "falcon": "falcon",
-    "mpt": "mpt", "cohere": "command-r", "cohere2": "cohere2", "glm4": "glm4", "exaone4": "exaone4",
-    "nemotron": "nemotron", "gpt_oss": "gpt-oss",
+# The names of architectures that are not the model type's
+OTHERS = {
+    "mistral": "llama", "gpt_bigcode": "starcoder", "gemma3_text": "gemma3", "gpt_neox": "gptneox", "phi": "phi2",
+    "olmo3": "olmo2", "cohere": "command-r", "gpt_oss": "gpt-oss",
 }  # fmt: skip
-PERMUTED = {"llama", "mistral", "olmo", "granite", "smollm3"}
+PERMUTED = {"llama", "mistral", "olmo", "granite", "smollm3", "arcee"}
 PLUS_ONE = {"gemma", "gemma2", "gemma3_text", "nemotron"}
 NO_ROTATION = {"gpt2", "gpt_bigcode", "bloom", "mpt"}
 # Whose converter writes its own keys instead of the common ones: no base, and a head's width only where named.
@@ -34,18 +32,82 @@ OWN_KEYS = {"gpt2", "gpt_bigcode", "gpt_neox", "phi", "bloom", "falcon", "mpt", 
 WINDOWS = {"gemma2", "gemma3_text", "olmo3", "cohere2", "exaone4", "phi3", "gpt_oss"}
 LISTED = {"olmo3", "exaone4"}  # which layers have a window is written
 
+LLAMA3 = rope(rope_theta=500000.0, rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=8192)  # fmt: skip
+TWO = [{"full_attention": r, "sliding_attention": rope(rope_theta=t)} for r, t in ((LINEAR, 10000.0), (YARN, 10000.0))]
+PLAIN = {"rope_parameters": [rope(rope_theta=10000.0)]}  # no base is written
+
+
+def share(*shares: float, theta: float = 10000.0) -> dict[str, list[Any]]:
+    return {"rope_parameters": [rope(rope_theta=theta, partial_rotary_factor=part) for part in shares]}
+
+
+ROPES = {"rope_parameters": [rope(), LINEAR, YARN]}
+ROPES3 = {"rope_parameters": [rope(), LINEAR, YARN, LLAMA3]}
+SILU = {"hidden_act": ["silu"]}
+TIED = {"tie_word_embeddings": [True]}  # the architecture has no head of its own
+EVERY = {"sliding_window": [3, 5], "layer_types": [None]}
+# What a GGUF cannot say of a type, or llama.cpp fixes, is drawn from these instead.
+SAID: dict[str, dict[str, list[Any]]] = {
+    "llama": SILU | ROPES3,
+    "mistral": SILU | ROPES | {"sliding_window": [None]},
+    "gpt2": {"activation_function": ["gelu_new"], "scale_attn_weights": [True],
+             "scale_attn_by_inverse_layer_idx": [False]},
+    "gpt_bigcode": {"activation_function": ["gelu_pytorch_tanh"], "scale_attn_weights": [True], "multi_query": [True]},
+    "starcoder2": ROPES | {"hidden_act": ["gelu_pytorch_tanh"], "sliding_window": [None]},
+    "qwen2": SILU | ROPES | {"use_sliding_window": [False]},
+    "qwen3": SILU | ROPES | {"use_sliding_window": [False]},
+    "gemma": ROPES | TIED | {"hidden_act": ["gelu_pytorch_tanh"]},
+    "gemma2": ROPES | TIED | EVERY | {"attn_logit_softcapping": [2.0, 50.0],
+                               "final_logit_softcapping": [3.0, 30.0], "head_dim": [8], "query_pre_attn_scalar": [8]},
+    "gemma3_text": EVERY | {"rope_parameters": TWO, "head_dim": [16], "query_pre_attn_scalar": [16],
+                            "attn_logit_softcapping": [None], "num_hidden_layers": [7]},
+    "gpt_neox": share(0.25, 0.5, 1.0) | {"hidden_act": ["gelu"]},
+    "phi": share(0.25, 0.5, 1.0) | {"hidden_act": ["gelu_new"], "qk_layernorm": [False], "intermediate_size": [128],
+                                    "num_key_value_heads": [4]},
+    "phi3": SILU | {"rope_parameters": [rope(partial_rotary_factor=0.5), longrope(4),
+                                        longrope(2, partial_rotary_factor=0.5)]},
+    "olmo2": SILU | ROPES, "olmo": SILU | ROPES,
+    "olmo3": SILU | {"rope_parameters": [{"full_attention": YARN, "sliding_attention": rope()}]},
+    "granite": SILU | ROPES, "smollm3": SILU | ROPES3 | {
+        "use_sliding_window": [False], "no_rope_layers": [None], "no_rope_layer_interval": [4],
+        "num_hidden_layers": [5],
+    },
+    "stablelm": SILU | share(0.25, 0.5, 1.0), "bloom": {"n_embed": [None]},
+    "falcon": PLAIN | {"activation": ["gelu"], "architecture": [
+        {"new_decoder_architecture": True, "num_kv_heads": 2},
+        {"new_decoder_architecture": True, "num_kv_heads": 1, "num_ln_in_parallel_attn": 1},
+        {"multi_query": True}, {"multi_query": False},
+    ]},
+    "mpt": {"attn_config": [{}, {"clip_qkv": 0.5}], "layer_norm_epsilon": [1e-5]},
+    "cohere": SILU | TIED | {"rope_parameters": [rope()]},
+    "cohere2": SILU | TIED | EVERY | {"rope_parameters": [rope()], "attention_bias": [False], "num_hidden_layers": [5]},
+    "glm4": SILU | share(0.5, 1.0, theta=500.0), "exaone4": SILU | ROPES3,
+    "seed_oss": SILU | ROPES,
+    "arcee": ROPES3 | {"hidden_act": ["relu2"]},
+    "nemotron": share(0.25, 0.5, 1.0, theta=500.0) | {"hidden_act": ["relu2"], "head_dim": [None]},
+    "gpt_oss": {
+        "swiglu_alpha": [1.702], "swiglu_limit": [7.0], "layer_types": [None],
+        "rope_parameters": [None, rope(), YARN | {"truncate": False}],
+    },
+}  # fmt: skip
+
+
+def architecture(model_type: str) -> str:
+    return OTHERS.get(model_type, model_type)
+
 
 def converted(
     model: PreTrainedModel, path: Path, stored: str = "F32", keys: Mapping[str, Any] = MappingProxyType({})
 ) -> Path:
     """Write the model's GGUF, matrices in blocks of that kind. keys: in place of the converter's; None: left out."""
     config, model_type = model.config, model.config.model_type
-    writer = gguf.GGUFWriter(path, ARCHITECTURE[model_type])
+    writer = gguf.GGUFWriter(path, architecture(model_type))
     writer.add_string("tokenizer.ggml.model", "no_vocab")
     metadata = {key: value for key, value in (dict(keys_of(config)) | dict(keys)).items() if value is not None}
-    add_values(writer, {f"{ARCHITECTURE[model_type]}.{key}": value for key, value in metadata.items()})
+    add_values(writer, {f"{architecture(model_type)}.{key}": value for key, value in metadata.items()})
     layers = config.num_hidden_layers
-    number = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}[ARCHITECTURE[model_type]]
+    number = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}[architecture(model_type)]
     names = gguf.get_tensor_name_map(number, layers)
     tied = config.tie_word_embeddings
     for name, tensor in model.state_dict().items():
@@ -53,7 +115,7 @@ def converted(
             continue
         for full, rows in layouts(config, name, tensor.detach().float()):
             theirs = names.get_name(full, try_suffixes=(".weight", ".bias"))
-            assert theirs is not None, f"the gguf package has no name for {full} in {ARCHITECTURE[model_type]}"
+            assert theirs is not None, f"the gguf package has no name for {full} in {architecture(model_type)}"
             matrix = rows.ndim == 3 or (rows.ndim == 2 and "bias" not in theirs)
             kind = gguf.GGMLQuantizationType[stored if matrix and rows.shape[-1] % 32 == 0 else "F32"]
             writer.add_tensor(theirs, gguf.quantize(rows.contiguous().numpy(), kind), raw_dtype=kind)

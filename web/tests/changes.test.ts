@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import * as changes from "../src/lib/changes";
+import { ofExpert, offers } from "../src/panels/change/parts";
 
 const zero = { site: "blocks.9.attn.z", op: "zero", head: 9 };
 const half = { site: "blocks.2.mlp.post", op: "scale", value: 0.5, neuron: [3, 4], position: -1 };
@@ -29,6 +30,19 @@ describe("changes", () => {
     expect(changes.said(zero)).toBe("zero on blocks.9.attn.z at head 9");
     expect(changes.said(half)).toBe("scale 0.5 on blocks.2.mlp.post at neuron 3, 4, position -1");
     expect(changes.said({ site: "a", op: "set", value: [[1, 2, 3], [4, 5, 6]] })).toBe("set [2, 3] on a");
+  });
+
+  it("forbid an expert by its logit, and force or reweigh it by its score", () => {
+    const forbid = { ...ofExpert("forbid", "1", 0.5), expert: 3 };
+    expect(forbid).toEqual({ site: "blocks.1.mlp.router_logits", op: "set", value: "-inf", expert: 3 });
+    expect(changes.said(forbid)).toBe("set -inf on blocks.1.mlp.router_logits at expert 3");
+    expect(ofExpert("force", "1", 0.5)).toEqual({ site: "blocks.1.mlp.router_scores", op: "set", value: 0.5 });
+    expect(ofExpert("scale", "1", 0.5)).toEqual({ site: "blocks.1.mlp.router_scores", op: "scale", value: 0.5 });
+    const place = { token: null, layer: null, head: null } as Parameters<typeof offers>[0];
+    const [found] = offers(place, { site: "blocks.1.mlp.router_scores", index: [4, 3] }, { op: "zero" });
+    const [neuron] = offers(place, { site: "blocks.1.mlp.post", index: [4, 3, 7] }, { op: "zero" });
+    expect(neuron!.edit).toEqual({ site: "blocks.1.mlp.post", op: "zero", expert: 3, neuron: 7 });
+    expect(found).toEqual({ words: "expert 3 of block 1", edit: { site: "blocks.1.mlp.router_scores", op: "zero", expert: 3 } });
   });
 
   it("take a patch from the run that the other prompt has now", () => {

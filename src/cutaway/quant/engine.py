@@ -65,7 +65,7 @@ def bits_by_text(decoder: Decoder) -> bool:
     alone = all(layer.native and layer.mode != "llm-int8-pooled" for layer in layers)
     alone = alone and decoder.embed.token.weight.dtype is torch.float32
     alone = alone and all(each.ops is native_ops for each in modules if isinstance(each, Norm | Attention | MLP))
-    return alone and not any(isinstance(each, nn.Linear) or _called(each) for each in modules)
+    return alone and not any(isinstance(each, nn.Linear) or called(each) for each in modules)
 
 
 class NativeEngine:
@@ -228,7 +228,7 @@ def _rows(value: Tensor, batch: int) -> Tensor:
     return (value if len(value) == batch else value.expand(batch, *value.shape[1:])).contiguous()
 
 
-def _called(module: nn.Module) -> bool:
+def called(module: nn.Module) -> bool:
     """Whether a hook, or a method put on the module itself, waits for its call."""
     table = vars(module)
     return bool("forward" in table or any(table[name] or vars(torch_module)["_global" + name] for name in HOOKS))
@@ -246,7 +246,7 @@ def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts |
     if type(block) is not Block or not _computes(block.config) or [kind.forward for kind in KINDS] != FORWARDS:
         return None
     attn, mlp = block.attn, block.mlp
-    if type(attn) is not Attention or type(mlp) is not MLP or any(map(_called, block.modules())):
+    if type(attn) is not Attention or type(mlp) is not MLP or any(map(called, block.modules())):
         return None
     matrices = (attn.qkv, attn.out, mlp.up, mlp.down)
     layers = [layer.ready().native for layer in matrices if isinstance(layer, Int8Linear) and type(layer) in LAYERS]

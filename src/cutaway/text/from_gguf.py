@@ -5,11 +5,12 @@ specification, and llama.cpp's llama-vocab.cpp where the specification is silent
 """
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, decoders, models, normalizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from cutaway.ground.errors import NoTokenizer
@@ -30,6 +31,8 @@ def parts_from_gguf(metadata: dict[str, Any]) -> Parts:
         raise _broken(wrong)
     kind = metadata.get("tokenizer.ggml.model")
     _check_kind(kind, metadata)
+    if kind == "llama" and str(metadata.get("general.architecture")).startswith("gemma"):
+        metadata = _as_gemma_spells(metadata)
     _check_spelled_once(tokens_of(metadata))
     try:
         backend, notes = BUILDERS[str(kind)](metadata)
@@ -119,10 +122,6 @@ def _merges(metadata: dict[str, Any]) -> list[tuple[str, str]]:
 def _sentencepiece(metadata: dict[str, Any]) -> tuple[Backend, list[str]]:
     """Llama 2's kind: unknown characters become bytes. The merges follow from the file's scores; where the file lists
     merges too, they are those of the model's tokenizer.json, and converters cannot have lost their order."""
-    architecture = str(metadata.get("general.architecture"))
-    if architecture.startswith("gemma"):  # its scores are not the order of its merges, and spaces have two spellings
-        found = f"a SentencePiece vocabulary of {architecture} in a GGUF file"
-        raise NoTokenizer(found, "Llama 2's rules", "use the model's folder from the hub instead")
     tokens, unknown = tokens_of(metadata), role_ids(metadata)[0].get("unk_token", 0)
     merges, notes = _sentencepiece_merges(metadata, tokens)
     vocabulary = _vocabulary(metadata)
@@ -130,8 +129,13 @@ def _sentencepiece(metadata: dict[str, Any]) -> tuple[Backend, list[str]]:
     backend = Backend(model)
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     spaces = normalizers.Replace(" ", SPACE)
-    # SentencePiece's own rule, as in Llama 2's tokenizer.json: a space is prepended, whatever the text starts with.
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if prefix else spaces
+    # Mistral's since 2024, known by this token: in their tokenizer.json only the start of a text gets a space
+    first = prefix and ("[INST]", CONTROL) in zip(tokens, types_of(metadata), strict=True)
+    if first:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
+    # In Llama 2's, each span between special tokens, whatever it starts with: SentencePiece's own rule
+    each = prefix and not first
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if each else spaces
     strip = [decoders.Strip(" ", 1, 0)] if prefix else []
     backend.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
@@ -139,6 +143,24 @@ def _sentencepiece(metadata: dict[str, Any]) -> tuple[Backend, list[str]]:
     if metadata.get("tokenizer.ggml.remove_extra_whitespaces"):
         notes = [*notes, "the GGUF file says remove_extra_whitespaces, which is read for unigram vocabularies only"]
     return backend, notes
+
+
+def _as_gemma_spells(metadata: dict[str, Any]) -> dict[str, Any]:
+    """A Gemma's metadata with the vocabulary of its tokenizer.model: runs of spaces as ▁▁, merged before all else, and
+    no space before a text. Converters write real spaces and the score -1000 for these; before July 2024 they called
+    the model's own tokens normal, and left their score 0.0 (that of the first merge is -0.0)."""
+    tokens, types = tokens_of(metadata), types_of(metadata)
+    scores = metadata.get("tokenizer.ggml.scores") or [-1.0] * len(tokens)
+    unmerged = [kind == NORMAL and str(float(score)) == "0.0" for kind, score in zip(types, scores, strict=True)]
+    types = [USER_DEFINED if own else kind for own, kind in zip(unmerged, types, strict=True)]
+    listed = list(zip(tokens, types, scores, strict=True))
+    changed = {
+        "tokens": [token.replace(" ", SPACE) if kind == USER_DEFINED else token for token, kind, _ in listed],
+        "token_type": types,
+        "scores": [math.inf if kind == USER_DEFINED else score for _, kind, score in listed],
+        "add_space_prefix": metadata.get("tokenizer.ggml.add_space_prefix", False),
+    }
+    return metadata | {f"tokenizer.ggml.{key}": value for key, value in changed.items()}
 
 
 def _sentencepiece_merges(metadata: dict[str, Any], tokens: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -174,13 +196,19 @@ def _vocabulary(metadata: dict[str, Any]) -> dict[str, int]:
 
 
 def _add_special_tokens(backend: Backend, metadata: dict[str, Any], names: dict[str, str]) -> None:
-    """Control tokens and tokens with a role are special; user-defined ones are not, but are never split."""
+    """Control tokens and tokens with a role are special; user-defined ones are not, but are never split. Phi-3's take
+    the white space after them (the file does not say so; llama.cpp knows it too)."""
     tokens = tokens_of(metadata)
+    phi3 = metadata["tokenizer.ggml.model"] == "llama" and metadata.get("general.architecture") == "phi3"
     ending = {tokens[id_] for id_ in end_ids(metadata)}
     typed = list(zip(tokens, types_of(metadata), strict=True))
     special = [token for token, kind in typed if kind == CONTROL or token in ending or token in names.values()]
-    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
-    unsplit = [token for token, kind in typed if kind == USER_DEFINED and token not in set(special)]
+    kept = ("<unk>", "<s>", "<|endoftext|>")
+    backend.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True, rstrip=phi3 and token not in kept) for token in special]
+    )
+    ours = set(special)
+    unsplit = [token for token, kind in typed if kind == USER_DEFINED and token not in ours]
     backend.add_tokens([AddedToken(token, normalized=False, special=False) for token in unsplit])
 
 

@@ -1,6 +1,7 @@
 """The page's asks of a run, called as the server calls them: every number is that of lm.trace, lm.lens, lm.why, …"""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from cutaway.apps.server.asks import ASKS, Answer, checked, reading, text  # noq
 from cutaway.apps.server.session import Call, Limits, Reader, Served
 from cutaway.apps.server.wire import dumps
 from cutaway.ground.errors import BadArgument
-from cutaway.lm import LM
+from cutaway.lm import LM, load
 from cutaway.trace.view import Source
 from tests.apps.server.conftest import Serving
+from tests.model_types import drawn
+from tests.tiny import TEXT as SAVED
+from tests.tiny import build, save_tokenizer
 
 TEXT, OTHER = "the cat sat on the mat", "the dog sat on the mat"
 
@@ -200,6 +204,27 @@ def test_a_patch_takes_its_value_from_another_run(page: Page):
         edit = {"site": "blocks.1.resid_pre", "op": "patch", "from": name, "position": 2} | wrong
         with pytest.raises(BadArgument):
             page("run", text=TEXT, edits=[edit])
+
+
+def test_experts_are_forbidden_forced_reweighed_and_patched(tmp_path: Path):
+    build(drawn("mixtral", 0, **SAVED)).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    page = Page(load(tmp_path, quantize="int8", dtype="float32", device="cpu"))
+    page("run", text=TEXT)
+    page("run", text=OTHER)
+    logits, scores = "blocks.1.mlp.router_logits", "blocks.1.mlp.router_scores"
+    by_hand = {
+        Edit.set(logits, -math.inf, expert=2): {"site": logits, "op": "set", "value": "-inf"},
+        Edit.set(scores, 0.5, expert=2): {"site": scores, "op": "set", "value": 0.5},
+        Edit.scale(scores, 2.0, expert=2): {"site": scores, "op": "scale", "value": 2.0},
+        Edit.patch(logits, page.lm.trace(OTHER), position=3, expert=2):
+            {"site": logits, "op": "patch", "from": "r2", "position": 3},
+    }  # fmt: skip
+    plain = page.lm.trace(TEXT)["logits"][0]
+    for edit, sent in by_hand.items():
+        name = page("run", text=TEXT, edits=[sent | {"expert": 2}]).data["run"]
+        found, expected = page("values", run=name, site="logits").arrays["values"], page.lm.trace(TEXT, edits=edit)
+        assert torch.equal(found, expected["logits"][0]) and not torch.equal(found, plain)
 
 
 def test_the_python_of_an_answer_runs_and_gives_the_same(page: Page):

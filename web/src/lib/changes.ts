@@ -54,10 +54,10 @@ export const sent = (edits: readonly Edit[], other: string | undefined): Edit[] 
 /** An edit in words, as Python's str(edit): "zero on blocks.9.attn.z at head 9". */
 export function said(edit: Edit): string {
   const { site, op, value, from, from_position, ...where } = edit;
-  const places = ["block", "head", "neuron", "position", "source", "step", "text"]
+  const places = ["block", "head", "expert", "neuron", "position", "source", "step", "text"]
     .filter((name) => where[name] !== undefined && where[name] !== null)
     .map((name) => `${name} ${listed(where[name])}`);
-  const amount = typeof value === "number" ? ` ${value}` : Array.isArray(value) ? ` ${shape(value)}` : "";
+  const amount = Array.isArray(value) ? ` ${shape(value)}` : ["number", "string"].includes(typeof value) ? ` ${value}` : "";
   const taken = from === OTHER ? " from the other prompt" : typeof from === "string" ? ` from ${from}` : "";
   const there = from_position === undefined ? "" : `, position ${from_position} there`;
   return `${op}${amount} on ${site}${places.length ? ` at ${places.join(", ")}` : ""}${taken}${there}`;

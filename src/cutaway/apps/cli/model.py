@@ -5,14 +5,20 @@ It reads config.json or a file's header; it does not know any module, and reads 
 
 import os
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from cutaway.apps.cli.common import Options, busy, note, verb
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may use, where that is less than the machine has
 
 
+Sites = Annotated[bool, typer.Option("--sites", help="List the values of a pass instead: names, shapes, formulas.")]
+
+
 @verb
-def model(options: Options) -> None:
+def model(options: Options, sites: Sites = False) -> None:
     """Show the architecture: modules, shapes, parameters, bytes.
 
     A config.json is enough: of a hub id nothing else is fetched.
@@ -23,6 +29,11 @@ def model(options: Options) -> None:
         from cutaway.weights.opening import described, outline, sizes
 
         checkpoint, name = described(options.model, offline=options.offline, progress=report)
+        if sites:
+            from cutaway.show.sites import finding as listed
+
+            options.print(listed(checkpoint.facts))
+            return
         decoder = outline(checkpoint, quantize=options.quantize or "auto", dtype=options.dtype, device=options.device)
         lm = LM(decoder, checkpoint, name)
         found = finding(name, str(lm), decoder, sizes(checkpoint), _memory())

@@ -24,9 +24,11 @@ def edits_of(call: Call, sent: list[Any]) -> list[Edit]:
 def _patch(call: Call, data: dict[str, Any]) -> Edit:
     """{"site", "op": "patch", "from": run, "position", "from_position", …}: what that run has at from_position."""
     where = {name: value for name, value in data.items() if name not in ("site", "op", "from", "from_position")}
-    known = {"block", "head", "neuron", "source", "position"}
+    known = {"block", "head", "expert", "neuron", "source", "position"}
     if data.get("op") != "patch" or not isinstance(data["from"], str) or not where.keys() <= known:
-        expected = "a patch with site, from and of position, from_position, block, head, neuron, source what it needs"
+        expected = (
+            "a patch with site, from and of position, from_position, block, head, expert, neuron, source what it needs"
+        )
         raise BadArgument(str(data)[:80], expected, "send it as such")
     run: Run = call.runs[data["from"]]
     position = where.get("position")

@@ -172,6 +172,11 @@ ARCHITECTURES = {
     ),
     "glm4": Architecture("glm4", present=BIAS, given={"hidden_act": "silu"}, rotary=PARTIAL),
     "exaone4": Architecture("exaone4", given={"hidden_act": "silu"}, window=True),
+    "seed_oss": Architecture(
+        "seed_oss", given={"hidden_act": "silu"},
+        present=MLP_BIAS | {"attention_bias": r"attn_q\.bias", "attention_out_bias": r"attn_output\.bias"},
+    ),
+    "arcee": Architecture("arcee", present=BIAS | MLP_BIAS, given={"hidden_act": "relu2"}, permuted=True),
     "nemotron": Architecture(
         "nemotron", (LAYER, "norm_eps"), present=BIAS | MLP_BIAS, given={"hidden_act": "relu2"}, rotary=PARTIAL,
         plus_one=True,

@@ -18,8 +18,13 @@ export function offers(place: Place, number: { site: string | null; index: numbe
   const offer = (words: string, site: string, where: Record<string, number>) =>
     found.push({ words, edit: { site, ...how, ...where } });
   const block = /^blocks\.(\d+)\./.exec(number.site ?? "")?.[1];
-  const [first = 0, second = 0] = number.index;
-  if (number.site?.endsWith(".mlp.post")) offer(`neuron ${second} of block ${block}`, number.site, { neuron: second });
+  const [first = 0, second = 0, third] = number.index;
+  if (number.site?.endsWith(".mlp.post")) {
+    if (third === undefined) offer(`neuron ${second} of block ${block}`, number.site, { neuron: second });
+    else offer(`neuron ${third} of expert ${second}, block ${block}`, number.site, { expert: second, neuron: third });
+  }
+  if (/\.mlp\.router_(logits|scores)$/.test(number.site ?? ""))
+    offer(`expert ${second} of block ${block}`, `blocks.${block}.mlp.router_scores`, { expert: second });
   const ofHead = /\.attn\.(scores|pattern|z|q|rot_q)$/.exec(number.site ?? "")?.[1];
   if (ofHead) {
     const head = ofHead === "scores" || ofHead === "pattern" ? first : second;
@@ -30,6 +35,16 @@ export function offers(place: Place, number: { site: string | null; index: numbe
     offer(`position ${place.token} after block ${place.layer}`, `blocks.${place.layer}.resid_post`, { position: place.token });
   if (place.token !== null) offer(`the embedding of position ${place.token}`, "embed.token", { position: place.token });
   return found;
+}
+
+/** What can be done with an expert of a mixture, as its words. */
+export const OF_EXPERT = { forbid: "forbid it", force: "force it, with the score", scale: "scale its score by" } as const;
+
+/** Forbidden by its logit, before experts are chosen; forced and reweighed by its score, after. */
+export function ofExpert(what: keyof typeof OF_EXPERT, block: string, value: number): Edit {
+  const site = (of: string) => `blocks.${block}.mlp.router_${of}`;
+  if (what === "forbid") return { site: site("logits"), op: "set", value: "-inf" };
+  return { site: site("scores"), op: what === "force" ? "set" : "scale", value };
 }
 
 /** A number typed, or undefined where the field is empty. */
