@@ -74,7 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     models, table, llama = Models(options.models, options.venvs), [], dict[str, float]()
     for shape in SHAPES if options.only is None else dict.fromkeys(("llama", options.only)):
-        request = {"ids": models.ids(PROMPT), "new": NEW}
+        request = {"prompt": models.ids(PROMPT), "new": NEW}
         results, bandwidth = race(
             entrants(models, shape), request, rounds=options.rounds, threads=options.threads, task="decode",
             python=models.own(),

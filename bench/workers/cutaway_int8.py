@@ -19,7 +19,7 @@ from cutaway.weights.save import read_manifest
 path, threads, task = arguments()
 torch.set_num_threads(threads)
 native.use_isa(task.partition(" ")[2] or None)
-mode = read_manifest(Path(path))["mode"]
+mode = "int8" if path.endswith(".gguf") else read_manifest(Path(path))["mode"]
 lm = cutaway.load(path, quantize=mode, device="cpu")
 
 
