@@ -40,7 +40,8 @@ def main(shape: str, out: Path) -> None:
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float32)
     model = transformers.AutoModelForCausalLM.from_config(SHAPES[shape]).eval()
-    converted(model, out, "Q8_0")
+    # without a tokenizer llama.cpp takes the vocabulary's size from a key of Llama's
+    converted(model, out, "Q8_0", {"vocab_size": SHAPES[shape].vocab_size})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cutaway.sample.choose import dice, draw, greedy, interval
+from tests.tiny import noise
 
 
 def u(*values: float) -> torch.Tensor:
@@ -15,6 +16,9 @@ def u(*values: float) -> torch.Tensor:
 def test_greedy_takes_the_highest_and_the_lowest_id_of_ties() -> None:
     x = torch.tensor([[0.0, 3.0, 3.0, 1.0], [2.0, 2.0, 2.0, 2.0], [-torch.inf, -5.0, -torch.inf, -6.0]])
     assert greedy(x).tolist() == [1, 0, 1]
+    for width in (1023, 1024, 1025, 5000):  # blocks of 1,024
+        ties = (noise(4, width, scale=2.0) * 2).round()
+        assert torch.equal(greedy(ties), ties.argmax(-1))
 
 
 @pytest.mark.parametrize(
