@@ -5,6 +5,7 @@ only `dots` and `scaled`, which no pass holds, are computed here. It does not kn
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -49,7 +50,7 @@ def attention_row(view: View, layer: int, head: int, position: int, text: int = 
     k_SK, v_SK = view[k][text, :, group], view["attn.v", layer, group][text]
     dots_S, factor = torch.mv(k_SK, q_K), config.scale_of(layer)
     slope = None if config.alibi is None else config.alibi.slopes[head] * config.alibi.scale
-    sinks = view.source.decoder.blocks[layer].attn.sinks
-    sink = None if sinks is None else float(sinks.weight[head])
+    attn: Any = view.source.decoder.blocks[layer].attn
+    sink = None if attn.sinks is None else float(attn.sinks.weight[head])
     return AttentionRow(group, factor, slope, sink, q_K, k_SK, dots_S, dots_S * factor, found.scores[text, position],
                         found.pattern[text, position], v_SK, found.z[text, position])  # fmt: skip

@@ -24,7 +24,7 @@ from cutaway.model.pass_info import PassInfo
 from cutaway.model.positions import Rotary
 from cutaway.model.tap import Tap
 from cutaway.quant import native
-from cutaway.quant.linear import GroupedLinear, Int8Linear, LLMInt8Linear
+from cutaway.quant.linear import HOOKS, GroupedLinear, Int8Linear, LLMInt8Linear, called
 from cutaway.quant.ops import NativeOps, native_ops
 from cutaway.quant.panels import ROWS
 from cutaway.quant.versions import CountingTable, version_of
@@ -32,7 +32,6 @@ from cutaway.quant.versions import CountingTable, version_of
 LAYERS = (GroupedLinear, LLMInt8Linear)
 KINDS = (Block, Norm, Attention, MLP, *LAYERS)  # what a native call computes; a subclass may compute something else
 FORWARDS = [kind.forward for kind in KINDS]
-HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 Names = tuple[str, ...]
 Kind = tuple[int | None, int | None]  # what a block reads of PassInfo, by its keys: rotary, mask
 Runs = list[tuple[int, int, Kind | None]]
@@ -226,12 +225,6 @@ def _kind(block: Any) -> Kind:
 def _rows(value: Tensor, batch: int) -> Tensor:
     """A row for each text, contiguous."""
     return (value if len(value) == batch else value.expand(batch, *value.shape[1:])).contiguous()
-
-
-def called(module: nn.Module) -> bool:
-    """Whether a hook, or a method put on the module itself, waits for its call."""
-    table = vars(module)
-    return bool("forward" in table or any(table[name] or vars(torch_module)["_global" + name] for name in HOOKS))
 
 
 @lru_cache(maxsize=16)

@@ -111,10 +111,7 @@ class Int8Linear(nn.Module, ABC):
 
     def called_as_written(self) -> bool:
         """Whether a call does what `forward` says: no hook waits, and no other forward was put in its place."""
-        table, everywhere = vars(self), vars(torch_module)
-        if "forward" in table or type(self).forward is not FORWARD:
-            return False
-        return not any(table[name] or everywhere["_global" + name] for name in ("_forward_hooks", "_forward_pre_hooks"))
+        return type(self).forward is FORWARD and not called(self)
 
     def ready(self) -> "Prepared":
         """What the engine keeps beside the buffers, made again when one of them was replaced or written."""
@@ -150,6 +147,13 @@ class Int8Linear(nn.Module, ABC):
 
 
 FORWARD = Int8Linear.forward
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
+def called(module: nn.Module) -> bool:
+    """Whether a hook, or a method put on the module itself, waits for its call."""
+    table = vars(module)
+    return bool("forward" in table or any(table[name] or vars(torch_module)["_global" + name] for name in HOOKS))
 
 
 class GroupedLinear(Int8Linear):

@@ -13,8 +13,8 @@ from torch import nn
 from cutaway.ground.config import DecoderConfig
 from cutaway.model.decoder import MLP, Attention, Block, Decoder, Norm
 from cutaway.quant import native
-from cutaway.quant.engine import ANY, LAYERS, NativeEngine, called
-from cutaway.quant.linear import GroupedLinear
+from cutaway.quant.engine import ANY, LAYERS, NativeEngine
+from cutaway.quant.linear import GroupedLinear, called
 from cutaway.quant.panels import ROWS
 
 WORDS = {
