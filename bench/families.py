@@ -33,7 +33,7 @@ def entrants(models: Models, shape: str) -> list[Entrant]:
     """cutaway and llama.cpp, each with the machine's best instructions and held to AVX2, on the same file."""
 
     def model() -> Path:
-        return models._made(f"{shape}-q8_0.gguf", [sys.executable, CONVERT / "to_family.py", shape])
+        return models.made(f"{shape}-q8_0.gguf", [sys.executable, CONVERT / "to_family.py", shape])
 
     return [
         Entrant("cutaway int8", "cutaway_int8", models.own, model),

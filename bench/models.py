@@ -49,20 +49,20 @@ class Models:
         return self._quantized(self.opt(), "opt", mode)
 
     def opt_ctranslate2(self) -> Path:
-        return self._made("opt-ctranslate2", [self.peer("ctranslate2"), CONVERT / "to_ctranslate2.py", self.opt()])
+        return self.made("opt-ctranslate2", [self.peer("ctranslate2"), CONVERT / "to_ctranslate2.py", self.opt()])
 
     def opt_openvino(self) -> Path:
-        return self._made("opt-openvino", [self.peer("openvino"), CONVERT / "to_openvino.py", self.opt()])
+        return self.made("opt-openvino", [self.peer("openvino"), CONVERT / "to_openvino.py", self.opt()])
 
     def small(self) -> Path:
         """SmolLM2-135M-Instruct in Hugging Face's format, the exact values of its GGUF in float32."""
-        return self._made("smollm2-float32", [sys.executable, CONVERT / "to_folder.py", resolve(None)])
+        return self.made("smollm2-float32", [sys.executable, CONVERT / "to_folder.py", resolve(None)])
 
     def small_int8(self, mode: str = "int8") -> Path:
         return self._quantized(self.small(), "smollm2-float32", mode)
 
     def small_q8_0(self) -> Path:
-        return self._made("smollm2-float32-q8_0.gguf", [sys.executable, CONVERT / "to_gguf.py", self.small()])
+        return self.made("smollm2-float32-q8_0.gguf", [sys.executable, CONVERT / "to_gguf.py", self.small()])
 
     def own(self) -> Path:
         """The Python that runs this."""
@@ -92,9 +92,9 @@ class Models:
                 read_manifest(out)
             except BadCheckpoint:
                 shutil.rmtree(out)
-        return self._made(name, [sys.executable, "-c", QUANTIZE, source, mode])
+        return self.made(name, [sys.executable, "-c", QUANTIZE, source, mode])
 
-    def _made(self, name: str, command: list[str | Path]) -> Path:
+    def made(self, name: str, command: list[str | Path]) -> Path:
         """The file or folder that a command makes of its last argument. Raises Missing where it fails."""
         out = self.folder / name
         if out.exists():
