@@ -27,7 +27,7 @@ suppress_warnings = ["myst.header"]  # pages of errors begin at ##
 CONTENTS = {
     "Start": ["docs/from-transformers", "docs/from-transformer-lens", "docs/many-prompts"],
     "Reference": [
-        *("docs/api", "docs/analyses", "docs/settings", "docs/model-types", "docs/vocabulary", "docs/files"),
+        *("docs/api", "docs/analyses", "docs/settings", "docs/vocabulary", "docs/files"),
         "docs/running",
     ],
     "Errors": ["docs/errors/*"],

@@ -1,5 +1,5 @@
 """Every model type in 8 bits, a token at a time: the engine gives the bits of the readable blocks, whether it computes
-them natively or calls them; which it computes natively is said in docs/model-types.md."""
+them natively or calls them; which it computes natively is said in the README."""
 
 from pathlib import Path
 

@@ -1,38 +1,47 @@
-"""docs/model-types.md, made from the families' files and what their tests draw: each model type, what is proved of it,
-and whether a new token in 8 bits is computed natively."""
+"""The README's table of model types, made from the families' files and what their tests draw: each model type, what is
+proved of it, and whether a new token in 8 bits is computed natively."""
+
+from pathlib import Path
 
 from cutaway.quant.natively import not_computed
 from cutaway.weights.families import family_named, supported
 from tests.model_types import OPTIONS, SEEDS, drawn
 from tests.tiny import facts
 
-PAGE = f"""# Model types
+README = Path(__file__).parents[2] / "README.md"
+PROVED = f"""\
+## Model types
 
-Made from `weights/families` and the tests' registry (`tests/model_types.py`); a test keeps it true. Of each type, the
-tests prove:
+{{count}} `model_type`s of a config.json run, and GGUFs of those that llama.cpp writes. The table is made from their
+files and tests (`python -m tests.rules.model_types`). Of each type the tests prove, against transformers' float32:
 
 - {len(SEEDS)} configurations drawn at random from its own options: logits and the residual stream after every block
-  within 1e-4 of transformers' eager float32, or 1e-4 of their standard deviation where that is below 1, for texts
-  padded on the left and on the right, in one pass and token by token through the cache;
-- two of them in 8 bits: they run, save and reopen with the same bits, and pass every claim of `cutaway check`, as they
-  do in full precision; in full precision the greedy text is transformers'. Where it would cross longrope's border
-  (`phi3`'s original_max_position_embeddings), transformers turns by the short factors up to the border and then reads
-  the text anew by the long ones; here the long ones hold from the first token, as a note on loading says;
-- in 8 bits the engine gives the bits of the readable blocks for every new token, with and without padding. Where the
-  last column says *native*, one native call computes as many blocks as it can; where it says *called*, each block is
-  called as `model/decoder.py` has it: the same numbers, slower. It is said of the type's first configuration; another
-  option can make a model of a native type called.
+  within 1e-4 (or 1e-4 of their standard deviation where that is below 1), for texts padded on the left and on the
+  right, in one pass and token by token through the cache;
+- two of them in 8 bits: they run, save and reopen with the same bits and pass every claim of `cutaway check`. In full
+  precision the greedy text is transformers' (`phi3` past longrope's border apart, as a note on loading says);
+- in 8 bits the engine gives the bits of the readable blocks for every new token: *native*, one call computes as many
+  blocks as it can; *called*, each is called as `model/decoder.py` has it: the same numbers, slower. It is said of the
+  type's first configuration.
 
-What a type's options hold that transformers reads is computed, or refused by name and value.
+An option that transformers reads is computed, or refused by name and value.
 
 | `model_type` | models | options drawn | new tokens in 8 bits |
 | --- | --- | --- | --- |
 """
+BEGIN, END = "<!-- model types: generated -->\n", "<!-- end -->\n"
 
 
-def page() -> str:
-    """The whole page."""
-    return PAGE + "\n".join(map(_row, supported())) + "\n"
+def section() -> str:
+    """What the README says between BEGIN and END."""
+    types = supported()
+    return PROVED.replace("{count}", str(len(types))) + "\n".join(map(_row, types)) + "\n"
+
+
+def written(readme: str) -> str:
+    """A README with the section as it is now."""
+    before, _, rest = readme.partition(BEGIN)
+    return before + BEGIN + section() + END + rest.partition(END)[2]
 
 
 def _row(model_type: str) -> str:
@@ -44,4 +53,4 @@ def _row(model_type: str) -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
