@@ -10,18 +10,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import nn
+from random_models import decoder
 
-from cutaway.ground.config import DecoderConfig
-from cutaway.model.decoder import Decoder
-from cutaway.model.positions import Rotary
 from cutaway.quant.formats import Mode
-from cutaway.quant.linear import Int8Linear, as_stored, stored_shapes
 from cutaway.sample.loop import generate
 from cutaway.sample.published import sampling_of
 from cutaway.text.pieces import Tokens
 from cutaway.weights.families import facts_of
-from cutaway.weights.load import empty_decoder
 from measure import report, spread
 
 CONFIGS = {
@@ -36,41 +31,12 @@ PROMPTS = (128, 1024)
 NEW = 32
 
 
-def decoder(facts: DecoderConfig, mode: Mode | None) -> Decoder:
-    """Random weights in bfloat16, and linear layers in that mode."""
-    made = empty_decoder(facts)
-    if mode is not None:
-        for name, linear in [(n, m) for n, m in made.named_modules() if isinstance(m, nn.Linear)]:
-            owner, _, leaf = name.rpartition(".")
-            setattr(made.get_submodule(owner), leaf, random_layer(linear, mode))
-    for module in made.modules():
-        for name, parameter in list(module._parameters.items()):
-            if parameter is not None:
-                value = torch.randn(parameter.shape, dtype=torch.bfloat16, device="cuda") * 0.02
-                setattr(module, name, nn.Parameter(value, requires_grad=False))
-    if made.rotary is not None and facts.rope is not None:
-        made.rotary = torch.nn.ModuleList([Rotary(facts.rope)]).to("cuda")
-    return made
-
-
-def random_layer(linear: nn.Linear, mode: Mode) -> Int8Linear:
-    """Random codes, and scales of 0.0005 a group, or 0.02 a row."""
-    shape = (linear.out_features, linear.in_features)
-    kinds = stored_shapes(shape, mode)
-    stored = [torch.randint(-30, 30, size, dtype=kind, device="cuda") if kind == torch.int8
-              else torch.full(size, 0.02, dtype=kind, device="cuda") for size, kind in kinds.values()]  # fmt: skip
-    if mode == "int8":
-        stored[0].view(torch.float16)[:, :, 0] = 0.0005
-    bias = None if linear.bias is None else torch.zeros(shape[0], dtype=torch.float32, device="cuda")
-    return as_stored(stored, shape, bias, mode)
-
-
 def row(name: str, mode: Mode | None) -> list[str]:
     """Milliseconds of a new token after 128, and of each prompt's pass to the first; medians after a warm-up."""
     facts = facts_of(CONFIGS[name], lambda note: None)[1]
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    model = decoder(facts, mode)
+    model = decoder(facts, mode, "cuda", torch.bfloat16)
     bytes_of_model = torch.cuda.memory_allocated()
 
     def rounds(length: int, new: int) -> Iterator[list[float]]:
