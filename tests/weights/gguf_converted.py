@@ -23,8 +23,9 @@ from tests.weights.gguf_files import add_values, finished, permuted
 OTHERS = {
     "mistral": "llama", "gpt_bigcode": "starcoder", "gemma3_text": "gemma3", "gpt_neox": "gptneox", "phi": "phi2",
     "olmo3": "olmo2", "cohere": "command-r", "gpt_oss": "gpt-oss",
+    "mixtral": "llama", "qwen3_moe": "qwen3moe",
 }  # fmt: skip
-PERMUTED = {"llama", "mistral", "olmo", "granite", "smollm3", "arcee"}
+PERMUTED = {"llama", "mistral", "mixtral", "olmo", "granite", "smollm3", "arcee"}
 PLUS_ONE = {"gemma", "gemma2", "gemma3_text", "nemotron"}
 NO_ROTATION = {"gpt2", "gpt_bigcode", "bloom", "mpt"}
 # Whose converter writes its own keys instead of the common ones: no base, and a head's width only where named.
@@ -86,6 +87,9 @@ SAID: dict[str, dict[str, list[Any]]] = {
     "seed_oss": SILU | ROPES,
     "arcee": ROPES3 | {"hidden_act": ["relu2"]},
     "nemotron": share(0.25, 0.5, 1.0, theta=500.0) | {"hidden_act": ["relu2"], "head_dim": [None]},
+    "mixtral": SILU | ROPES | {"sliding_window": [None]},
+    "qwen3_moe": SILU | ROPES | {"norm_topk_prob": [True], "use_sliding_window": [False]},
+    "olmoe": SILU | ROPES | {"norm_topk_prob": [False]},
     "gpt_oss": {
         "swiglu_alpha": [1.702], "swiglu_limit": [7.0], "layer_types": [None],
         "rope_parameters": [None, rope(), YARN | {"truncate": False}],
@@ -208,10 +212,11 @@ def special(config: Any) -> Iterator[tuple[str, Any]]:
         yield "final_logit_softcapping", config.final_logit_softcapping
     if kind == "gemma2":
         yield "attn_logit_softcapping", config.attn_logit_softcapping
-    if kind == "gpt_oss":
-        yield "expert_count", config.num_local_experts
+    if getattr(config, "num_experts_per_tok", None):
+        yield "expert_count", getattr(config, "num_experts", None) or config.num_local_experts
         yield "expert_used_count", config.num_experts_per_tok
-        yield "expert_feed_forward_length", config.intermediate_size
+    if kind in ("gpt_oss", "qwen3_moe"):
+        yield "expert_feed_forward_length", getattr(config, "moe_intermediate_size", config.intermediate_size)
     if kind in WINDOWS:
         yield "attention.sliding_window", config.sliding_window or 0
     if kind in LISTED:
@@ -245,6 +250,14 @@ def layouts(config: Any, name: str, tensor: Tensor) -> Iterator[tuple[str, Tenso
         stem = name.rpartition(".")[0]
         yield from ((f"{stem}.{part}.{leaf}", half) for part, half in halves.items())
         return
+    if ".experts.gate_up_proj" in name:
+        gate, up = tensor.chunk(2, 1)
+        yield from (
+            (name.replace("gate_up_proj", f"{part}_proj.weight"), rows) for part, rows in (("gate", gate), ("up", up))
+        )
+        return
+    if name.endswith(".experts.down_proj"):
+        name += ".weight"
     if "layernorm.norms." in name:  # StableLM's heads, stacked when the first one is there
         stem, _, head = name.removesuffix(".weight").rpartition(".norms.")
         STACKED.setdefault(stem, []).append(tensor)

@@ -207,7 +207,6 @@ def test_an_adapter_is_no_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"expert_count": 8}, r"found llama.expert_count=8 in m.gguf; expected 0"),
         ({"rope.dimension_count": 4}, r"found llama.rope.dimension_count=4 in m.gguf; expected 8"),
         ({"logit_scale": 2.0}, r"found llama.logit_scale=2.0 in m.gguf; expected 1"),
         ({"attention.causal": False}, r"found llama.attention.causal=False in m.gguf; expected True"),

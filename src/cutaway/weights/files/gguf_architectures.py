@@ -8,6 +8,8 @@ fact without writing it (an activation, a multiplier), it stands here.
 from dataclasses import dataclass, field
 from typing import Any
 
+from cutaway.weights.files.gguf_metadata import WINDOW
+
 # The parts of a tensor's name → the parameters that it can be, the first that the family has; * is weight or bias.
 TENSORS: dict[str, tuple[str, ...]] = {
     "token_embd": ("embed.token.*",),
@@ -94,6 +96,7 @@ class Architecture:
 PARTIAL = ("rope_theta", "partial_rotary_factor")
 CAP = {"final_logit_softcapping": ("final_logit_softcapping", None)}
 GPT2_SIZES = {"feed_forward_length": "n_inner", **ONE_FOR_EACH}
+EXPERTS = {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"}
 ARCHITECTURES = {
     "llama": Architecture("llama", present=BIAS | MLP_BIAS, given={"hidden_act": "silu"}, permuted=True),
     "gpt2": Architecture(
@@ -181,11 +184,20 @@ ARCHITECTURES = {
         "nemotron", (LAYER, "norm_eps"), present=BIAS | MLP_BIAS, given={"hidden_act": "relu2"}, rotary=PARTIAL,
         plus_one=True,
     ),
+    "qwen3moe": Architecture(
+        "qwen3_moe", sizes=EXPERTS | {"expert_feed_forward_length": "moe_intermediate_size"}, present=BIAS,
+        given={"hidden_act": "silu", "norm_topk_prob": True},
+    ),
+    "olmoe": Architecture(
+        "olmoe", sizes=EXPERTS, present=BIAS, given={"hidden_act": "silu", "norm_topk_prob": False}, head_dim=False,
+    ),
     "gpt-oss": Architecture(
-        "gpt_oss", sizes={"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok",
-                          "expert_feed_forward_length": "intermediate_size"},
+        "gpt_oss", sizes=EXPERTS | {"expert_feed_forward_length": "intermediate_size"},
         present=BIAS, given={"swiglu_alpha": 1.702, "swiglu_limit": 7.0}, window=True, truncate=False,
     ),
 }  # fmt: skip
-# Those that another model type has with windows: OLMo 3 is written as OLMo 2.
-WITH_WINDOWS = {"olmo2": Architecture("olmo3", present=BIAS, given={"hidden_act": "silu"}, local=0.0, window=True)}
+# Those that another model type has with a key that is not 0: Mixtral is written as Llama, OLMo 3 as OLMo 2.
+VARIANTS = {
+    "llama": ("expert_count", Architecture("mixtral", sizes=EXPERTS, given={"hidden_act": "silu"}, permuted=True)),
+    "olmo2": (WINDOW, Architecture("olmo3", present=BIAS, given={"hidden_act": "silu"}, local=0.0, window=True)),
+}

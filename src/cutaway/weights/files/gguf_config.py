@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from cutaway.weights.families import family_named
-from cutaway.weights.files.gguf_architectures import ARCHITECTURES, LAYER, SIZES, WITH_WINDOWS, Architecture
+from cutaway.weights.files.gguf_architectures import ARCHITECTURES, LAYER, SIZES, VARIANTS, Architecture
 from cutaway.weights.files.gguf_format import GGUF, damaged
 from cutaway.weights.files.gguf_metadata import WINDOW, Metadata
 from cutaway.weights.files.gguf_rope import rope_scaling
@@ -21,7 +21,8 @@ PATTERN = f"{WINDOW}_pattern"
 def architecture_of(gguf: GGUF, metadata: Metadata) -> Architecture:
     """The table of a file whose architecture has one."""
     name = metadata.prefix.removesuffix(".")
-    return WITH_WINDOWS[name] if name in WITH_WINDOWS and WINDOW in metadata else ARCHITECTURES[name]
+    key, variant = VARIANTS.get(name, ("", None))
+    return variant if variant is not None and metadata.raw(key) else ARCHITECTURES[name]
 
 
 def config_of(gguf: GGUF, metadata: Metadata, table: Architecture) -> dict[str, Any]:
