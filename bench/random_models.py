@@ -24,8 +24,8 @@ def decoder(facts: DecoderConfig, mode: Mode | None, device: str, dtype: torch.d
             if parameter is not None:
                 value = torch.randn(parameter.shape, dtype=dtype, device=device) * 0.02
                 setattr(module, name, nn.Parameter(value, requires_grad=False))
-    if made.rotary is not None and facts.rope is not None:
-        made.rotary = torch.nn.ModuleList([Rotary(facts.rope)]).to(device)
+    if made.rotary is not None:
+        made.rotary = torch.nn.ModuleList(Rotary(rope) for rope in facts.ropes).to(device)
     use_native(made)
     return made
 

@@ -1,7 +1,9 @@
 """Every model type in 8 bits, a token at a time: the engine gives the bits of the readable blocks, whether it computes
 them natively or calls them; which it computes natively is said in the README."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,11 +11,14 @@ import torch
 from cutaway.ground.sites import all_sites
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import Decoder, run_blocks
+from cutaway.model.ops import torch_ops
+from cutaway.model.sinks import Sinks
 from cutaway.model.tap import Tap, untapped
+from cutaway.quant.formats import Mode
 from cutaway.quant.natively import not_computed, sentence
 from cutaway.text.pieces import Tokens
 from cutaway.trace.generation_recorder import GenerationRecorder
-from cutaway.trace.plan import plan
+from cutaway.trace.plan import Row, plan
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.load import load_decoder
 from tests.model_types import OPTIONS, SEEDS, drawn
@@ -61,6 +66,69 @@ def test_the_engine_gives_the_bits_of_the_readable_blocks(model_type: str, seed:
         assert torch.equal(one, watched)
         for site, values in recorders[0].values.items():
             assert same_bits(values, recorders[1].values[site]), site
+
+
+@pytest.mark.parametrize("mode", ["llm-int8", "llm-int8-pooled"])
+@pytest.mark.parametrize("model_type", ["gemma2", "gpt_neox", "bloom", "olmo2"])
+def test_the_engine_computes_the_other_8_bits_too(model_type: str, mode: Mode, tmp_path: Path):
+    over = {name: value for name, value in OVER.items() if name in OPTIONS[model_type]}
+    build(drawn(model_type, 0, **over)).save_pretrained(tmp_path)
+    decoder = load_decoder(open_checkpoint(tmp_path), dtype=torch.float32, device="cpu", quantize=mode)
+    one, native = decoded(decoder, TOKENS)
+    assert native == decoder.config.n_layers
+    decoder.run_blocks = run_blocks
+    assert torch.equal(one, decoded(decoder, TOKENS)[0])
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "bloom", "gpt_neox"])
+def test_a_value_recorded_alone_is_the_value_recorded_with_all_others(model_type: str, tmp_path: Path):
+    over = {name: value for name, value in OVER.items() if name in OPTIONS[model_type]}
+    build(drawn(model_type, 0, **over)).save_pretrained(tmp_path)
+    decoder = load_decoder(open_checkpoint(tmp_path), dtype=torch.float32, device="cpu", quantize="int8")
+    rows = plan(decoder.config, [*all_sites(decoder.config)], 2, 9).rows
+    everything = recorded(decoder, rows)
+    for row in rows:
+        assert same_bits(recorded(decoder, [row])[row.site], everything[row.site]), row.site
+
+
+def recorded(decoder: Decoder, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    tap = GenerationRecorder(rows, 9, torch.device("cpu"))
+    for value in tap.values.values():
+        value.zero_()  # what is right of a row of scores is never written
+    decoded(decoder, TOKENS, tap)
+    return tap.values
+
+
+def no_norm(block: Any) -> None:
+    block.attn.q_norm = None
+
+
+def sinks(block: Any) -> None:
+    block.attn.sinks = Sinks(4)
+    torch.nn.init.ones_(block.attn.sinks.weight)
+
+
+def clamp(block: Any) -> None:
+    block.mlp.clamp = (0.1, 1.7)
+
+
+def clip(block: Any) -> None:
+    block.attn.clip = 0.0
+
+
+def other_ops(block: Any) -> None:
+    block.attn.ops = torch_ops
+
+
+@pytest.mark.parametrize("change", [no_norm, sinks, clamp, clip, other_ops])
+def test_a_block_that_is_not_what_its_config_says_is_called(change: Callable[[Any], None], tmp_path: Path):
+    build(drawn("qwen3", 0, intermediate_size=48)).save_pretrained(tmp_path)
+    decoder = load_decoder(open_checkpoint(tmp_path), dtype=torch.float32, device="cpu", quantize="int8")
+    change(decoder.blocks[1])
+    one, native = decoded(decoder, TOKENS)
+    assert native == decoder.config.n_layers - 1 and "the others called: 1 (" in sentence(decoder)
+    decoder.run_blocks = run_blocks
+    assert torch.equal(one, decoded(decoder, TOKENS)[0])
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -15,10 +15,10 @@ from cutaway.ground.errors import BadArgument
 from cutaway.quant import native
 from cutaway.quant.formats import Mode, dequantize, linear, quantize_weight
 from cutaway.quant.linear import Int8Linear
-from cutaway.quant.native.blocks import _Block, _Pass
+from cutaway.quant.native.blocks import HEAD_NORMS, _Block, _Pass
 from cutaway.quant.native.layer import _Layer
 from cutaway.quant.native.library import LIBRARY
-from cutaway.quant.native.ops import ACTIVATIONS, NormStruct, _AttentionCall
+from cutaway.quant.native.ops import ACTIVATIONS, NORM_KINDS, NormStruct, _AttentionCall
 from tests.quant.helpers import relative, threads, with_isa
 from tests.tiny import layer, noise
 
@@ -269,8 +269,11 @@ def test_a_struct_has_the_same_fields_here_and_there(file: str, name: str, twin:
 def test_values_and_activations_stand_in_the_same_order_here_and_there() -> None:
     blocks, isa = ((SOURCES / name).read_text() for name in ("blocks.cpp", "isa.h"))
     sites = re.findall(r"\w+", blocks.split("enum Site {")[1].split("}")[0])[:-1]
-    written = [site.rpartition(".")[2].upper() for site in native.SITES]
-    named = [re.sub(r"^(SCALE|NORMALIZED|OUT)_\w+$", r"\1", name) for name in sites]
-    assert named == [re.sub(r"^SCORES$", "SCORE", name) for name in written]
+    clash = {"attn.out": "ATTN_GIVES", "mlp.out": "MLP_GIVES"}  # with attn_out and mlp_out
+    assert sites == [clash.get(site, site.replace(".", "_").upper()) for site in native.SITES]
     found = re.findall(r"(\w+) = (\d)", isa.split("enum Activation")[1].split("}")[0])
     assert {name.lower(): int(number) for name, number in found} == ACTIVATIONS
+    for enum, source, table in (("NormKind", isa, NORM_KINDS), ("HeadNorm", blocks, HEAD_NORMS)):
+        numbers = re.findall(r"(\w+) = (\d)", source.split(f"enum {enum}")[1].split("}")[0])
+        assert [int(number) for _, number in numbers] == [*table.values()]
+        assert all((name or "no").upper() in enumerator for name, (enumerator, _) in zip(table, numbers, strict=True))

@@ -22,7 +22,7 @@ files and tests (`python -m tests.rules.model_types`). Of each type the tests pr
   precision the greedy text is transformers' (`phi3` past longrope's border apart, as a note on loading says);
 - in 8 bits the engine gives the bits of the readable blocks for every new token: *native*, one call computes as many
   blocks as it can; *called*, each is called as `model/decoder.py` has it: the same numbers, slower. It is said of the
-  type's first configuration.
+  facts of the type's first configuration; the width of a gated MLP must be a multiple of 16, too.
 
 An option that transformers reads is computed, or refused by name and value.
 

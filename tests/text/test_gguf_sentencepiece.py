@@ -10,6 +10,7 @@ from typing import Any
 import gguf
 import pytest
 
+from cutaway.ground.errors import NoTokenizer
 from cutaway.text.sentencepiece_file import read_sentencepiece
 from cutaway.text.tokenizer import Tokenizer
 from cutaway.weights.files.gguf_format import open_part
@@ -114,6 +115,16 @@ def test_gemma_as_transformers_and_sentencepiece(architecture: str, own: bool, t
         assert tokenizer.decode(ids, False) == "".join(streamed(tokenizer, ids, False)) == reference.decode(ids)
         assert tokens.pieces is not None
         assert covers(text, [piece.span for piece in tokens.pieces[0] if piece.span is not None]), text
+
+
+def test_a_gemma_without_scores_or_with_all_alike_is_told(tmp_path: Path) -> None:
+    converted(tmp_path / "model.gguf", trained(**GEMMA), "gemma")
+    metadata = dict(open_part(tmp_path / "model.gguf").metadata)
+    scores = metadata.pop("tokenizer.ggml.scores")
+    with pytest.raises(NoTokenizer, match=r"SentencePiece tokens without tokenizer.ggml.scores"):
+        Tokenizer.from_gguf(metadata)
+    alike = Tokenizer.from_gguf(metadata | {"tokenizer.ggml.scores": [0.0] * len(scores)})
+    assert any("IDS MAY DIFFER" in note for note in alike.notes)
 
 
 def test_a_long_run_of_spaces_is_cut_as_gemma_was_trained(tmp_path: Path) -> None:

@@ -58,8 +58,10 @@ def test_a_published_folder_has_the_logits_of_transformers_and_int8_holds_it_exa
     folder, expected = packed(tmp_path)
     full, int8 = (load(folder, quantize=mode, dtype="float32", device="cpu") for mode in (None, "int8"))
     torch.testing.assert_close(full.logits(IDS), expected, rtol=1e-4, atol=1e-4)
-    said = "24 matrices are stored in MXFP4 and read as the float32 that these stand for, which mode int8 holds exactly"
-    assert full.notes == int8.notes == [said]
+    said = (
+        "24 matrices are stored in MXFP4 and read as the float32 that these stand for, which mode int8 holds exactly "
+    )
+    assert full.notes == int8.notes == [said + "wherever float16 holds a scale"]
     held_exactly(int8, full)
     assert int8.check(TWO).passed and full.check(TWO).passed
     save(int8.decoder, int8.checkpoint, tmp_path / "saved", name="random")

@@ -126,9 +126,8 @@ class StackPlan:
         ready = [part for part in found if part is not None and part.shape == like]
         self.supported = [part is not None and part.shape == like for part in found]
         self.kinds = [_kind(block) if ok else None for block, ok in zip(stack, self.supported, strict=True)]
-        self.runs_of: dict[
-            tuple[int | None, ...], Runs
-        ] = {}  # where nobody watches, by the windows that hide something
+        # where the tap need not be called, by the windows that hide something
+        self.runs_of: dict[tuple[int | None, ...], Runs] = {}
         self.index = [0, *accumulate(self.supported)]  # of each block among those that are ready
         self.native = native.NativeBlocks(ready) if ready else None
         self.names = [tuple(getattr(block, "site", "") + name for name in native.SITES) for block in stack]
@@ -228,18 +227,27 @@ def _rows(value: Tensor, batch: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _computes(config: DecoderConfig) -> bool:
-    """Whether the library computes a block of these facts."""
+def unknown_facts(config: DecoderConfig) -> tuple[str, ...]:
+    """The facts that the library does not compute, by name."""
     others = (fact for fact in fields(config) if fact.name not in ANY)
-    return all(getattr(config, fact.name) == fact.default for fact in others)
+    return tuple(fact.name for fact in others if getattr(config, fact.name) != fact.default)
+
+
+def unlike_its_facts(block: Any) -> bool:
+    """Whether a part was put in, or taken out, that no config asks for: the readable block alone reads it so."""
+    attn, mlp = block.attn, block.mlp
+    odd = (block.parallel and block.post_norm) or (attn.q_norm is None) != (attn.k_norm is None)
+    return odd or attn.clip == 0 or attn.sinks is not None or mlp.clamp[0] is not None
 
 
 def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts | None:
     """A block as the library computes it; None where it does not know a part, or a part must be called by itself."""
-    if type(block) is not Block or not _computes(block.config) or [kind.forward for kind in KINDS] != FORWARDS:
+    if type(block) is not Block or unknown_facts(block.config) or [kind.forward for kind in KINDS] != FORWARDS:
         return None
     attn, mlp = block.attn, block.mlp
     if type(attn) is not Attention or type(mlp) is not MLP or any(map(called, block.modules())):
+        return None
+    if unlike_its_facts(block):
         return None
     matrices = (attn.qkv, attn.out, mlp.up, mlp.down)
     layers = [layer.ready().native for layer in matrices if isinstance(layer, Int8Linear) and type(layer) in LAYERS]
@@ -259,15 +267,15 @@ def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts |
         return None
     if not all(side.is_contiguous() for side in (keys_BSGK, values_BSGK)):
         return None
-    each = block.config.qk_norm
+    qk_norm = block.config.qk_norm
     ln2 = block.ln1 if block.parallel and block.ln2 is None else block.ln2
     norms = (block.ln1, ln2, block.ln1_post, block.ln2_post, attn.q_norm, attn.k_norm)
-    widths = (width, width, width, width, *(d_head * (1 if each == "head" else count) for count in (heads, groups)))
+    widths = (width, width, width, width, *(d_head * (1 if qk_norm == "head" else count) for count in (heads, groups)))
     if not all(norm is None or _normed(norm, size) for norm, size in zip(norms, widths, strict=True)):
         return None
     return native.BlockParts(
         ready, [None if norm is None else _norm_parts(norm) for norm in norms], heads, keys_BSGK, values_BSGK,
-        mlp.activation, mlp.gated, attn.clip, attn.softcap, attn.scale, block.resid_scale, each, attn.interleaved,
+        mlp.activation, mlp.gated, attn.clip, attn.softcap, attn.scale, block.resid_scale, qk_norm, attn.interleaved,
         block.post_norm, block.parallel,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ It reads what the engine (quant/engine.py) decides by: classes, facts, layers, h
 nothing.
 """
 
-from dataclasses import fields
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ from torch import nn
 from cutaway.ground.config import DecoderConfig
 from cutaway.model.decoder import MLP, Attention, Block, Decoder, Norm
 from cutaway.quant import native
-from cutaway.quant.engine import ANY, LAYERS, NativeEngine
+from cutaway.quant.engine import FORWARDS, KINDS, LAYERS, NativeEngine, unknown_facts, unlike_its_facts
 from cutaway.quant.linear import GroupedLinear, called
+from cutaway.quant.ops import NativeOps
 from cutaway.quant.panels import ROWS
 
 WORDS = {
@@ -44,9 +45,7 @@ def sentence(decoder: Decoder) -> str:
 
 def not_computed(config: DecoderConfig) -> list[str]:
     """The facts that the library does not compute, in words; [] where a block of these facts is a native call."""
-    said = {fact.name: getattr(config, fact.name) for fact in fields(config) if fact.name not in ANY}
-    differ = [fact.name for fact in fields(config) if said.get(fact.name, fact.default) != fact.default]
-    words = [WORDS.get(name, f"{name}={said[name]!r}") for name in differ]
+    words = [WORDS.get(name, f"{name}={getattr(config, name)!r}") for name in unknown_facts(config)]
     words += [] if config.activation in native.ACTIVATIONS else [f"the activation {config.activation}"]
     return list(dict.fromkeys(words))
 
@@ -73,10 +72,17 @@ def _of_block(block: nn.Module) -> str | None:
     if facts := not_computed(block.config):
         return ", ".join(facts)
     attn, mlp = block.attn, block.mlp
+    shapes_alone = any(tensor.is_meta for tensor in chain(block.parameters(), block.buffers()))
     norms = (block.ln1, block.ln2, block.ln1_post, block.ln2_post, attn.q_norm, attn.k_norm)
     for part, known in [(attn, Attention), (mlp, MLP), *((norm, Norm) for norm in norms)]:
         if part is not None and type(part) is not known:
             return f"{type(part).__name__} in place of {known.__name__}"
+        if part is not None and not shapes_alone and type(part.ops) is not NativeOps:
+            return f"other ops of {known.__name__}"
+    if [kind.forward for kind in KINDS] != FORWARDS:
+        return "another forward of a class"
+    if unlike_its_facts(block):
+        return "parts that its config does not ask for"
     if hooked := [name for name, module in block.named_modules() if called(module)]:
         return f"a hook on {hooked[0] or 'the block'}"
     matrices: tuple[Any, ...] = (attn.qkv, attn.out, mlp.up, mlp.down)

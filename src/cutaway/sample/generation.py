@@ -25,8 +25,8 @@ class Generation(Kept, Displayed):
     without the padding after its end. text: the new text alone, a string for one text and a list for a list. ended: why
     each text is finished, None where the caller stopped the run. prompt_text: of the same type as text. trace: the
     values recorded in the same pass, if any. note: one sentence on how the prompt was read, if there is one to say.
-    cache: keys and values of what was read, where the caller keeps them for `fork`; a pickle has none. edits: those of
-    its passes, which `fork` takes; None in a pickle where one of them is a function.
+    cache: keys and values of what was read, where the caller keeps them for `fork`; a pickle or a copy has none. edits:
+    those of its passes, which `fork` takes; None in a pickle or a copy where one of them is a function.
     """
 
     prompt: Tokens

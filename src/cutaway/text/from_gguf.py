@@ -150,8 +150,11 @@ def _as_gemma_spells(metadata: dict[str, Any]) -> dict[str, Any]:
     no space before a text. Converters write real spaces and the score -1000 for these; before July 2024 they called
     the model's own tokens normal, and left their score 0.0 (that of the first merge is -0.0)."""
     tokens, types = tokens_of(metadata), types_of(metadata)
+    if not any(metadata.get(f"tokenizer.ggml.{name}") for name in ("scores", "merges")):
+        return metadata
     scores = metadata.get("tokenizer.ggml.scores") or [-1.0] * len(tokens)
-    unmerged = [kind == NORMAL and str(float(score)) == "0.0" for kind, score in zip(types, scores, strict=True)]
+    words = [str(float(score)) if kind == NORMAL else "" for kind, score in zip(types, scores, strict=True)]
+    unmerged = [word == "0.0" and len({*words} - {""}) > 1 for word in words]  # of scores all alike, the order is lost
     types = [USER_DEFINED if own else kind for own, kind in zip(unmerged, types, strict=True)]
     listed = list(zip(tokens, types, scores, strict=True))
     changed = {

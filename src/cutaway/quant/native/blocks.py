@@ -45,7 +45,7 @@ class _Pass(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("texts", "groups", "heads", "width", "pairs", "capacity", "positions")),
-        *((name, ctypes.c_void_p) for name in ("cos", "sin", "mask", "added", "starts", "steps")),
+        *((name, ctypes.c_void_p) for name in ("cos", "sin", "mask", "bias", "starts", "steps")),
         *((name, ctypes.c_int64) for name in ("index", "row")),
     )
 
@@ -103,14 +103,14 @@ class NativeBlocks:
         rotary: tuple[Tensor, Tensor] | None,
         positions: int,
         visible_B1S: Tensor | None,
-        added_BH1S: Tensor | None = None,
+        bias_BH1S: Tensor | None = None,
         buffers: OutputBuffers | None = None,
         first: int = 0,
         count: int | None = None,
     ) -> Tensor:
         """The stream after `count` blocks from `first` on; keys and values are written to index `positions - 1`.
 
-        visible: bool [B, 1, positions], or None. added: to the scores, [B, H, 1, positions], or None. buffers: for
+        visible: bool [B, 1, positions], or None. bias: added to the scores, [B, H, 1, positions], or None. buffers: for
         SITES of each of these blocks in turn. Float32 on the CPU, contiguous; nothing is checked.
         """
         call, out = self.fixed, x_B1D.new_empty(x_B1D.shape)
@@ -118,7 +118,7 @@ class NativeBlocks:
         call.pairs = 0 if rotary is None else rotary[0].shape[-1]
         call.cos, call.sin = (None, None) if rotary is None else (rotary[0].data_ptr(), rotary[1].data_ptr())
         call.mask = None if visible_B1S is None else visible_B1S.data_ptr()
-        call.added = None if added_BH1S is None else added_BH1S.data_ptr()
+        call.bias = None if bias_BH1S is None else bias_BH1S.data_ptr()
         call.starts = None
         if buffers is not None:
             call.starts, call.steps = ctypes.addressof(buffers.starts), ctypes.addressof(buffers.steps)

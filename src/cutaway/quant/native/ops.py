@@ -15,6 +15,7 @@ from cutaway.quant.native.library import LIBRARY
 from cutaway.quant.native.pages import empty
 
 ACTIVATIONS = {"identity": 0, "relu": 1, "silu": 2, "gelu_tanh": 3, "gelu": 4, "relu2": 5}
+NORM_KINDS = {None: 0, "rms": 1, "layer": 2}
 SCORES, SOFTMAX, MIX = 1, 2, 4  # stages of attention: calls.h
 
 # The torch.func transform under way, whose tensors have no memory of their own; torch has no public name for it.
@@ -50,13 +51,13 @@ def root_mean_square(x: Tensor, eps: float) -> Tensor:
 
 @dataclass(frozen=True)
 class NormParts:
-    """LayerNorm (centered) or RMSNorm: gain and bias [D], contiguous, or None; more: added to the gain."""
+    """LayerNorm (centered) or RMSNorm: gain and bias [D], contiguous, or None; offset: added to the gain."""
 
     weight: Tensor | None
     bias: Tensor | None
     eps: float
     centered: bool
-    more: float = 0.0
+    offset: float = 0.0
 
 
 class NormStruct(ctypes.Structure):
@@ -64,7 +65,7 @@ class NormStruct(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("w", "b")),
-        *((name, ctypes.c_float) for name in ("eps", "more")),
+        *((name, ctypes.c_float) for name in ("eps", "offset")),
         ("kind", ctypes.c_int32),
     )
 
@@ -73,7 +74,7 @@ def norm_struct(norm: NormParts | None) -> NormStruct:
     if norm is None:
         return NormStruct()
     pointers = (None if part is None else part.data_ptr() for part in (norm.weight, norm.bias))
-    return NormStruct(*pointers, norm.eps, norm.more, 2 if norm.centered else 1)
+    return NormStruct(*pointers, norm.eps, norm.offset, NORM_KINDS["layer" if norm.centered else "rms"])
 
 
 def norm(x: Tensor, parts: NormParts) -> Tensor:
@@ -162,8 +163,8 @@ class _AttentionCall(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("texts", "groups", "heads", "tokens", "positions", "width", "row")),
         *((name, ctypes.c_int64) for name in ("q_text", "q_token", "key_text", "key_group", "key_position")),
         *((name, ctypes.c_int64) for name in ("value_text", "value_group", "value_position", "mask_text", "causal")),
-        ("softcap", ctypes.c_double),
-        ("added", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("softcap", ctypes.c_float),
     )
 
 

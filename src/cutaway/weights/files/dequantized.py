@@ -48,7 +48,7 @@ def dequantized(tensors: Mapping[str, LazyTensor], quantization: object, note: N
             for part in used:
                 found.pop(part, None)
     for kind, count in counts.items():
-        exact = ", which mode int8 holds exactly" * (kind == MXFP4)
+        exact = ", which mode int8 holds exactly wherever float16 holds a scale" * (kind == MXFP4)
         note(f"{count} matrices are stored in {kind} and read as the float32 that these stand for{exact}")
     return found
 

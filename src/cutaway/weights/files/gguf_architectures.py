@@ -96,7 +96,7 @@ class Architecture:
 PARTIAL = ("rope_theta", "partial_rotary_factor")
 CAP = {"final_logit_softcapping": ("final_logit_softcapping", None)}
 GPT2_SIZES = {"feed_forward_length": "n_inner", **ONE_FOR_EACH}
-EXPERTS = {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"}
+EXPERTS: dict[str, str | None] = {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"}
 ARCHITECTURES = {
     "llama": Architecture("llama", present=BIAS | MLP_BIAS, given={"hidden_act": "silu"}, permuted=True),
     "gpt2": Architecture(

@@ -22,10 +22,11 @@ Queries heads_of(const AttentionCall& c, int64_t text, int64_t group, float* sco
             c.positions, 0, scores + row, pattern + row, c.row};
 }
 
-// What follows the scores of one head.
-void follow(const Kernels& kernels, const AttentionCall& c, int64_t head, float* scores) {
-    if (c.softcap != 0) kernels.softcap(scores, c.positions, float(c.softcap), scores);
-    for (int64_t s = 0; s < c.positions && c.added; ++s) scores[s] += c.added[head * c.positions + s];
+// What is done to the scores of one head.
+void cap_and_bias(const Kernels& kernels, const AttentionCall& c, int64_t head, float* scores) {
+    if (c.softcap != 0) kernels.softcap(scores, c.positions, c.softcap, scores);
+    if (c.bias)
+        for (int64_t s = 0; s < c.positions; ++s) scores[s] += c.bias[head * c.positions + s];
 }
 
 // Threads share the keys by positions and the values by components, so that each is read once and in order.
@@ -33,8 +34,8 @@ void one_token_each(const Kernels& kernels, const AttentionCall& c, int stages, 
     threads = for_work(c.texts * c.groups * c.heads * c.positions * c.width, threads);
     int64_t rows = c.texts * c.groups * c.heads, panels = (c.positions + PANEL - 1) / PANEL;
     thread_local Scratch memory;
-    memory.reserve(Scratch::bytes<float>(c.pattern || c.scores ? 0 : rows * c.row));
-    float* pattern = c.pattern ? c.pattern : c.scores ? c.scores : memory.take<float>(0);
+    memory.reserve(Scratch::bytes<float>(c.pattern ? 0 : rows * c.row));
+    float* pattern = c.pattern ? c.pattern : memory.take<float>(0);
     float* scores = c.scores ? c.scores : pattern;
     if (stages & SCORES)
         split(c.texts * panels, threads, [&](int64_t from, int64_t to) {
@@ -55,7 +56,7 @@ void one_token_each(const Kernels& kernels, const AttentionCall& c, int stages, 
                 Queries head = heads_of(c, i / c.heads / c.groups, i / c.heads % c.groups, scores, pattern);
                 int64_t at = i % c.heads * c.row;
                 head.scores += at, head.rows = 1;
-                if (stages & SCORES) kernels.hide(head), follow(kernels, c, i, head.scores);
+                if (stages & SCORES) kernels.hide(head), cap_and_bias(kernels, c, i, head.scores);
                 if (stages & SOFTMAX)
                     kernels.softmax(head.scores, c.positions, head.pattern + at, head.pattern + at);
             }

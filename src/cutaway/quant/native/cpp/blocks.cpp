@@ -28,7 +28,7 @@ struct Pass {
     int64_t capacity, positions;                 // of the cache, and how many there are with the new token's
     const float *cos, *sin;                      // [texts, pairs]
     const uint8_t* mask;                         // bool [texts, positions] or null
-    const float* added;                          // to the scores, [texts, groups · heads, positions] or null
+    const float* bias;                           // added to the scores, [texts, groups · heads, positions] or null
     // Where values inside are written, block by block, SITES each, at starts[i] + index · steps[i]; null where a value
     // is not wanted, and for all of them. A head's row of scores and of the pattern is `row` floats.
     float* const* starts;
@@ -40,9 +40,12 @@ namespace {
 
 // The values of a block. native/blocks.py has their names in the same order: change both together.
 enum Site {
-    RESID_PRE, SCALE_1, NORMALIZED_1, OUT_1, Q, K, V, SCALE_Q, NORMALIZED_Q, OUT_Q, SCALE_K, NORMALIZED_K, OUT_K,
-    ROT_Q, ROT_K, SCORE, PATTERN, Z, OUT_ATTN, SCALE_3, NORMALIZED_3, ATTN_OUT, RESID_MID,
-    SCALE_2, NORMALIZED_2, OUT_2, PRE, PRE_LINEAR, POST, OUT_MLP, SCALE_4, NORMALIZED_4, MLP_OUT, RESID_POST, SITES
+    RESID_PRE, LN1_SCALE, LN1_NORMALIZED, LN1_OUT, ATTN_Q, ATTN_K, ATTN_V,
+    ATTN_Q_NORM_SCALE, ATTN_Q_NORM_NORMALIZED, ATTN_Q_NORM_OUT,
+    ATTN_K_NORM_SCALE, ATTN_K_NORM_NORMALIZED, ATTN_K_NORM_OUT, ATTN_ROT_Q, ATTN_ROT_K,
+    ATTN_SCORES, ATTN_PATTERN, ATTN_Z, ATTN_GIVES, LN1_POST_SCALE, LN1_POST_NORMALIZED, ATTN_OUT, RESID_MID,
+    LN2_SCALE, LN2_NORMALIZED, LN2_OUT, MLP_PRE, MLP_PRE_LINEAR, MLP_POST,
+    MLP_GIVES, LN2_POST_SCALE, LN2_POST_NORMALIZED, MLP_OUT, RESID_POST, SITES
 };
 
 void copy(float* to, const float* from, int64_t count) {
@@ -53,10 +56,10 @@ template <class T>
 T* at(T* buffer, int64_t offset) { return buffer ? buffer + offset : nullptr; }
 
 // A row for each text. site: where its scale is written; normalized and out stand after it.
-void norm(const Kernels& kernels, const Norm& norm, int64_t texts, int64_t width, const float* x, float* const* site,
+void norm(const Kernels& kernels, const Norm& own, int64_t texts, int64_t width, const float* x, float* const* site,
           float* out) {
     for (int64_t text = 0; text < texts; ++text)
-        kernels.norm({x + text * width, norm, width, at(site[0], text), at(site[1], text * width), out + text * width});
+        kernels.norm({x + text * width, own, width, at(site[0], text), at(site[1], text * width), out + text * width});
     copy(site[2], out, texts * width);
 }
 
@@ -64,7 +67,8 @@ void norm(const Kernels& kernels, const Norm& norm, int64_t texts, int64_t width
 void norm_heads(const Kernels& kernels, const Norm& norm, HeadNorm kind, int64_t heads, int64_t width, float* x,
                 float* const* site, int64_t text) {
     int64_t rows = kind == ALL ? 1 : heads, step = kind == HEADS ? width : 0, all = heads * width;
-    for (int64_t r = 0, row = all / rows; r < rows && norm.kind != NO_NORM; ++r) {
+    if (norm.kind == NO_NORM) return;
+    for (int64_t r = 0, row = all / rows; r < rows; ++r) {
         Norm own = norm;
         own.w = at(norm.w, r * step), own.b = at(norm.b, r * step);
         kernels.norm({x + r * row, own, row, at(site[0], text * rows + r), at(site[1], text * all + r * row), x + r * row});
@@ -82,32 +86,34 @@ void attend(const Kernels& kernels, const Block& b, const Pass& p, float* qkv, f
     float* rotated = memory.take<float>(p.texts * q_width);
     for (int64_t text = 0; text < p.texts; ++text) {
         float *q = qkv + text * (q_width + 2 * kv_width), *k = q + q_width, *v = k + kv_width, *to = rotated + text * q_width;
-        for (int64_t i = 0; i < q_width + 2 * kv_width && b.clip != 0; ++i)
-            q[i] = q[i] < -b.clip ? -b.clip : q[i] > b.clip ? b.clip : q[i];
-        copy(at(sites[Q], text * q_width), q, q_width), copy(at(sites[K], text * kv_width), k, kv_width);
-        copy(at(sites[V], text * kv_width), v, kv_width);
-        norm_heads(kernels, b.q_norm, b.head_norm, heads, p.width, q, sites + SCALE_Q, text);
-        norm_heads(kernels, b.k_norm, b.head_norm, p.groups, p.width, k, sites + SCALE_K, text);
+        if (b.clip != 0)
+            for (int64_t i = 0; i < q_width + 2 * kv_width; ++i)
+                q[i] = q[i] < -b.clip ? -b.clip : q[i] > b.clip ? b.clip : q[i];
+        copy(at(sites[ATTN_Q], text * q_width), q, q_width), copy(at(sites[ATTN_K], text * kv_width), k, kv_width);
+        copy(at(sites[ATTN_V], text * kv_width), v, kv_width);
+        norm_heads(kernels, b.q_norm, b.head_norm, heads, p.width, q, sites + ATTN_Q_NORM_SCALE, text);
+        norm_heads(kernels, b.k_norm, b.head_norm, p.groups, p.width, k, sites + ATTN_K_NORM_SCALE, text);
         const float *cos = p.cos + text * p.pairs, *sin = p.sin + text * p.pairs;
         int64_t last = (text * p.capacity + p.positions - 1) * kv_width;
         kernels.rotate({q, cos, sin, p.pairs, heads, p.width, p.width, to, b.interleaved});
         kernels.rotate({k, cos, sin, p.pairs, p.groups, p.width, p.width, b.keys + last, b.interleaved});
         copy(b.values + last, v, kv_width);
-        copy(at(sites[ROT_Q], text * q_width), to, q_width);
-        copy(at(sites[ROT_K], text * kv_width), b.keys + last, kv_width);
-        for (int64_t i = 0; i < q_width && b.q_scale != 1; ++i) to[i] *= b.q_scale;
+        copy(at(sites[ATTN_ROT_Q], text * q_width), to, q_width);
+        copy(at(sites[ATTN_ROT_K], text * kv_width), b.keys + last, kv_width);
+        if (b.q_scale != 1)
+            for (int64_t i = 0; i < q_width; ++i) to[i] *= b.q_scale;
     }
     AttentionCall call = {};
     call.q = rotated, call.keys = b.keys, call.values = b.values, call.z = z;
     call.mask = p.mask, call.mask_text = p.positions;
-    call.softcap = b.softcap, call.added = p.added;
-    call.scores = sites[SCORE], call.pattern = sites[PATTERN];
+    call.softcap = b.softcap, call.bias = p.bias;
+    call.scores = sites[ATTN_SCORES], call.pattern = sites[ATTN_PATTERN];
     call.texts = p.texts, call.groups = p.groups, call.heads = p.heads, call.tokens = 1;
     call.positions = p.positions, call.width = p.width, call.row = p.row;
     call.q_text = q_width, call.key_text = call.value_text = p.capacity * kv_width;
     call.key_group = call.value_group = p.width, call.key_position = call.value_position = kv_width;
     attention(kernels, call, SCORES | SOFTMAX | MIX, threads);
-    copy(sites[Z], z, p.texts * q_width);
+    copy(sites[ATTN_Z], z, p.texts * q_width);
 }
 
 Call product(const Layer* layer, const Pass& p, const float* in, float* out, int64_t columns) {
@@ -136,9 +142,12 @@ void add(const Kernels& kernels, const Block& b, const Pass& p, const Layer* lay
     float* added = memory.take<float>(all);
     call.out = added, call.product = sites[0];
     linear(kernels, call, threads);
-    if (own.kind != NO_NORM) norm(kernels, own, p.texts, width, added, sites + 1, added);
-    for (int64_t i = 0; i < all && own.kind == NO_NORM; ++i) added[i] *= b.resid_scale;
-    if (own.kind == NO_NORM) copy(sites[3], added, all);
+    if (own.kind != NO_NORM) {
+        norm(kernels, own, p.texts, width, added, sites + 1, added);
+    } else {
+        for (int64_t i = 0; i < all; ++i) added[i] *= b.resid_scale;
+        copy(sites[3], added, all);
+    }
     for (int64_t i = 0; i < all; ++i) result[i] = resid[i] + added[i];
     copy(sites[4], result, all);
 }
@@ -153,18 +162,18 @@ void run(const Kernels& kernels, const Block& b, const Pass& p, const float* x, 
     float *mid = memory.take<float>(p.texts * width), *post = memory.take<float>(p.texts * inner);
     copy(sites[RESID_PRE], x, p.texts * width);
     Call call = product(b.qkv, p, x, qkv, b.qkv->rows);
-    if (!b.post_norm) normed(call, b.ln1, sites + SCALE_1);
+    if (!b.post_norm) normed(call, b.ln1, sites + LN1_SCALE);
     linear(kernels, call, threads);
     attend(kernels, b, p, qkv, sites, z, threads);
-    add(kernels, b, p, b.out, z, x, b.ln1_post, sites + OUT_ATTN, mid, threads);
-    if (b.post_norm) norm(kernels, b.ln1, p.texts, width, mid, sites + SCALE_1, mid);
+    add(kernels, b, p, b.out, z, x, b.ln1_post, sites + ATTN_GIVES, mid, threads);
+    if (b.post_norm) norm(kernels, b.ln1, p.texts, width, mid, sites + LN1_SCALE, mid);
     call = product(b.up, p, b.parallel ? x : mid, post, inner);
     call.activation = b.activation, call.gated = b.gated;
-    if (!b.post_norm) normed(call, b.ln2, sites + SCALE_2);
-    call.product = sites[PRE], call.other_half = sites[PRE_LINEAR], call.result = sites[POST];
+    if (!b.post_norm) normed(call, b.ln2, sites + LN2_SCALE);
+    call.product = sites[MLP_PRE], call.other_half = sites[MLP_PRE_LINEAR], call.result = sites[MLP_POST];
     linear(kernels, call, threads);
-    add(kernels, b, p, b.down, post, mid, b.ln2_post, sites + OUT_MLP, result, threads);
-    if (b.post_norm) norm(kernels, b.ln2, p.texts, width, result, sites + SCALE_2, result);
+    add(kernels, b, p, b.down, post, mid, b.ln2_post, sites + MLP_GIVES, result, threads);
+    if (b.post_norm) norm(kernels, b.ln2, p.texts, width, result, sites + LN2_SCALE, result);
 }
 
 }  // namespace
@@ -182,6 +191,7 @@ EXPORT void cutaway_blocks(const Block* const* blocks, int64_t count, const Pass
                 sites[s] = at(pass->starts[i * SITES + s], pass->index * pass->steps[i * SITES + s]);
             run(kernels, *blocks[i], *pass, i ? result : x, sites, result, size);
         }
+        store_fence();
     });
 }
 

@@ -13,9 +13,9 @@ struct AttentionCall {
     int64_t texts, groups, heads, tokens, positions, width, row;  // heads in one group; row ≥ positions
     int64_t q_text, q_token, key_text, key_group, key_position, value_text, value_group, value_position, mask_text;
     int64_t causal;  // token t attends to positions up to t alone
-    // Of one new token a text, what follows the scores: a cap (norm.h), 0 for none; then these are added, or null.
-    double softcap;
-    const float* added;  // [texts, groups · heads, positions]
+    // Of one new token a text alone: the scores are capped (norm.h), 0: not; then these are added, or null.
+    const float* bias;  // [texts, groups · heads, positions]
+    float softcap;
 };
 
 enum Stages : int32_t { SCORES = 1, SOFTMAX = 2, MIX = 4 };

@@ -35,10 +35,10 @@ enum Dtype : int32_t { FLOAT32 = 0, BFLOAT16 = 1 };
 
 enum NormKind : int32_t { NO_NORM = 0, RMS_NORM = 1, LAYER_NORM = 2 };
 
-// What a row is normed by (norm.h). native/blocks.py holds the same struct: change both together.
+// What a row is normed by (norm.h). native/ops.py holds the same struct: change both together.
 struct Norm {
     const float *w, *b;  // gain and bias, or null
-    float eps, more;     // more: added to w
+    float eps, offset;   // offset: added to w
     NormKind kind;
 };
 

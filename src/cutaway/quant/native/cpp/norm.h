@@ -35,7 +35,7 @@ TARGET static void norm(const Row& r) {
         int64_t count = r.width - i;
         vf out = (load_register(r.x + i, count) - center) * inverse;
         if (r.normalized) stream_store(r.normalized + i, out, count);
-        if (n.w) out = out * (n.more != 0 ? load_register(n.w + i, count) + n.more : load_register(n.w + i, count));
+        if (n.w) out = out * (n.offset != 0 ? load_register(n.w + i, count) + n.offset : load_register(n.w + i, count));
         if (n.b) out = out + load_register(n.b + i, count);
         store_register(r.out + i, out, count);
     }
@@ -68,12 +68,13 @@ TARGET static void rotate(const Heads& h) {
     const float* x = h.x;
     float* out = h.out;
     for (int64_t head = 0; head < h.heads; ++head, x += h.stride, out += h.width) {
-        for (int64_t i = 0; i < h.pairs && h.interleaved; ++i) {
-            float first = x[2 * i], second = x[2 * i + 1];
-            out[2 * i] = first * h.cos[i] - second * h.sin[i];
-            out[2 * i + 1] = second * h.cos[i] + first * h.sin[i];
-        }
-        for (int64_t i = 0; i < h.pairs && !h.interleaved; i += LANES) {
+        if (h.interleaved)
+            for (int64_t i = 0; i < h.pairs; ++i) {
+                float first = x[2 * i], second = x[2 * i + 1];
+                out[2 * i] = first * h.cos[i] - second * h.sin[i];
+                out[2 * i + 1] = second * h.cos[i] + first * h.sin[i];
+            }
+        for (int64_t i = h.interleaved ? h.pairs : 0; i < h.pairs; i += LANES) {
             int64_t count = h.pairs - i;
             vf first = load_register(x + i, count), second = load_register(x + h.pairs + i, count);
             vf c = load_register(h.cos + i, count), s = load_register(h.sin + i, count);

@@ -118,11 +118,11 @@ INLINE vf exponential(vf x) {
     return near_one * (vf)((power + 127) << 23);
 }
 
-INLINE vf size_of(vf x) { return (vf)((vi)x & 0x7fffffff); }
+INLINE vf absolute(vf x) { return (vf)((vi)x & 0x7fffffff); }
 
 // 1 - 2 / (1 + e^(2|x|)) loses no digits above 0.6, a Chebyshev fit in x² none below.
 INLINE vf hyperbolic_tangent(vf x) {
-    vf size = size_of(x), square = x * x;
+    vf size = absolute(x), square = x * x;
     vf p = vf{} - 0.00626911971f;
     p = p * square + 0.021110959f;
     p = p * square - 0.0538739488f;
@@ -136,8 +136,8 @@ INLINE vf hyperbolic_tangent(vf x) {
 
 // The normal distribution's share below x: e^(-x²/2 + p(t)) · t / 2 of the far side, t = 1 / (1 + |x|/√8), where p is a
 // Chebyshev fit of the logarithm of erfc, within 5e-8 up to |x| = 14.
-INLINE vf below(vf x) {
-    vf z = size_of(x) * 0.707106781f, t = 1.0f / (1.0f + z * 0.5f);
+INLINE vf normal_cdf(vf x) {
+    vf z = absolute(x) * 0.707106781f, t = 1.0f / (1.0f + z * 0.5f);
     vf p = vf{} + 0.144930214f;
     p = p * t - 0.680827179f;
     p = p * t + 1.15673376f;
@@ -157,7 +157,7 @@ INLINE vf activated(Activation activation, vf x) {
     if (activation == SILU) return x / (1.0f + exponential(-x));
     if (activation == GELU_TANH)  // x/2 · (1 + tanh u) is x / (1 + e^(-2u)), which loses no digits below 0
         return x / (1.0f + exponential((x + x * x * x * 0.044715f) * -1.59576912f));
-    if (activation == GELU) return x * below(x);
+    if (activation == GELU) return x * normal_cdf(x);
     if (activation == RELU2) return x < 0.0f ? vf{} : x * x;
     return x;
 }
