@@ -23,6 +23,7 @@ SHAPES = {
     "qwen3": "Qwen3-0.6B",
     "gemma3_text": "Gemma 3 1B's widths, 8 layers",
     "gpt_neox": "Pythia-410M",
+    "qwen3_moe": "Qwen3-30B-A3B's widths, 6 layers, 32 experts",
 }
 FASTER, SHARE = 1.1, 0.7  # × llama.cpp; of Llama's share of the bandwidth
 PROMPT, NEW = 16, 48

@@ -30,6 +30,11 @@ SHAPES = {
         vocab_size=262144, hidden_size=1152, num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=1,
         head_dim=256, intermediate_size=6912, sliding_window=512,
     ),
+    "qwen3_moe": transformers.Qwen3MoeConfig(
+        vocab_size=49152, hidden_size=2048, num_hidden_layers=6, num_attention_heads=32, num_key_value_heads=4,
+        head_dim=128, moe_intermediate_size=768, num_experts=32, num_experts_per_tok=8, norm_topk_prob=True,
+        max_position_embeddings=4096,
+    ),
     "gpt_neox": transformers.GPTNeoXConfig(
         vocab_size=50304, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
     ),

@@ -29,11 +29,14 @@ def decode(prompt: list[int], new: int, each: Each) -> None:
         each(int(step.ids[0]))
 
 
-# of the tables of tokens and positions only a row is read; the head has codes of its own
+# of the tables of tokens and positions only a row is read, of the experts those that a token chooses; the head has
+# codes of its own
+chosen = lm.config.experts_per_token / max(lm.config.n_experts, 1)
 read = [row for row in architecture.rows(lm.decoder) if not row.name.startswith("embed.")]
+nbytes = sum(row.bytes * row.count * (chosen if ".experts." in row.name else 1) for row in read)
 serve(
     decode,
-    settings=f"{mode}, {lm.decoder.blocks[0].mlp.down.engine}",
-    nbytes=sum(row.bytes * row.count for row in read),
+    settings=f"{mode}, {lm.decoder.blocks[0].attn.out.engine}",
+    nbytes=int(nbytes),
     runs_on=versions("torch"),
 )

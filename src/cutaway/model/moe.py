@@ -33,10 +33,12 @@ class MoE(nn.Module):
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
         scores_BTX = self.route(x_BTD, tap)
+        watched = tap.wants(*(self.site + name for name in ("pre", "pre_linear", "post")))
+        if not watched and scores_BTX.shape[:2].numel() == 1:
+            return self.of_one_token(x_BTD, scores_BTX)
         asked_BTX = scores_BTX != 0
         asked = asked_BTX.flatten(0, 1).any(0).nonzero()[:, 0].tolist()
         where: dict[int, Where] = {i: asked_BTX[..., i].nonzero(as_tuple=True) for i in asked}  # pyright: ignore
-        watched = tap.wants(*(self.site + name for name in ("pre", "pre_linear", "post")))
         outputs = self.watched(x_BTD, where, tap) if watched else self.unwatched(x_BTD, where)
         sum_BTD = torch.zeros_like(x_BTD)
         for i, at in where.items():
@@ -50,6 +52,13 @@ class MoE(nn.Module):
         kept = largest.values / largest.values.sum(-1, keepdim=True) if self.normalized else largest.values
         scores_BTX = torch.zeros_like(logits_BTX).scatter(-1, largest.indices, kept.to(logits_BTX.dtype))
         return tap(self.site + "router_scores", scores_BTX)
+
+    def of_one_token(self, x_11D: Tensor, scores_11X: Tensor) -> Float[Tensor, "1 1 D"]:
+        """The same without gathering its row for each expert."""
+        sum_11D = torch.zeros_like(x_11D)
+        for i in scores_11X[0, 0].nonzero()[:, 0].tolist():
+            sum_11D = sum_11D + self.experts[i](x_11D, untapped) * scores_11X[..., i, None]
+        return sum_11D
 
     def unwatched(self, x_BTD: Tensor, where: dict[int, Where]) -> dict[int, Float[Tensor, "N D"]]:
         """What each expert gives for the tokens that chose it."""
