@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from accelerate import init_empty_weights
 
 from cutaway.apps.cli import model as verb
 from cutaway.lm import load
@@ -14,6 +16,7 @@ from cutaway.model import architecture
 from cutaway.weights.families import supported
 from cutaway.weights.files.lazy import LazyTensor
 from cutaway.weights.opening import quantize as write
+from cutaway.weights.text_part import TEXT, TYPES
 from tests.tiny import CONFIGS, build
 from tests.weights.test_default_model import tiny_gguf
 
@@ -32,7 +35,7 @@ def table(folder: Path) -> dict[str, str]:
     return {row[0]: row[4] for row in rows if row[0].endswith(".json")}
 
 
-NO_CONFIGS = ("lora", "tokenizer", "generation", "gguf/", "quantized")  # other files, or ours in other forms
+NO_CONFIGS = ("lora", "tokenizer", "generation", "gguf/")  # other files
 FILES = {
     folder / name: count
     for folder in (HERE, SHARED)
@@ -45,6 +48,7 @@ EDITED: dict[str, dict[str, Any]] = {
     "phi-1": {"vocab_size": 51200},
 }  # fmt: skip
 CLASSIFIER = "skywork-reward-llama-3.1-8b-v0.2"
+ROUNDED = {"exaone-4.0-32b": 32_003_216_384}  # published as 32.0 B; transformers' model has these
 
 
 def config_of(file: Path) -> dict[str, Any]:
@@ -56,12 +60,21 @@ def is_ours(file: Path) -> bool:
     return config.get("model_type", "gpt2") in OURS and file.stem != CLASSIFIER
 
 
+def packed(file: Path) -> str:
+    """The method of another tool that packed the weights in a form that is not read."""
+    method = config_of(file).get("quantization_config", {}).get("quant_method", "")
+    return method if method in ("gptq", "awq") else ""
+
+
 COUNTS = {
-    file: int(count.split()[0].replace(",", ""))
+    file: ROUNDED.get(file.stem) or int(count.split()[0].replace(",", ""))
     for file, count in FILES.items()
-    if is_ours(file) and count and " B" not in count
+    if is_ours(file) and count and not packed(file)
 }
-SENT_AWAY = [file for file in FILES if not is_ours(file) and "text_config" not in config_of(file)]  # text runs alone
+PACKED = [file for file in FILES if packed(file)]
+MULTIMODAL = {file: count for file, count in FILES.items() if config_of(file).get("model_type") in TYPES}
+SENT_AWAY = [file for file in FILES if not is_ours(file) and file not in MULTIMODAL]
+NOT_HERE = [pytest.param(None, marks=pytest.mark.skip("no ../shared here"))]
 
 
 def alone(config: Path | dict[str, Any], folder: Path) -> Path:
@@ -84,8 +97,28 @@ def test_a_published_config_alone_gives_the_published_count(cutaway: Run, tmp_pa
     assert count < data["opened"] == data["bytes"]["int8"] < 3 * count  # a small one is mostly its embedding
 
 
-@pytest.mark.parametrize("file", SENT_AWAY or [pytest.param(None, marks=pytest.mark.skip("no ../shared here"))],
-                         ids=name_of)  # fmt: skip
+@pytest.mark.parametrize("file", MULTIMODAL or NOT_HERE, ids=name_of)
+def test_a_multimodal_one_has_its_text_models_count(cutaway: Run, tmp_path: Path, file: Path):
+    config = transformers.AutoConfig.from_pretrained(alone(file, tmp_path))
+    with init_empty_weights():
+        whole = transformers.AutoModelForImageTextToText.from_config(config)
+    whole.tie_weights()
+    count = int(MULTIMODAL[file].replace(",", ""))
+    assert count == sum(parameter.numel() for parameter in whole.parameters())  # a tied one counts once
+    count -= sum(parameter.numel() for name, parameter in whole.named_parameters() if not TEXT.match(name))
+    done = cutaway("model", "--model", tmp_path, "--json")
+    assert done.code == 0 and json.loads(done.out)["parameters"] == count
+    assert f"{config.model_type}: its text model alone" in done.err
+
+
+@pytest.mark.parametrize("file", PACKED or NOT_HERE, ids=name_of)
+def test_a_published_one_that_another_tool_packed_is_refused(cutaway: Run, tmp_path: Path, file: Path):
+    done = cutaway("model", "--model", alone(file, tmp_path))
+    assert done.code == 2 and done.out == "" and done.err.count("\n") == 1
+    assert f"a quantized checkpoint: {packed(file).upper()}, 4 bits a weight" in done.err
+
+
+@pytest.mark.parametrize("file", SENT_AWAY or NOT_HERE, ids=name_of)
 def test_another_family_is_refused_in_one_sentence_that_lists_ours(cutaway: Run, tmp_path: Path, file: Path):
     done = cutaway("model", "--model", alone(file, tmp_path))
     assert done.code == 2 and done.out == "" and done.err.count("\n") == 1

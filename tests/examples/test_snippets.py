@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cutaway.ground.select import select
+from cutaway.ground.select import BLOCK, select
+from cutaway.ground.sites import all_sites
 from cutaway.lm import LM, load
+from tests.model_types import OPTIONS, drawn
 from tests.parity.real import file
-from tests.tiny import build, llama
+from tests.tiny import build, facts, llama
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -94,13 +96,15 @@ def test_the_names_beside_transformer_lens_are_sites(lm: LM):
     text = (ROOT / "docs" / "from-transformer-lens.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (.*) \| (.*) \|$", text.partition("## Names")[2].partition("\n## ")[0], re.MULTILINE)[2:]
     assert len(rows) > 10
-    theirs = {"hook_embed": "embed.token", "hook_pos_embed": "embed.position", "attn.hook_attn_scores": "attn.scores"}
-    known = [".".join(site.split(".")[2:]) if site.startswith("blocks.") else site for site in lm.sites]
+    theirs = {"hook_embed": "embed.token", "hook_pos_embed": "embed.position", "attn.hook_attn_scores": "attn.scores",
+              "embed.ln.hook_scale": "embed_ln.scale", "ln1_post.hook_out": "attn_out", "ln2_post.hook_out": "mlp_out",
+              "mlp.hook_expert_weights": "mlp.router_logits",
+              "mlp.hook_expert_indices": "mlp.router_scores"}  # fmt: skip
+    known = {BLOCK.sub("", site) for model_type in OPTIONS for site in all_sites(facts(drawn(model_type, 0)))}
     for left, right in rows:
         sites = ROW.findall(right)
         assert all(theirs.get(hook, hook.replace("hook_", "")) in sites for hook in ROW.findall(left))
-        some = ("embed.position", "attn.rot_", "mlp.pre_linear", "ln_final.", "resid_mid", "ln2.")  # of some families
-        assert all(site in known or site.startswith(some) for site in sites)
+        assert set(sites) <= known
     assert select(lm.config, "hook_resid_post") == select(lm.config, "resid_post")
 
 

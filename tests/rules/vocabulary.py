@@ -68,6 +68,7 @@ def vocabulary() -> str:
     for kind in KINDS:
         lines += [f"### {kind}", "", "| site | shape | formula |", "| --- | --- | --- |", *_rows(config_of(kind)), ""]
     lines += ["### The other types", "", "What none of these four has, and which types have it.", ""]
+    lines += ["The experts that a token chose are those whose `mlp.router_scores` are not 0; they have no site.", ""]
     lines += ["| site | shape | formula | types |", "| --- | --- | --- | --- |"]
     known = {row for kind in KINDS for row in _rows(config_of(kind))}
     types: dict[str, list[str]] = {}

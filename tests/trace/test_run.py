@@ -2,12 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from cutaway.ground.errors import BadArgument
-from cutaway.lm import LM
+from cutaway.lm import LM, load
+from cutaway.text.pieces import Tokens
+from tests.tiny import saved
 
 TEXTS = ["the cat sat on", "the dog"]
 
@@ -84,9 +87,20 @@ def test_gradients_are_off_unless_asked_for_and_right_when_asked(lm: LM):
     torch.testing.assert_close(trace["logits"].detach(), lm.trace(TEXTS[0], "logits")["logits"], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["mixtral-drawn", "olmoe-drawn", "gpt_oss-drawn"])
+def test_the_plan_of_a_mixture_of_experts(name: str, tmp_path: Path):
+    planned_as_traced(
+        load(saved(name, tmp_path)[0], quantize=None, device="cpu"), Tokens.from_ids([[3, 4, 6], [5, 8, 9]])
+    )
+
+
 def test_the_plan_is_what_the_trace_takes(lm: LM):
+    planned_as_traced(lm, TEXTS)
+
+
+def planned_as_traced(lm: LM, texts: Any):
     for more in ({}, {"positions": [0, 1]}, {"dtype": "float16"}, {"until": "blocks.1.resid_pre"}):
-        plan, trace = lm.plan(TEXTS, **more), lm.trace(TEXTS, **more)
+        plan, trace = lm.plan(texts, **more), lm.trace(texts, **more)
         assert plan.bytes == trace.nbytes and plan == trace.plan
         shapes = {row.site: (row.shape, row.dtype) for row in plan.rows}
         assert shapes == {name: (tuple(value.shape), value.dtype) for name, value in trace.items()}

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import cutaway
 from cutaway.ground.errors import BadArgument, BadCheckpoint, CutawayError, ModelNotFound, UnsupportedModel
 from cutaway.weights.files.lora import open_adapter
 from cutaway.weights.opening import described
+from tests.model_types import OPTIONS, drawn
 from tests.tiny import build, llama, save_tokenizer, saved, set_config
 
 from .gguf_files import llama_file
@@ -98,6 +99,25 @@ def test_an_adapter_is_its_base_with_the_matrices_merged_by_hand(name: str, file
     assert lm.notes == [said] and lm.name == str(folder) and lm.check(TWO).passed
     assert torch.equal(pickle.loads(pickle.dumps(lm)).logits(IDS), lm.logits(IDS))
     assert cutaway.load(folder, device="cpu").check(TWO).passed
+
+
+@pytest.mark.parametrize("model_type", OPTIONS)
+def test_an_adapter_of_every_matrix_of_each_type(model_type: str, tmp_path: Path) -> None:
+    theirs = build(drawn(model_type, 0), scale=0.15)
+    theirs.save_pretrained(tmp_path / "base")
+    tensors: State = {}
+    for name, module in theirs.base_model.named_modules(prefix=theirs.base_model_prefix):
+        transposed = type(module).__name__ == "Conv1D"
+        if transposed or isinstance(module, nn.Linear):
+            weight: Any = module.weight
+            n, k = weight.shape[::-1] if transposed else weight.shape
+            a, b = torch.randn(2, k) * 0.1, torch.randn(n, 2) * 0.1
+            tensors |= {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}
+            weight.data += 3.0 * (a.T @ b.T if transposed else b @ a)
+    lm = cutaway.load(put(tmp_path / "lora", tmp_path / "base", tensors), quantize=None, device="cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(lm.logits(IDS), theirs(IDS).logits, rtol=1e-4, atol=1e-4)
+    assert f": {len(tensors) // 2} matrices of rank 2" in " ".join(lm.notes) and len(tensors) >= 2 * 3 * 4
 
 
 SCALES: dict[str, tuple[dict[str, Any], Callable[[str], float]]] = {

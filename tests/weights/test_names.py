@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.lm import LM, load
 from cutaway.text.pieces import Tokens
-from tests.model_types import drawn
+from tests.model_types import OPTIONS, drawn
 from tests.tiny import build, saved, set_config
 
 TWO = Tokens.from_ids([[3, 4, 6], [5, 8, 0]], [[1, 1, 1], [1, 1, 0]])
@@ -56,6 +56,19 @@ def test_prefixes_and_wrappers_around_names(name: str, prefix: str, tmp_path: Pa
     change(folder, lambda state: {PREFIXES[prefix](n): t for n, t in state.items()})
     with torch.no_grad():
         assert (opened(folder).logits(IDS) - theirs(IDS).logits).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("model_type", OPTIONS)
+def test_each_type_under_every_prefix(model_type: str, tmp_path: Path):
+    theirs = build(drawn(model_type, 0), scale=0.15)
+    theirs.save_pretrained(tmp_path)
+    bare = {"the base model": lambda n: n.removeprefix(f"{theirs.base_model_prefix}.")}
+    state = load_file(tmp_path / "model.safetensors")
+    with torch.no_grad():
+        logits = theirs(IDS).logits
+    for prefix, named in (PREFIXES | bare).items():
+        change(tmp_path, lambda _, named=named: {named(n): t for n, t in state.items()})
+        assert (opened(tmp_path).logits(IDS) - logits).abs().max() < 1e-4, prefix
 
 
 # What the published files hold beside, or by another name than transformers writes today.

@@ -98,11 +98,24 @@ def test_a_head_tied_by_the_whole_models_config(tmp_path: Path) -> None:
     assert cutaway.load(folder, device="cpu").config.tied_head
 
 
-def test_a_multimodal_model_that_is_more_than_its_text_model_is_refused(tmp_path: Path) -> None:
-    config = {"model_type": "paligemma", "text_config": {"model_type": "llama"}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UnsupportedModel, match="model_type='paligemma'"):
+AROUND_OURS = {"aya_vision": "cohere2", "blip-2": "opt", "cohere2_vision": "cohere2", "fast_vlm": "qwen2",
+               "granite_speech": "granite", "paligemma": "gemma", "perception_lm": "llama"}  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", AROUND_OURS)
+def test_a_multimodal_type_that_is_not_opened_is_named_as_one(model_type: str, tmp_path: Path) -> None:
+    config, inner = transformers.CONFIG_MAPPING[model_type](), AROUND_OURS[model_type]
+    (tmp_path / "config.json").write_text(config.to_json_string(use_diff=False))
+    with pytest.raises(UnsupportedModel) as caught:
         open_checkpoint(tmp_path)
+    assert str(caught.value) == (
+        f"found model_type='{model_type}' in config.json, a multimodal model around a {inner}; expected one whose text "
+        f"half runs as it does alone, of {', '.join(sorted(TYPES))}; choose one of these, or a {inner} by itself."
+    )
+
+
+def test_a_multimodal_model_that_is_more_than_its_text_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
     set_config(tmp_path, model_type="llava_next", text_config={"model_type": "granite"})
     with pytest.raises(UnsupportedModel, match="a llava_next around a granite, whose logits it does not scale or cap"):
         open_checkpoint(tmp_path)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 from cutaway.ground.config import DecoderConfig
 from cutaway.ground.errors import UnsupportedModel
 from cutaway.weights.config_reader import CONFIG, ConfigReader
+from cutaway.weights.text_part import TYPES
 
 
 class Family(Protocol):
@@ -70,6 +71,11 @@ def _model_type(config: Mapping[str, Any], note: Callable[[str], None]) -> str:
             if required <= config.keys() and not _architectures(config):
                 note(f"config.json names no model_type: taken as {model_type}, by its attributes")
                 return model_type
+    inner = config.get("text_config")
+    if isinstance(inner, Mapping) and inner.get("model_type") in supported():
+        found = f"model_type={name!r} in config.json, a multimodal model around a {inner['model_type']}"
+        expected = f"one whose text half runs as it does alone, of {', '.join(sorted(TYPES))}"
+        raise UnsupportedModel(found, expected, f"choose one of these, or a {inner['model_type']} by itself")
     found = f"model_type={name!r}" if name else f"no model_type and architectures={_architectures(config)}"
     do = "choose a model of one of these families"
     raise UnsupportedModel(f"{found} in config.json", f"one of {', '.join(supported())}", do)
