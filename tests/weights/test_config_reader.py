@@ -96,6 +96,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "gpt2": [
         ({"add_cross_attention": True}, "half of an encoder-decoder"),
         ({"activation_function": "mish"}, "activation_function='mish'"),
+        ({"n_head": 5}, "for 5 heads in config.json; expected a width that the heads divide;"),
     ],
     "llama": [
         ({"rope_scaling": {"type": "mrope", "factor": 2.0}}, "rope_type='mrope'"),
@@ -105,6 +106,10 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ),
         ({"rope_scaling": {"type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"rope_scaling": {"type": "yarn", "factor": 2.0, "attn_factor": 0.7}}, "attn_factor=0.7"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2.0, "rope_theta": 1}},
+            "rope_theta=1 with rope_type='yarn' in config.json; expected a base above 1;",
+        ),
         ({"architectures": ["LlamaForSequenceClassification"]}, "another head than a language model's"),
     ],
     "mistral": [({"num_key_value_heads": 3}, "4 heads for 3 key/value heads")],
@@ -166,6 +171,9 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"attn_config": {"qk_ln": True}}, "norms q and k"),
         ({"attn_config": {"rope": True, "alibi": True}}, "rope=True in config.json, which rotates q and k"),
         ({"attn_config": {"kv_n_heads": 2}}, "kv_n_heads=2 in config.json, which shares keys and values"),
+        ({"attn_config": {"qk_gn": True}}, "qk_gn=True in config.json, which norms q and k; expected qk_gn=False;"),
+        ({"attn_config": {"sliding_window_size": 8}}, "gives attention a window; expected sliding_window_size=-1;"),
+        ({"attn_config": {"attn_logit_softcapping": 30.0}}, "caps the scores; expected attn_logit_softcapping=None;"),
     ],
     "gptj": [({"rotary_dim": 16}, "rotary_dim=16 in config.json; expected an even number up to 8")],
     "codegen": [({"n_head": 2}, "n_head=2")],
