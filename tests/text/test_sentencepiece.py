@@ -233,6 +233,16 @@ def test_word_models_are_refused_by_name(tmp_path: Path) -> None:
         Tokenizer.from_folder(folder_of(tmp_path, data, LLAMA))
 
 
+def test_rules_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto.FromString(trained("bpe"))
+    model.normalizer_spec.precompiled_charsmap = b"no rules"
+    found = r"found tokenizer files in .* that cannot be read \(tokenizer.model: .*\); expected files that fit together"
+    with pytest.raises(NoTokenizer, match=found):
+        Tokenizer.from_folder(folder_of(tmp_path, model.SerializeToString(), LLAMA))
+
+
 @pytest.mark.parametrize("length", [0, 1, 100, 2000])
 def test_a_file_cut_in_two_is_refused(llama_bytes: bytes, tmp_path: Path, length: int) -> None:
     with pytest.raises(NoTokenizer, match=r"tokenizer\.model"):
