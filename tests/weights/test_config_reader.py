@@ -96,6 +96,8 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "gpt2": [
         ({"add_cross_attention": True}, "half of an encoder-decoder"),
         ({"activation_function": "mish"}, "activation_function='mish'"),
+        ({"n_layer": 0}, "found n_layer=0 in config.json; expected at least 1;"),
+        ({"n_layer": None}, "found n_layer=null in config.json; expected a number such as 12;"),
         ({"n_head": 5}, "for 5 heads in config.json; expected a width that the heads divide;"),
     ],
     "llama": [
@@ -249,6 +251,14 @@ def test_the_oldest_gpt2_names_no_model_type(tmp_path: Path):
             assert (lm.logits(IDS) - theirs(IDS).logits).abs().max() < 1e-4
         by = "architecture" if architectures else "attributes"
         assert lm.notes == [f"config.json names no model_type: taken as gpt2, by its {by}"]
+
+
+@pytest.mark.parametrize(("text", "found"), [("{", r"is no JSON \(.*\)"), ("[1]", "holds no JSON object")])
+def test_a_config_that_is_no_object_is_refused(text: str, found: str, tmp_path: Path):
+    folder, _ = saved("gpt2", tmp_path)
+    (folder / "config.json").write_text(text)
+    with pytest.raises(BadCheckpoint, match=f"found config.json that {found}; expected a JSON object; fetch it again"):
+        load(folder)
 
 
 def test_another_family_is_named_with_ours():
