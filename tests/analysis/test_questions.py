@@ -151,7 +151,9 @@ def test_a_tuned_lens_is_loaded_and_applied(model: Decoder, trace: Trace, tmp_pa
     save_file({name: value for name, value in tensors.items() if name != "1.bias"}, tmp_path / "short.safetensors")
     with pytest.raises(BadCheckpoint, match=r"no '1.bias' in"):
         load_probes(tmp_path / "short.safetensors", model.config)
-    with pytest.raises(BadCheckpoint, match="no file"):
+    with pytest.raises(
+        BadCheckpoint, match=r"found no file .*none.pt; expected a .safetensors file, or one of torch.save; correct"
+    ):
         load_probes(tmp_path / "none.pt", model.config)
 
 

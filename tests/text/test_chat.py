@@ -59,9 +59,18 @@ def test_without_a_template_there_is_no_chat(trained: Tokenizer) -> None:
         chat_prompt(trained, HELLO)
 
 
-@pytest.mark.parametrize("messages", [[], ["hello"], [{"role": "user", "content": None}]])
-def test_messages_of_the_wrong_shape_are_refused(trained: Tokenizer, messages: list[Any]) -> None:
-    with pytest.raises(BadArgument):
+@pytest.mark.parametrize(
+    ("messages", "found"),
+    [
+        ([], "no messages; expected a text, or a list of messages with role and content"),
+        (3, "messages of type int; expected a text, or a list"),
+        (["hello"], r"a message that is no dict \(str\); expected a text, or a list"),
+        ([{"content": "hello"}], "a message without a role; expected a text, or a list"),
+        ([{"role": "user", "content": None}], "messages that the model's chat template refuses"),
+    ],
+)
+def test_messages_of_the_wrong_shape_are_refused(trained: Tokenizer, messages: Any, found: str) -> None:
+    with pytest.raises(BadArgument, match=f"found {found}"):
         chat_prompt(with_template(trained, SMOLLM2), messages)
 
 

@@ -93,6 +93,7 @@ def test_every_splitting_rule_keeps_every_byte(byte_metadata: dict[str, Any]) ->
         ({"tokenizer.ggml.pre": "mystery"}, "tokenizer.ggml.pre='mystery'"),
         ({"tokenizer.ggml.model": "bert"}, "tokenizer.ggml.model='bert'"),
         ({"tokenizer.ggml.merges": ["nope nix"]}, "does not fit together"),
+        ({"tokenizer.ggml.merges": None}, "(byte-level tokens without tokenizer.ggml.merges); expected ids, tokens"),
         ({"tokenizer.ggml.model": "none"}, "without a vocabulary (tokenizer.ggml.model='none')"),
         ({"tokenizer.ggml.model": None}, "pass ids instead of text"),
         ({"tokenizer.ggml.model": "t5"}, "SentencePiece unigram vocabulary"),
@@ -109,7 +110,7 @@ def test_what_cannot_be_built_is_refused_by_name(
     byte_metadata: dict[str, Any], change: dict[str, Any], names: str
 ) -> None:
     with pytest.raises(NoTokenizer) as caught:
-        Tokenizer.from_gguf(byte_metadata | change)
+        Tokenizer.from_gguf({key: value for key, value in (byte_metadata | change).items() if value is not None})
     assert names in str(caught.value)
 
 

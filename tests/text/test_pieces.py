@@ -34,6 +34,11 @@ def test_positions_count_real_tokens_on_either_side_of_padding() -> None:
     assert tokens.padded
 
 
+def test_a_mask_that_is_no_tensor_is_refused() -> None:
+    with pytest.raises(BadArgument, match=r"found a mask that is no tensor \(.*\); expected one number for each id"):
+        Tokens.from_ids([[5, 6, 7]], [["a", "b", "c"]])
+
+
 @pytest.mark.parametrize("mask", [[[1, 0, 1]], [[0, 0, 0]], [[1, 2, 1]], [[1, 1]], [[1, 1, 1], [1, 1, 1]]])
 def test_a_mask_that_is_not_one_run_of_ones_a_text_is_refused(mask: list[list[int]]) -> None:
     with pytest.raises(BadArgument, match="mask"):

@@ -141,6 +141,12 @@ RANKS = "IQ== 0\nIg== 1\n"
         ({"vocab.txt": "[UNK]\na\nb\n"}, "GPT2Tokenizer does not read vocab.txt", "fetch"),
         ({"tokenizer.model": "not a model"}, "cannot be read .*tokenizer.model", "fetch"),
         ({"vocab.json": "[1]", "merges.txt": ""}, "cannot be read .*vocab.json and merges.txt", "fetch"),
+        ({"tokenizer.json": "{}", "tokenizer_config.json": "{"}, "cannot be read .tokenizer_config.json: ", "fetch"),
+        (
+            {"tokenizer.json": "{}", "tokenizer_config.json": '{"tokenizer_class": "PreTrainedTokenizerFast"}'},
+            r"tokenizer files in .* that cannot be read \(Model missing.*\); expected files that fit together",
+            "fetch",
+        ),
         ({"tokenizer.model": "", "tokenizer_config.json": '{"added_tokens_decoder": [1]}'}, "cannot be read", "fetch"),
     ],
 )

@@ -233,10 +233,35 @@ def test_word_models_are_refused_by_name(tmp_path: Path) -> None:
         Tokenizer.from_folder(folder_of(tmp_path, data, LLAMA))
 
 
+def test_rules_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto.FromString(trained("bpe"))
+    model.normalizer_spec.precompiled_charsmap = b"no rules"
+    found = r"found tokenizer files in .* that cannot be read \(tokenizer.model: .*\); expected files that fit together"
+    with pytest.raises(NoTokenizer, match=found):
+        Tokenizer.from_folder(folder_of(tmp_path, model.SerializeToString(), LLAMA))
+
+
 @pytest.mark.parametrize("length", [0, 1, 100, 2000])
 def test_a_file_cut_in_two_is_refused(llama_bytes: bytes, tmp_path: Path, length: int) -> None:
-    with pytest.raises(NoTokenizer, match=r"tokenizer\.model"):
+    with pytest.raises(NoTokenizer, match=r"\(tokenizer\.model: (a SentencePiece model|a number|bytes) that"):
         Tokenizer.from_folder(folder_of(tmp_path, llama_bytes[:length], LLAMA))
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        (b"\x80", "a number that does not end"),
+        (b"\x0b", "bytes that are no SentencePiece model, or only a part of one"),
+        (b"\x08\x01", "a number where bytes were due"),
+        (b"\x0a\x05\x12\x03abc", "a score that is no float"),
+        (b"\x12\x04\xc2\x02\x01a", "bytes where a number was due"),
+    ],
+)
+def test_bytes_of_another_kind_are_refused(llama_bytes: bytes, tmp_path: Path, added: bytes, message: str) -> None:
+    with pytest.raises(NoTokenizer, match=rf"that cannot be read \(tokenizer.model: {message}\); expected files"):
+        Tokenizer.from_folder(folder_of(tmp_path, llama_bytes + added, LLAMA))
 
 
 def test_a_piece_under_two_ids_is_refused(llama_bytes: bytes) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import processors
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers, processors
 
 from cutaway.ground.errors import BadArgument, BadText, NoTokenizer
 from cutaway.text.from_folder import PLAIN_MODEL_TYPES
@@ -141,6 +142,16 @@ def test_an_empty_text_is_refused_even_where_a_bos_would_be_added(opt: Tokenizer
 def test_what_is_no_text_is_refused(opt: Tokenizer, texts: Any) -> None:
     with pytest.raises(BadArgument, match="text"):
         opt.tokenize(texts)
+
+
+def test_a_text_without_a_token_is_refused() -> None:
+    backend = Backend(models.WordLevel({"a": 0}))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    with pytest.raises(BadText, match=r"found the text '  ', which holds no token; expected at least one; write a few"):
+        Tokenizer(Parts(backend)).tokenize("  ")
+    spelled = r"found a vocabulary that cannot spell the text 'b' \(.*\); expected a token for every character"
+    with pytest.raises(NoTokenizer, match=spelled):
+        Tokenizer(Parts(Backend(models.WordLevel({"a": 0}, unk_token="<unk>")))).tokenize("b")
 
 
 def test_half_a_surrogate_pair_is_refused(opt: Tokenizer) -> None:

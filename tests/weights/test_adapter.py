@@ -207,6 +207,9 @@ def test_a_replaced_head_is_an_edit_and_another_weight_is_refused_as_one(tmp_pat
     with pytest.raises(UnsupportedModel, match=r"'model.norm.weight' of the adapter .* no matrix .*merge it: cutaway"):
         lm.adapter(folder)
     assert torch.equal(cutaway.load(folder, quantize=None, device="cpu").weights["ln_final.w"], gain)
+    folder = put(tmp_path / "other", path, {"model.decoder.x.weight": torch.ones(2)})
+    with pytest.raises(BadCheckpoint, match=r"found 'model.decoder.x.weight' in the adapter in .*; expected only"):
+        lm.adapter(folder)
 
 
 def test_saved_in_8_bits_with_the_tokenizer_that_the_adapter_brings(tmp_path: Path) -> None:

@@ -96,6 +96,9 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "gpt2": [
         ({"add_cross_attention": True}, "half of an encoder-decoder"),
         ({"activation_function": "mish"}, "activation_function='mish'"),
+        ({"n_layer": 0}, "found n_layer=0 in config.json; expected at least 1;"),
+        ({"n_layer": None}, "found n_layer=null in config.json; expected a number such as 12;"),
+        ({"n_head": 5}, "for 5 heads in config.json; expected a width that the heads divide;"),
     ],
     "llama": [
         ({"rope_scaling": {"type": "mrope", "factor": 2.0}}, "rope_type='mrope'"),
@@ -105,6 +108,10 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ),
         ({"rope_scaling": {"type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"rope_scaling": {"type": "yarn", "factor": 2.0, "attn_factor": 0.7}}, "attn_factor=0.7"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2.0, "rope_theta": 1}},
+            "rope_theta=1 with rope_type='yarn' in config.json; expected a base above 1;",
+        ),
         ({"architectures": ["LlamaForSequenceClassification"]}, "another head than a language model's"),
     ],
     "mistral": [({"num_key_value_heads": 3}, "4 heads for 3 key/value heads")],
@@ -166,6 +173,9 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"attn_config": {"qk_ln": True}}, "norms q and k"),
         ({"attn_config": {"rope": True, "alibi": True}}, "rope=True in config.json, which rotates q and k"),
         ({"attn_config": {"kv_n_heads": 2}}, "kv_n_heads=2 in config.json, which shares keys and values"),
+        ({"attn_config": {"qk_gn": True}}, "qk_gn=True in config.json, which norms q and k; expected qk_gn=False;"),
+        ({"attn_config": {"sliding_window_size": 8}}, "gives attention a window; expected sliding_window_size=-1;"),
+        ({"attn_config": {"attn_logit_softcapping": 30.0}}, "caps the scores; expected attn_logit_softcapping=None;"),
     ],
     "gptj": [({"rotary_dim": 16}, "rotary_dim=16 in config.json; expected an even number up to 8")],
     "codegen": [({"n_head": 2}, "n_head=2")],
@@ -241,6 +251,14 @@ def test_the_oldest_gpt2_names_no_model_type(tmp_path: Path):
             assert (lm.logits(IDS) - theirs(IDS).logits).abs().max() < 1e-4
         by = "architecture" if architectures else "attributes"
         assert lm.notes == [f"config.json names no model_type: taken as gpt2, by its {by}"]
+
+
+@pytest.mark.parametrize(("text", "found"), [("{", r"is no JSON \(.*\)"), ("[1]", "holds no JSON object")])
+def test_a_config_that_is_no_object_is_refused(text: str, found: str, tmp_path: Path):
+    folder, _ = saved("gpt2", tmp_path)
+    (folder / "config.json").write_text(text)
+    with pytest.raises(BadCheckpoint, match=f"found config.json that {found}; expected a JSON object; fetch it again"):
+        load(folder)
 
 
 def test_another_family_is_named_with_ours():

@@ -98,6 +98,16 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert cache_dir() == tmp_path / "home" / ".cache" / "cutaway"
 
 
+def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CUTAWAY_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", Mock(side_effect=KeyError))
+    with pytest.raises(
+        DownloadFailed, match=r"found no home folder of this user; expected a folder .*set CUTAWAY_CACHE"
+    ):
+        fetch()
+
+
 def older(cache: Path) -> Path:
     """What earlier versions stored: a folder in Hugging Face's format, its matrices rounded to float16."""
     folder = cache / "Tiny"

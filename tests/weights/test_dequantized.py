@@ -113,6 +113,18 @@ def test_blocks_of_a_size_that_no_file_says_and_scales_that_do_not_fit_are_refus
         cutaway.load(folder)
 
 
+def test_codes_in_4_bits_that_do_not_fit_their_shape_are_refused(tmp_path: Path) -> None:
+    build(llama(**SIZES)).save_pretrained(tmp_path)
+    state, name = load_file(tmp_path / "model.safetensors"), "model.layers.0.mlp.up_proj.weight"
+    said = torch.tensor(list(b'{"shape": [128, 64], "blocksize": 64}'), dtype=torch.uint8)
+    codes, of_state = torch.zeros(100, 1, dtype=torch.uint8), f"{name}.quant_state.bitsandbytes__nf4"
+    parts = {name: codes, of_state: said, f"{name}.absmax": torch.ones(128), f"{name}.quant_map": torch.ones(16)}
+    save_file(state | parts, tmp_path / "model.safetensors", {"format": "pt"})
+    shape = r"of shape \[100, 1\]; expected 128 × 64 in blocks of 64"
+    with pytest.raises(BadCheckpoint, match=rf"found '{name}' {shape}, as {of_state} says; fetch the checkpoint again"):
+        cutaway.load(tmp_path)
+
+
 @pytest.mark.parametrize("bits", [4, 16])
 def test_compressed_tensors_in_other_forms_are_refused_by_name(bits: int, tmp_path: Path) -> None:
     folder, _ = fp8(tmp_path, "fp8", "rows")

@@ -119,6 +119,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
 
 
 HEADER = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k"
+ALIGNMENT = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 17) + b"general.alignment"
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,7 @@ HEADER = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k"
         (b"GGUF" + struct.pack("<I", 1) + bytes(40), r"found GGUF version 1 in m.gguf; expected version 2 or 3"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 60), r"ends too early"),
         (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1 << 60), r"ends too early"),
+        (ALIGNMENT + struct.pack("<II", 4, 0), r"found general.alignment=0 in m.gguf; expected a sound GGUF file"),
         (HEADER + struct.pack("<I", 99), r"found a value of unknown type 99 in m.gguf"),
         (HEADER + struct.pack("<IIQ", 9, 9, 1), r"found an array of unknown type 9"),
         (HEADER + struct.pack("<IIQ", 9, 4, 1 << 60), r"ends too early"),
@@ -208,6 +210,7 @@ def test_an_adapter_is_no_model(tmp_path: Path) -> None:
     ("values", "message"),
     [
         ({"rope.dimension_count": 4}, r"found llama.rope.dimension_count=4 in m.gguf; expected 8"),
+        ({"attention.value_length": 4}, r"found llama.attention.value_length=4 in m.gguf; expected 8"),
         ({"logit_scale": 2.0}, r"found llama.logit_scale=2.0 in m.gguf; expected 1"),
         ({"attention.causal": False}, r"found llama.attention.causal=False in m.gguf; expected True"),
         ({"attention.sliding_window": 32}, r"found llama.attention.sliding_window=32 in m.gguf; expected no window"),
@@ -302,6 +305,9 @@ def test_other_divisors_are_refused(tmp_path: Path, divisors: list[float]) -> No
         scaling(tmp_path, {"rope.freq_base": 500000.0}, extra)
     with pytest.raises(UnsupportedModel, match=r"found llama.rope.scaling.factor=2.0"):
         scaling(tmp_path, {"rope.scaling.factor": 2.0}, extra)
+    both = {f"rope_factors_{which}.weight": np.ones(4, np.float32) for which in ("long", "short")}
+    with pytest.raises(UnsupportedModel, match=r"found llama.rope.scaling.factor=2.0 in m.gguf; expected 1.0;"):
+        scaling(tmp_path, {"rope.scaling.factor": 2.0}, both)
 
 
 def test_rows_that_are_no_whole_heads_are_refused(tmp_path: Path) -> None:

@@ -100,6 +100,15 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
         open_torch_bin(path)
 
 
+def test_another_zip_archive_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "m.bin", "w") as archive:
+        archive.writestr("notes.txt", "no checkpoint")
+    with pytest.raises(
+        BadCheckpoint, match=r"found a file that torch cannot read, m.bin \(\d+ bytes\); expected a whole"
+    ):
+        open_torch_bin(tmp_path / "m.bin")
+
+
 @pytest.mark.parametrize("change", [-4, 4])
 def test_a_tensor_whose_bytes_are_not_as_many_as_it_says_is_refused(tmp_path: Path, change: int) -> None:
     """Else the bytes of the tensor behind it would be read as its own."""

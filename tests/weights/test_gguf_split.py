@@ -114,6 +114,12 @@ def test_a_part_that_does_not_belong_is_refused(tmp_path: Path) -> None:
         open_gguf(files[0])
 
 
+def test_a_count_of_parts_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    path = llama_file(tmp_path / "m.gguf", split__count="3")
+    with pytest.raises(BadCheckpoint, match=r"found split.count='3' in m.gguf; expected a sound GGUF file;"):
+        open_gguf(path)
+
+
 def test_parts_that_lack_a_tensor_are_refused(tmp_path: Path) -> None:
     files = parts(tmp_path)
     rewritten(files[0], b"split.tensors.count", 30, 4)

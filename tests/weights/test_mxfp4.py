@@ -104,6 +104,9 @@ def test_parts_that_are_missing_or_do_not_fit_are_refused(tmp_path: Path) -> Non
     saved(scales=state[f"{STEM}_scales"][:, :-1].contiguous())
     with pytest.raises(BadCheckpoint, match=rf"found '{STEM}_blocks' .* of {STEM}_scales, not \[4, 191, 2\]"):
         load(folder)
+    saved(blocks=state[f"{STEM}_blocks"][..., :8].contiguous())
+    with pytest.raises(BadCheckpoint, match=rf"found '{STEM}_blocks' of shape .*, 8\]; expected blocks of 16 bytes;"):
+        load(folder)
     saved(scales=torch.full_like(state[f"{STEM}_scales"], 200))
     with pytest.raises(NotFinite, match=r"a scale that is NaN or infinite in the tensor 'model.layers.1.mlp.experts.0"):
         load(folder)

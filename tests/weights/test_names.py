@@ -192,6 +192,14 @@ def test_the_same_weights_twice_are_refused(tmp_path: Path):
         opened(folder)
 
 
+def test_a_tensor_of_another_shape_is_refused(tmp_path: Path):
+    folder, _ = saved("llama", tmp_path)
+    name = "model.layers.1.mlp.down_proj.weight"
+    change(folder, lambda state: state | {name: state[name].T.contiguous()})
+    with pytest.raises(BadCheckpoint, match=rf"found '{name}' of shape \[48, 32\]; expected \[32, 48\];"):
+        opened(folder)
+
+
 def test_whole_numbers_are_no_weights(tmp_path: Path):
     folder, _ = saved("llama", tmp_path)
     name = "model.layers.1.mlp.down_proj.weight"

@@ -11,6 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cutaway.ground.errors import BadArgument, BadCheckpoint, NotFinite
@@ -24,6 +25,9 @@ from cutaway.weights.opening import quantize
 from cutaway.weights.quantizing import MappedEmbedding
 from cutaway.weights.save import MANIFEST, WEIGHTS, check_files
 from tests.tiny import CONFIGS, WITH_TOKENIZER, saved, tiny_lm
+
+QUANTIZED = [f"blocks.{i}.{name}" for i in range(3) for name in ("attn.qkv", "attn.out", "mlp.up", "mlp.down")]
+QUANTIZED += ["lm_head"]
 
 
 @pytest.fixture(params=WITH_TOKENIZER)
@@ -176,6 +180,16 @@ def lose_weights(out: Path) -> None:
     (out / WEIGHTS).unlink()
 
 
+def lose_hashes(out: Path) -> None:
+    manifest = json.loads((out / MANIFEST).read_text())
+    (out / MANIFEST).write_text(json.dumps(manifest | {"files": {}}))
+
+
+def lose_tensor(out: Path) -> None:
+    tensors = load_file(out / WEIGHTS)
+    save_file({name: t for name, t in tensors.items() if name != "unembed.ln_final.weight"}, out / WEIGHTS)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -183,6 +197,8 @@ def lose_weights(out: Path) -> None:
         (earlier_layout, "layout 1 in .*; expected layout 2; quantize the model again"),
         (truncate, "ends too early"),
         (lose_weights, f"no {WEIGHTS}"),
+        (lose_hashes, f"found no hashes in .*{MANIFEST}; expected a hash of every file; quantize the model again"),
+        (lose_tensor, "'unembed.ln_final.weight' missing, .*; expected the tensors that config.json asks for"),
     ],
 )
 def test_a_damaged_folder_is_refused_by_name(spoil, message: str, out: Path):
@@ -214,6 +230,15 @@ def test_a_flipped_bit_is_caught_by_its_hash(out: Path):
         (lambda model, out: load(out, quantize="llm-int8"), "saved as 'int8'"),
         (lambda model, out: load(out, quantize=None), "saved as 'int8'"),
         (lambda model, out: load(out, keep=["lm_head"]), "in 8 bits already"),
+        (lambda model, out: load(model, keep="lm_head"), "found keep='lm_head'; expected names of layers"),
+        (
+            lambda model, out: quantize(model, model.parent / "new", keep=QUANTIZED),
+            "found no layer in 8 bits; expected at least one; pass mode='int8', and fewer layers to keep",
+        ),
+        (
+            lambda model, out: load(out).compare("the cat"),
+            "which holds 8-bit weights only; expected a model in full precision; open the model that it was made from",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(call, message: str, out: Path, tmp_path: Path):

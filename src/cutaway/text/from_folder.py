@@ -137,9 +137,8 @@ def _by_transformers(folder: Path) -> Parts:
     except Exception as error:  # transformers and tokenizers raise any class here, bare Exception too
         raise _refused(folder, error) from error
     parts = of_transformers(loaded)
-    if parts is None:
-        raise unreadable(folder, f"{type(loaded).__name__} is no tokenizer of texts")
-    if parts.backend.get_vocab_size(with_added_tokens=False) < _least_size(folder):  # the class looked for other files
+    # the class looked for other files, or is no tokenizer of texts
+    if parts is None or parts.backend.get_vocab_size(with_added_tokens=False) < _least_size(folder):
         raise unreadable(folder, f"{type(loaded).__name__} does not read {' and '.join(vocabularies(folder))}")
     return parts if parts.chat_template else replace(parts, chat_template=read_settings(folder).chat_template)
 

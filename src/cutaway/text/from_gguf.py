@@ -34,12 +34,7 @@ def parts_from_gguf(metadata: dict[str, Any]) -> Parts:
     if kind == "llama" and str(metadata.get("general.architecture")).startswith("gemma"):
         metadata = _as_gemma_spells(metadata)
     _check_spelled_once(tokens_of(metadata))
-    try:
-        backend, notes = BUILDERS[str(kind)](metadata)
-    except NoTokenizer:
-        raise
-    except Exception as error:  # tokenizers raises bare Exception on merges that do not fit the vocabulary
-        raise _broken(str(error)) from error
+    backend, notes = BUILDERS[str(kind)](metadata)
     ids, ignored = role_ids(metadata)
     names = {role: tokens_of(metadata)[id_] for role, id_ in ids.items()}
     _add_special_tokens(backend, metadata, names)

@@ -54,7 +54,7 @@ def save(
     """
     modes = {layer.mode for layer in decoder.modules() if isinstance(layer, Int8Linear)}
     if len(modes) != 1:
-        raise BadArgument("a model in full precision", "one in 8 bits", "load it with quantize='int8' first")
+        raise BadArgument("no layer in 8 bits", "at least one", "pass mode='int8', and fewer layers to keep")
     if out.exists():
         raise BadArgument(f"{out}, which is there already", "a new folder", "choose another name, or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
