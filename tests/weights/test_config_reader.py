@@ -103,6 +103,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"activation_function": "mish"}, "activation_function='mish'"),
     ],
     "llama": [
+        ({"num_key_value_heads": 3}, "4 heads for 3 key/value heads in config.json; expected a number that these"),
         ({"rope_scaling": {"type": "mrope", "factor": 2.0}}, "rope_type='mrope'"),
         (
             {"rope_scaling": LONGROPE},
@@ -157,6 +158,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "bloom": [({"apply_residual_connection_post_layernorm": True}, "adds to the normed stream")],
     "falcon": [
         ({"new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn=False"),
+        ({"new_decoder_architecture": True, "num_kv_heads": 3}, "4 heads for 3 key/value heads"),
         ({"new_decoder_architecture": False, "num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn=2"),
         ({"new_decoder_architecture": False, "multi_query": False, "num_kv_heads": 2}, "num_kv_heads=2 for 4 heads"),
     ],
