@@ -4,6 +4,7 @@ Sizes are small; every option that changes the pass has its values here. It does
 """
 
 import random
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -43,7 +44,8 @@ LLAMA3 = rope(
     rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16
 )
 LINEAR, DYNAMIC = rope(rope_type="linear", factor=2.0), rope(rope_type="dynamic", factor=2.0)
-ROPES = {"rope_parameters": [None, rope(), LINEAR, DYNAMIC, YARN, LLAMA3]}
+PROPORTIONAL = rope(rope_type="proportional", factor=2.0, partial_rotary_factor=0.5)
+ROPES = {"rope_parameters": [None, rope(), LINEAR, DYNAMIC, YARN, LLAMA3, PROPORTIONAL]}
 
 
 def longrope(pairs: int, **more: Any) -> dict[str, Any]:
@@ -51,14 +53,16 @@ def longrope(pairs: int, **more: Any) -> dict[str, Any]:
     return rope(rope_type="longrope", **{**factors, **more})
 
 
-def partial(*shares: float) -> dict[str, list[Any]]:
-    return {"rope_parameters": [rope(partial_rotary_factor=share) for share in shares]}
+def partial(*shares: float, more: Sequence[Any] = ()) -> dict[str, list[Any]]:
+    scaled = [kind | {"partial_rotary_factor": 0.5} for kind in (LINEAR, DYNAMIC, YARN, LLAMA3)]
+    return {"rope_parameters": [rope(partial_rotary_factor=share) for share in shares] + scaled + list(more)}
 
 
 TWO_ROPES = {"rope_parameters": [
     None,
     {"full_attention": LINEAR, "sliding_attention": rope(rope_theta=70.0)},
     {"full_attention": YARN, "sliding_attention": rope()},
+    {"full_attention": PROPORTIONAL, "sliding_attention": rope()},
 ]}  # fmt: skip
 OPTIONS: dict[str, dict[str, list[Any]]] = {
     "opt": {
@@ -145,7 +149,7 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
     "cohere2": HF | GROUPS | BIAS | SILU | ROPES | KINDS | {
         "layer_norm_eps": [1e-5, 1e-3], "logit_scale": [1.0, 0.0625], "sliding_window": [3, 5],
     },
-    "glm4": HF | GROUPS | RMS | BIAS | SILU | {"head_dim": [8, 16]} | partial(0.5, 1.0),
+    "glm4": HF | GROUPS | RMS | BIAS | SILU | {"head_dim": [8, 16]} | partial(0.5, 1.0, more=[PROPORTIONAL]),
     "exaone4": HF | GROUPS | RMS | SILU | ROPES | KINDS | {"sliding_window": [3, 5], "head_dim": [8, 16]},
     "nemotron": HF | GROUPS | BIAS | {
         "hidden_act": ["relu2", "silu"], "norm_eps": [1e-5, 1e-3], "mlp_bias": [False, True], "head_dim": [None, 16],

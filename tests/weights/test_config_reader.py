@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, masking_utils
 from transformers.models.auto.configuration_auto import model_type_to_module_name
 
 from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.lm import load
 from cutaway.weights.config_reader import ConfigReader
-from cutaway.weights.families import facts_of, family_named, supported
+from cutaway.weights.families import facts_from, facts_of, supported
 from tests.model_types import drawn, longrope
 from tests.tiny import saved, set_config
 
@@ -24,19 +24,20 @@ IDS = torch.tensor([[3, 5, 7, 2, 9, 4, 10, 1, 6]])
 MACHINERY = {
     "_attn_implementation", "num_labels", "problem_type", "initializer_range", "classifier_dropout", "hidden_dropout",
     "use_cache", "dtype", "pad_token_id", "output_attentions", "output_hidden_states", "return_dict",
+    "get_text_config",
 }  # fmt: skip
 MULTIMODAL = re.compile("MultiModal|ForConditionalGeneration|ForSequenceClassification|Gemma3Model$|vision")
 
 
 def reads(model_type: str) -> set[str]:
-    """Every `config.NAME` and `getattr(config, "NAME")` in transformers' modeling file, attribute_map undone."""
+    """Every `config.NAME` and `getattr(config, "NAME")` in transformers' modeling file and in the functions that it
+    imports from masking_utils, attribute_map undone."""
     folder = model_type_to_module_name(model_type)
     module = import_module(f"transformers.models.{folder}.modeling_{folder}")
     config_class = import_module(f"transformers.models.{folder}.configuration_{folder}")
     names: set[str] = set()
-    parts = [
-        part for part in ast.parse(inspect.getsource(module)).body if not MULTIMODAL.search(getattr(part, "name", ""))
-    ]
+    parts = [part for part in ast.parse(inspect.getsource(module)).body if not MULTIMODAL.search(_name(part))]
+    parts += [part for part in ast.parse(inspect.getsource(masking_utils)).body if _name(part) in vars(module)]
     for node in (node for part in parts for node in ast.walk(part)):
         owner = node.value if isinstance(node, ast.Attribute) else None
         if isinstance(node, ast.Attribute) and _is_config(owner):
@@ -48,6 +49,10 @@ def reads(model_type: str) -> set[str]:
     return {renamed.get(name, name) for name in names}
 
 
+def _name(part: ast.stmt) -> str:
+    return getattr(part, "name", "")
+
+
 def _is_config(node: Any) -> bool:
     return (isinstance(node, ast.Name) and node.id == "config") or (
         isinstance(node, ast.Attribute) and node.attr == "config"
@@ -57,7 +62,7 @@ def _is_config(node: Any) -> bool:
 @pytest.mark.parametrize("model_type", supported())
 def test_every_attribute_that_transformers_reads_is_computed_or_refused(model_type: str):
     reader = ConfigReader({}, model_type)
-    family_named(model_type).facts(reader)
+    facts_from(reader)
     wanted = reads(model_type)
     assert {"vocab_size"} < wanted and len(wanted) > 10
     assert wanted - MACHINERY - reader.read == set()
@@ -101,6 +106,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"n_head": 5}, "for 5 heads in config.json; expected a width that the heads divide;"),
     ],
     "llama": [
+        ({"num_key_value_heads": 3}, "4 heads for 3 key/value heads in config.json; expected a number that these"),
         ({"rope_scaling": {"type": "mrope", "factor": 2.0}}, "rope_type='mrope'"),
         (
             {"rope_scaling": LONGROPE},
@@ -159,6 +165,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "bloom": [({"apply_residual_connection_post_layernorm": True}, "adds to the normed stream")],
     "falcon": [
         ({"new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn=False"),
+        ({"new_decoder_architecture": True, "num_kv_heads": 3}, "4 heads for 3 key/value heads"),
         ({"new_decoder_architecture": False, "num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn=2"),
         ({"new_decoder_architecture": False, "multi_query": False, "num_kv_heads": 2}, "num_kv_heads=2 for 4 heads"),
     ],
@@ -195,6 +202,14 @@ def test_values_that_are_not_computed_are_refused_by_name(name: str, keys: dict[
     with pytest.raises((UnsupportedModel, BadCheckpoint)) as refusal:
         facts_of(config, lambda line: None)
     assert says in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", supported())
+def test_a_token_that_attends_to_later_ones_is_refused(name: str):
+    config = drawn(name, 0).to_dict()
+    facts_of(config | {"is_causal": True}, lambda line: None)
+    with pytest.raises(UnsupportedModel, match=r"is_causal=False in config.json, which lets a token attend to later"):
+        facts_of(config | {"is_causal": False}, lambda line: None)
 
 
 def test_what_mpts_attention_does_not_read_is_noted():

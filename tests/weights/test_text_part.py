@@ -16,18 +16,19 @@ from cutaway.ground.errors import BadCheckpoint, UnsupportedModel
 from cutaway.weights.checkpoint import open_checkpoint
 from cutaway.weights.opening import described
 from cutaway.weights.text_part import TYPES
-from tests.tiny import llama, set_config
+from tests.model_types import drawn
+from tests.tiny import set_config
 
 IDS = torch.tensor([[3, 5, 7, 2, 9, 4, 10, 1, 6]])
 PUBLISHED = Path(__file__).parents[2].parent / "shared" / "published"
 TEXT = ("language_model.", "text_model.", "lm_head.")
 
 
-def multimodal(model_type: str, **text: Any) -> nn.Module:
-    """transformers' model of that type around a tiny Llama; its other half is large, and never touched."""
+def multimodal(model_type: str, inner: str = "llama", **text: Any) -> nn.Module:
+    """transformers' model of that type around a tiny text model; its other half is large, and never touched."""
     auto = transformers.models.auto.modeling_auto  # type: ignore[attr-defined]
     names = {**auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES, **auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}
-    config = transformers.CONFIG_MAPPING[model_type](text_config=llama(num_key_value_heads=2, **text))
+    config = transformers.CONFIG_MAPPING[model_type](text_config=drawn(inner, 0, num_key_value_heads=2, **text))
     with init_empty_weights(include_buffers=False):
         model = getattr(transformers, names[model_type])(config)
     torch.manual_seed(0)
@@ -57,9 +58,15 @@ def save(model: Any, folder: Path, old_names: bool = False) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("model_type", sorted(TYPES))
-def test_a_text_alone_gives_transformers_logits(model_type: str, tmp_path: Path) -> None:
-    model = multimodal(model_type)
+AROUND = [(model_type, "llama") for model_type in sorted(TYPES)] + [
+    ("gemma3", "gemma3_text"), ("mistral3", "mistral"), ("internvl", "qwen2"), ("llava_next", "mistral"),
+    ("llava_onevision", "qwen2"), ("lighton_ocr", "qwen3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model_type", "inner"), AROUND)
+def test_a_text_alone_gives_transformers_logits(model_type: str, inner: str, tmp_path: Path) -> None:
+    model = multimodal(model_type, inner)
     with torch.no_grad():
         expected = model(input_ids=IDS).logits
     lm = cutaway.load(save(model, tmp_path), quantize=None, device="cpu")
@@ -118,6 +125,10 @@ def test_a_multimodal_model_that_is_more_than_its_text_model_is_refused(tmp_path
     (tmp_path / "config.json").write_text("{}")
     set_config(tmp_path, model_type="llava_next", text_config={"model_type": "granite"})
     with pytest.raises(UnsupportedModel, match="a llava_next around a granite, whose logits it does not scale or cap"):
+        open_checkpoint(tmp_path)
+    capped = {"model_type": "gemma3_text", "final_logit_softcapping": 30.0}
+    set_config(tmp_path, model_type="gemma3", text_config=capped)
+    with pytest.raises(UnsupportedModel, match=r"a gemma3_text with final_logit_softcapping=30.0, whose logits it"):
         open_checkpoint(tmp_path)
 
 

@@ -36,15 +36,13 @@ def common(
     n_kv_heads = config.size("num_key_value_heads", kv_heads or n_heads, optional=True)
     if config.config.get("num_key_value_heads", 0) is None:
         n_kv_heads = n_heads
-    if n_heads % n_kv_heads:
-        raise config.wrong(f"{n_heads} heads for {n_kv_heads} key/value heads", "a number that these divide")
     config.no_effect(*HARMLESS)
     return {
         "vocab_size": config.size("vocab_size", vocab),
         "n_layers": config.size("num_hidden_layers", layers),
         "d_model": d_model,
         "n_heads": n_heads,
-        "n_kv_heads": n_kv_heads,
+        "n_kv_heads": shared_heads(config, n_heads, n_kv_heads),
         "d_head": _head_width(config, d_model, n_heads, head_dim),
         "d_mlp": config.size("intermediate_size", mlp),
         "n_positions": config.size("max_position_embeddings", positions),
@@ -52,6 +50,13 @@ def common(
         "activation": config.activation(*activation),
         "tied_head": config.take("tie_word_embeddings", tied),
     }
+
+
+def shared_heads(config: ConfigReader, heads: int, kv_heads: int) -> int:
+    """kv_heads, where they divide the heads: each is shared by as many."""
+    if heads % kv_heads:
+        raise config.wrong(f"{heads} heads for {kv_heads} key/value heads", "a number that these divide")
+    return kv_heads
 
 
 def _head_width(config: ConfigReader, width: int, heads: int, head_dim: int | bool) -> int:

@@ -79,6 +79,7 @@ def rope_of(
     if kind not in KINDS:
         found = f"rope_type={kind!r} in {config.source}"
         raise UnsupportedModel(found, f"one of {', '.join(KINDS)}", "choose a model with one of those")
+    partial = partial and kind != "proportional"  # whose share is of the pairs of a whole head
     share = rope.positive("partial_rotary_factor", 1.0) if partial else 1.0
     dims = int(d_head * share)
     if dims % 2 or not 0 < dims <= d_head:

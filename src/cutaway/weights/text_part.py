@@ -17,12 +17,7 @@ TYPES = frozenset(
     """deepseek_vl gemma3 glmasr got_ocr2 idefics2 idefics3 internvl janus lighton_ocr llava llava_next llava_next_video
     llava_onevision mistral3 ovis2 qwen2_audio smolvlm video_llama_3 video_llava vipllava voxtral""".split()
 )
-SCALED = (
-    "cohere",
-    "cohere2",
-    "gemma2",
-    "granite",
-)  # text models whose logits are scaled or capped: not inside of these
+SCALED = ("cohere", "cohere2", "gemma2", "granite")  # their logits are scaled or capped, but not inside of these types
 TIED = "tie_word_embeddings"  # the whole model ties them or not
 INHERITED = (TIED, "bos_token_id", "eos_token_id", "pad_token_id", "dtype", "torch_dtype",
              "quantization_config")  # fmt: skip
@@ -37,8 +32,10 @@ def text_part(config: Mapping[str, Any]) -> dict[str, Any] | None:
     inner = config.get("text_config")
     if config.get("model_type") not in TYPES or not isinstance(inner, Mapping):
         return None
-    if inner.get("model_type") in SCALED:
-        found = f"a {config['model_type']} around a {inner['model_type']}, whose logits it does not scale or cap"
+    cap = inner.get("final_logit_softcapping")  # a gemma3_text may have one
+    if inner.get("model_type") in SCALED or cap is not None:
+        text = f"{inner.get('model_type')}{f' with final_logit_softcapping={cap!r}' if cap is not None else ''}"
+        found = f"a {config['model_type']} around a {text}, whose logits it does not scale or cap"
         raise UnsupportedModel(found, "a text model that it leaves as it is", "choose the text model itself")
     outer = {name: config[name] for name in INHERITED if config.get(name) is not None}
     given = {name: value for name, value in inner.items() if value is not None and not (name == TIED and name in outer)}

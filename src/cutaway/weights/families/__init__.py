@@ -49,10 +49,16 @@ def facts_of(config: Mapping[str, Any], note: Callable[[str], None], source: str
         found = f"architectures={other} in {source}, a {name} with another head than a language model's"
         raise UnsupportedModel(found, f"one of {', '.join(family.ARCHITECTURES)}", "choose the language model itself")
     reader = ConfigReader(config, name, getattr(family, "ALIASES", {}), source)
-    facts = family.facts(reader)
+    facts = facts_from(reader)
     for line in reader.notes():
         note(line)
     return name, facts
+
+
+def facts_from(reader: ConfigReader) -> DecoderConfig:
+    """Our facts of the config that a reader has, with what transformers reads of every family's (masking_utils)."""
+    reader.require("is_causal", True, "lets a token attend to later ones")
+    return family_named(reader.family).facts(reader)
 
 
 def _model_type(config: Mapping[str, Any], note: Callable[[str], None]) -> str:

@@ -6,6 +6,7 @@ attention and MLP are parallel with one norm (7B) or two (40B and 180B), or foll
 
 from cutaway.ground.config import AlibiConfig, DecoderConfig
 from cutaway.weights.alibi import slopes
+from cutaway.weights.common import shared_heads
 from cutaway.weights.config_reader import ConfigReader
 from cutaway.weights.rope import read_rope
 
@@ -75,7 +76,7 @@ def _kv_heads(config: ConfigReader, heads: int) -> int:
     given = config.size("num_kv_heads", heads, optional=True)
     one = config.take("multi_query", True)
     if config.take("new_decoder_architecture", False):
-        return given
+        return shared_heads(config, heads, given)
     if not one and given != heads:
         raise config.wrong(f"num_kv_heads={given} for {heads} heads with multi_query=false", f"{heads}")
     return 1 if one else heads

@@ -4,6 +4,7 @@ Its config as our facts, its weight names as ours. It does not know how the valu
 """
 
 from cutaway.ground.config import DecoderConfig
+from cutaway.weights.common import common
 from cutaway.weights.config_reader import ConfigReader
 from cutaway.weights.rope import read_rope
 
@@ -35,28 +36,15 @@ UNUSED = ()
 
 def facts(config: ConfigReader) -> DecoderConfig:
     """Llama's config.json as a DecoderConfig; defaults are transformers' LlamaConfig's."""
-    width, heads = config.size("hidden_size", 4096), config.size("num_attention_heads", 32)
-    n_positions = config.size("max_position_embeddings", 2048)
-    d_head = config.size("head_dim", config.head_width(width, heads), optional=True)
-    attention_bias, mlp_bias = config.take("attention_bias", False), config.take("mlp_bias", False)
-    config.no_effect("attention_dropout", "pad_token_id", "_attn_implementation")
+    sizes = common(config, vocab=32000, width=4096, layers=32, heads=32, mlp=11008, positions=2048)
+    attention_bias = config.take("attention_bias", False)
     return DecoderConfig(
-        vocab_size=config.size("vocab_size", 32000),
-        n_layers=config.size("num_hidden_layers", 32),
-        d_model=width,
-        n_heads=heads,
-        n_kv_heads=config.size("num_key_value_heads", heads, optional=True),
-        d_head=d_head,
-        d_mlp=config.size("intermediate_size", 11008),
-        n_positions=n_positions,
-        d_embed=width,
+        **sizes,
         norm="rms",
         norm_eps=config.take("rms_norm_eps", 1e-6),
-        activation=config.activation("hidden_act", "silu"),
-        rope=read_rope(config, d_head, n_positions),
+        rope=read_rope(config, sizes["d_head"], sizes["n_positions"]),
         gated=True,
         qkv_bias=attention_bias,
         out_bias=attention_bias,
-        mlp_bias=mlp_bias,
-        tied_head=config.take("tie_word_embeddings", False),
+        mlp_bias=config.take("mlp_bias", False),
     )
