@@ -18,8 +18,8 @@ files and tests (`python -m tests.rules.model_types`). Of each type the tests pr
 - {len(SEEDS)} configurations drawn at random from its own options: logits and the residual stream after every block
   within 1e-4 (or 1e-4 of their standard deviation where that is below 1), for texts padded on the left and on the
   right, in one pass and token by token through the cache;
-- two of them in 8 bits: they run, save and reopen with the same bits and pass every claim of `cutaway check`. In full
-  precision the greedy text is transformers' (`phi3` past longrope's border apart, as a note on loading says);
+- the same ones pass every claim of `cutaway check`, in 8 bits too, where they run, save and reopen with the same bits.
+  In full precision the greedy text is transformers' (`phi3` past longrope's border apart, as a note on loading says);
 - in 8 bits the engine gives the bits of the readable blocks for every new token: *native*, one call computes as many
   blocks as it can; *called*, each is called as `model/decoder.py` has it: the same numbers, slower. It is said of the
   facts of the type's first configuration; the width of a gated MLP must be a multiple of 16, too.

@@ -191,39 +191,43 @@ def _same_alone(decoder: Decoder, tokens: Tokens, tolerance: tuple[float, str]) 
 
 
 def _edits_move_the_logits(trace: Trace, decoder: Decoder, at_once: int) -> Line:
-    """At the last place of a text something as large as the values there is added to each site in turn."""
+    """At the last place of a text something as large as the values there is added to each site in turn; keys and values
+    are changed at the place that the last one attends to most: it may have no weight left for its own."""
     row = int(trace.tokens.lengths.argmin())
     text = _row(trace.tokens, row)
     own = run(decoder, text)
     random = torch.Generator().manual_seed(0)
-    edits = [_push(site, own, random) for site in own]
-    moves: dict[str, float] = {}
-    for start in range(0, len(edits), at_once):
-        some = edits[start : start + at_once]
+    sites, moves = list(own), dict[str, float]()
+    for start in range(0, len(sites), at_once):
+        some = sites[start : start + at_once]
         rows = Tokens.from_ids(text.ids.expand(len(some) + 1, -1))  # the last row is left alone
-        placed = [
-            Edit.add(edit.site, edit.value, position=-1, source=edit.source, text=i) for i, edit in enumerate(some)
-        ]
+        placed = [_push(site, own, random, i) for i, site in enumerate(some)]
         logits = run(decoder, rows, "logits", edits=placed, positions=-1)["logits"][:, 0].double()
         apart = (logits - logits[-1]).abs().amax(-1) / logits[-1].abs().max()
-        moves |= {edit.site: float(apart[i]) for i, edit in enumerate(some)}
+        moves |= {site: float(apart[i]) for i, site in enumerate(some)}
     site = min(moves, key=lambda name: moves[name])
     return Line(f"an edit at each of {len(moves)} sites moves the logits", moves[site], LEAST_MOVE, site, at_least=True)
 
 
-def _push(site: str, own: Trace, random: torch.Generator) -> Edit:
+def _push(site: str, own: Trace, random: torch.Generator, text: int) -> Edit:
     """Noise of four times the size of the site's values (in 8 bits less may be rounded away); of scores and patterns,
     a shift at the first position alone that is attended to; of a router, what makes the least likely experts the
-    likeliest."""
+    likeliest; of a key its negative, which turns the last token away from it."""
     value = own[site]
+    at: dict[str, int] = {"position": -1, "text": text}
+    block, _, name = site.rpartition("attn.")
+    if block and name.startswith(("k", "rot_k", "v")):
+        at["position"] = int(own[f"{block}attn.pattern"][0, :, -1].float().amax(0).argmax())
+        if name != "v":
+            return Edit.scale(site, -1.0, **at)
     if site.endswith("mlp.router_logits"):
-        return Edit.add(site, -2 * value[0, -1])
+        return Edit.add(site, -2 * value[0, -1], **at)
     size = 4 * float(value[value.isfinite()].double().square().mean().sqrt()) or 1.0
     if all_sites(own.config)[site].shape == "B H T S":
         window = own.config.window_of(int(site.split(".")[1]))
-        return Edit.add(site, size, source=0 if window is None else max(0, value.shape[-1] - window))
+        return Edit.add(site, size, source=0 if window is None else max(0, value.shape[-1] - window), **at)
     noise = torch.randn(value.shape[-1], generator=random, dtype=torch.float64, device="cpu") * size
-    return Edit.add(site, noise.abs() if value.shape[-1] == 1 else noise)
+    return Edit.add(site, noise.abs() if value.shape[-1] == 1 else noise, **at)
 
 
 def _same_weights(decoder: Decoder, checkpoint: Checkpoint) -> Line:
