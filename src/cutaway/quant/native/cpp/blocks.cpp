@@ -71,7 +71,8 @@ void norm_heads(const Kernels& kernels, const Norm& norm, HeadNorm kind, int64_t
     for (int64_t r = 0, row = all / rows; r < rows; ++r) {
         Norm own = norm;
         own.w = at(norm.w, r * step), own.b = at(norm.b, r * step);
-        kernels.norm({x + r * row, own, row, at(site[0], text * rows + r), at(site[1], text * all + r * row), x + r * row});
+        float *scale = at(site[0], text * rows + r), *normalized = at(site[1], text * all + r * row);
+        kernels.norm({x + r * row, own, row, scale, normalized, x + r * row});
     }
     copy(at(site[2], text * all), x, all);
 }
@@ -85,7 +86,8 @@ void attend(const Kernels& kernels, const Block& b, const Pass& p, float* qkv, f
     memory.reserve(Scratch::bytes<float>(p.texts * q_width));
     float* rotated = memory.take<float>(p.texts * q_width);
     for (int64_t text = 0; text < p.texts; ++text) {
-        float *q = qkv + text * (q_width + 2 * kv_width), *k = q + q_width, *v = k + kv_width, *to = rotated + text * q_width;
+        float *q = qkv + text * (q_width + 2 * kv_width), *k = q + q_width, *v = k + kv_width;
+        float* to = rotated + text * q_width;
         if (b.clip != 0)
             for (int64_t i = 0; i < q_width + 2 * kv_width; ++i)
                 q[i] = q[i] < -b.clip ? -b.clip : q[i] > b.clip ? b.clip : q[i];
