@@ -50,7 +50,7 @@ docs: .venv/docs-ready
 	cp build/site/README.html build/site/index.html
 
 bench: web
-	for claim in start load quality instrument decode families experts prefill attention beside_others trace transformer_lens page serve; do $(BIN)/python bench/$$claim.py || exit 1; done
+	for claim in start load quality instrument decode families every_type experts prefill attention beside_others trace transformer_lens page serve; do $(BIN)/python bench/$$claim.py || exit 1; done
 
 versions:  # by hand: gigabytes, in environments of their own under .versions
 	$(PYTHON) bench/versions.py
