@@ -160,7 +160,7 @@ def test_each_limit_says_its_sentence(tiny: Path) -> None:
         for id in ids[:2]:
             one.ask("cancel", which=id)
         assert soon(lambda: idle(running))
-        said = two.error("generate", text="the dog " * 200, max_new_tokens=512)
+        said = two.error("generate", text="the dog " * 260, max_new_tokens=512)
         assert "expected at most 1 MB in all" in said
         for _ in range(4):
             two.answer("generate", text="the cat", max_new_tokens=3)

@@ -25,7 +25,7 @@ class Limits:
     tokens: int = 2048  # of a text; the model's context, if that is less
     new_tokens: int = 512
     runs: int = 4  # kept for a reader; so many generations, too
-    queue: int = 8  # requests of a reader that wait or run
+    queue: int = 32  # requests of a reader that wait or run: eight open stages ask for about 16 at once
     readers: int = 32
     message_bytes: int = 1_000_000
     memory_bytes: int = 2000 * MB  # kept for all readers together
