@@ -92,7 +92,7 @@ def main() -> None:
     report(
         "every_type", "New tokens of every model type",
         ["type", "blocks", "a token reads", "at", "of Llama's", "holds"], table,
-        f"At least {SHARE} asked. {given.threads} threads, {given.rounds} rounds, one process.",
+        f"At least {SHARE} asked. {given.threads} threads, rounds: {given.rounds}, one process.",
     )  # fmt: skip
 
 

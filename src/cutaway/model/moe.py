@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cutaway.ground.config import DecoderConfig
+from cutaway.model.ops import wide
 from cutaway.model.tap import Tap, untapped
 
 Where = tuple[Tensor, Tensor]  # text and position of each token that chose one expert
@@ -48,7 +49,7 @@ class MoE(nn.Module):
     def route(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T X"]:
         """Each expert's score: of the chosen their softmax, over all experts or over the chosen; 0 of the others."""
         logits_BTX = tap(self.site + "router_logits", self.router(x_BTD))
-        largest = logits_BTX.softmax(-1, dtype=torch.promote_types(x_BTD.dtype, torch.float32)).topk(self.chosen)
+        largest = logits_BTX.softmax(-1, dtype=wide(x_BTD)).topk(self.chosen)
         kept = largest.values / largest.values.sum(-1, keepdim=True) if self.normalized else largest.values
         scores_BTX = torch.zeros_like(logits_BTX).scatter(-1, largest.indices, kept.to(logits_BTX.dtype))
         return tap(self.site + "router_scores", scores_BTX)
