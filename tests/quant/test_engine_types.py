@@ -27,7 +27,10 @@ from tests.tiny import batch, build
 TOKENS = batch([3, 5, 7, 2, 9, 4, 10, 1, 6], [8, 3, 3, 6, 4], side="left")
 UNPADDED = batch([3, 5, 7, 2, 9, 4, 10, 1, 6])
 # Halves of the gated matrix that fill panels, and a window that a text outgrows.
-OVER = {"intermediate_size": 48, "sliding_window": 6, "use_sliding_window": True, "max_window_layers": 1}
+OVER = {
+    "intermediate_size": 48, "moe_intermediate_size": 48,
+    "sliding_window": 6, "use_sliding_window": True, "max_window_layers": 1,
+}  # fmt: skip
 
 
 def decoded(decoder: Decoder, tokens: Tokens, tap: Tap = untapped) -> tuple[torch.Tensor, int]:
@@ -69,7 +72,7 @@ def test_the_engine_gives_the_bits_of_the_readable_blocks(model_type: str, seed:
 
 
 @pytest.mark.parametrize("mode", ["llm-int8", "llm-int8-pooled"])
-@pytest.mark.parametrize("model_type", ["gemma2", "gpt_neox", "bloom", "olmo2"])
+@pytest.mark.parametrize("model_type", ["gemma2", "gpt_neox", "bloom", "olmo2", "mixtral", "gpt_oss"])
 def test_the_engine_computes_the_other_8_bits_too(model_type: str, mode: Mode, tmp_path: Path):
     over = {name: value for name, value in OVER.items() if name in OPTIONS[model_type]}
     build(drawn(model_type, 0, **over)).save_pretrained(tmp_path)
@@ -80,7 +83,7 @@ def test_the_engine_computes_the_other_8_bits_too(model_type: str, mode: Mode, t
     assert torch.equal(one, decoded(decoder, TOKENS)[0])
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "bloom", "gpt_neox"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "bloom", "gpt_neox", "gpt_oss"])
 def test_a_value_recorded_alone_is_the_value_recorded_with_all_others(model_type: str, tmp_path: Path):
     over = {name: value for name, value in OVER.items() if name in OPTIONS[model_type]}
     build(drawn(model_type, 0, **over)).save_pretrained(tmp_path)
@@ -120,13 +123,16 @@ def other_ops(block: Any) -> None:
     block.attn.ops = torch_ops
 
 
-@pytest.mark.parametrize("change", [no_norm, sinks, clamp, clip, other_ops])
-def test_a_block_that_is_not_what_its_config_says_is_called(change: Callable[[Any], None], tmp_path: Path):
+@pytest.mark.parametrize(
+    ("change", "native_too"), [(no_norm, False), (clip, False), (other_ops, False), (sinks, True), (clamp, True)]
+)
+def test_a_block_that_is_not_what_its_config_says(change: Callable[[Any], None], native_too: bool, tmp_path: Path):
     build(drawn("qwen3", 0, intermediate_size=48)).save_pretrained(tmp_path)
     decoder = load_decoder(open_checkpoint(tmp_path), dtype=torch.float32, device="cpu", quantize="int8")
     change(decoder.blocks[1])
     one, native = decoded(decoder, TOKENS)
-    assert native == decoder.config.n_layers - 1 and "the others called: 1 (" in sentence(decoder)
+    assert native == decoder.config.n_layers - (not native_too)
+    assert ("the others called: 1 (" in sentence(decoder)) is not native_too
     decoder.run_blocks = run_blocks
     assert torch.equal(one, decoded(decoder, TOKENS)[0])
 

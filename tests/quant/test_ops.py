@@ -17,6 +17,7 @@ from cutaway.model.ops import torch_ops
 from cutaway.model.tap import Untapped, untapped
 from cutaway.quant import native
 from cutaway.quant.formats import Mode
+from cutaway.quant.linear import Int8Linear
 from cutaway.quant.ops import native_ops
 from cutaway.text.pieces import Tokens
 from cutaway.weights.checkpoint import open_checkpoint
@@ -121,6 +122,58 @@ def test_a_cap(isa: str, shape: tuple[int, ...]) -> None:
     same(isa, "softcap", x, 50.0)
     same(isa, "softcap", x * 1e-6, 50.0)
     same(isa, "softcap", torch.tensor([[-torch.inf, torch.inf, torch.nan, 0.0, -1e30, 1e-30]]), 30.0)
+
+
+@each_isa
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (6, 100), (130, 576)])
+def test_a_product_in_full_precision(isa: str, rows: int, width: int) -> None:
+    x, weight, bias = noise(2, 40, width), noise(rows, width, seed=1, scale=width**-0.5), noise(rows, seed=2)
+    whole = same(isa, "product", x, weight, bias)
+    same(isa, "product", x, weight, None)
+    with with_isa(isa):
+        assert torch.equal(native_ops.product(x[1:, 7:8], weight, bias), whole[1:, 7:8]), "a token by itself"
+
+
+@each_isa
+@pytest.mark.parametrize(("experts", "chosen"), [(1, 1), (8, 2), (128, 8), (5, 5)])
+def test_routing(isa: str, experts: int, chosen: int) -> None:
+    logits = noise(2, 33, experts, scale=3.0)
+    for normalized in (False, True):
+        scores = same(isa, "route", logits, chosen, normalized)
+        assert ((scores != 0).sum(-1) == chosen).all()
+    with with_isa(isa):
+        equal = native_ops.route(torch.zeros_like(logits), chosen, True)
+        assert (equal[..., :chosen] == 1 / chosen).all() and (equal[..., chosen:] == 0).all(), "the first of equal ones"
+        assert native_ops.route(logits.index_fill(-1, torch.tensor(0), torch.nan), chosen, True)[..., 0].isnan().all()
+
+
+@each_isa
+@pytest.mark.parametrize("positions", [1, 16, 47, 300])
+def test_a_softmax_with_sinks(isa: str, positions: int) -> None:
+    scores = noise(2, 4, 3, positions, scale=3.0)
+    scores[:, :, 0, positions // 2 :] = -torch.inf
+    scores[1, 2, 1] = -torch.inf  # a row of which the sink has all
+    sinks = torch.tensor([-3.0, 0.0, 4.0, 200.0])
+    pattern = same(isa, "softmax", scores, sinks)
+    assert (pattern[1, 2, 1] == 0).all() and (pattern.sum(-1) < 1).all()
+    with with_isa(isa):
+        wider = native_ops.softmax(torch.nn.functional.pad(scores, (0, 21), value=-torch.inf), sinks)
+        assert torch.equal(wider[..., :positions], pattern), "positions that are hidden, behind a text"
+
+
+@each_isa
+@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("tokens", [1, 40])
+def test_a_gate_within_limits_in_one_product(isa: str, mode: Mode, tokens: int) -> None:
+    linear = torch.nn.Linear(64, 96)
+    linear.weight.data, linear.bias.data = noise(96, 64), noise(96, seed=1)
+    layer, x = Int8Linear.from_linear(linear, mode), noise(1, tokens, 64)
+    with torch.no_grad(), with_isa(isa):
+        fused = native_ops.up(layer, "silu", True, x, 7.0, 1.702)
+        assert fused is not None and torch.equal(
+            fused, native_ops.gate_within(7.0, 1.702, "silu", *layer(x).chunk(2, -1))
+        )
+        assert not torch.equal(fused, torch_ops.gate("silu", *layer(x).chunk(2, -1)))
 
 
 @each_isa

@@ -152,8 +152,8 @@ class MLP(nn.Module):
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
         ops, act, site, post_BTF = self.ops, self.activation, self.site, None
-        if self.clamp[0] is None and not tap.wants(site + "pre", site + "pre_linear"):  # in one product, if ops can
-            post_BTF = ops.up(self.up, act, self.gated, x_BTD)
+        if not tap.wants(site + "pre", site + "pre_linear"):  # in one product, where the ops have it
+            post_BTF = ops.up(self.up, act, self.gated, x_BTD, *self.clamp)
         if post_BTF is None and self.gated:
             gate_BTF, linear_BTF = self.up(x_BTD).chunk(2, -1)
             gate_BTF, linear_BTF = tap(site + "pre", gate_BTF), tap(site + "pre_linear", linear_BTF)

@@ -12,10 +12,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cutaway.ground.config import DecoderConfig
-from cutaway.model.ops import wide
+from cutaway.model.ops import Ops, torch_ops
 from cutaway.model.tap import Tap, untapped
 
 Where = tuple[Tensor, Tensor]  # text and position of each token that chose one expert
+
+
+class Router(nn.Linear):
+    """Each expert's logit for a token; never in 8 bits: a small difference chooses another expert."""
+
+    ops: Ops = torch_ops
+
+    def forward(self, x_BTD: Float[Tensor, "B T D"]) -> Float[Tensor, "B T X"]:  # pyright: ignore
+        return self.ops.product(x_BTD, self.weight, self.bias)
 
 
 class MoE(nn.Module):
@@ -29,7 +38,7 @@ class MoE(nn.Module):
         super().__init__()
         self.site = f"blocks.{layer}.mlp."
         self.chosen, self.normalized, self.width = config.experts_per_token, config.normalized_scores, config.d_mlp
-        self.router = nn.Linear(config.d_model, config.n_experts, bias=config.router_bias)
+        self.router = Router(config.d_model, config.n_experts, bias=config.router_bias)
         self.experts = nn.ModuleList(expert(config, layer) for _ in range(config.n_experts))
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
@@ -47,11 +56,9 @@ class MoE(nn.Module):
         return sum_BTD
 
     def route(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T X"]:
-        """Each expert's score: of the chosen their softmax, over all experts or over the chosen; 0 of the others."""
+        """Each expert's score, 0 of those that are not chosen."""
         logits_BTX = tap(self.site + "router_logits", self.router(x_BTD))
-        largest = logits_BTX.softmax(-1, dtype=wide(x_BTD)).topk(self.chosen)
-        kept = largest.values / largest.values.sum(-1, keepdim=True) if self.normalized else largest.values
-        scores_BTX = torch.zeros_like(logits_BTX).scatter(-1, largest.indices, kept.to(logits_BTX.dtype))
+        scores_BTX = self.router.ops.route(logits_BTX, self.chosen, self.normalized)
         return tap(self.site + "router_scores", scores_BTX)
 
     def of_one_token(self, x_11D: Tensor, scores_11X: Tensor) -> Float[Tensor, "1 1 D"]:

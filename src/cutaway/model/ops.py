@@ -50,7 +50,20 @@ class Ops:
         """What decoder.py: Norm gives, bit for bit, without ever holding what lies between; None: not here."""
         return None
 
-    def up(self, layer: nn.Module, activation: str, gated: bool, x_BTD: Float[Tensor, "B T D"]) -> Tensor | None:
+    def product(self, x: Float[Tensor, "... D"], weight: Float[Tensor, "N D"], bias: Tensor | None) -> Tensor:
+        """x · weight, + bias [N], of a matrix in full precision: [..., N]."""
+        return F.linear(x, weight, bias)
+
+    def route(self, logits_BTX: Float[Tensor, "B T X"], chosen: int, normalized: bool) -> Float[Tensor, "B T X"]:
+        """Each expert's score: of the chosen, whose logits are largest, their softmax, over all experts or, normalized,
+        over the chosen; 0 of the others."""
+        largest = logits_BTX.softmax(-1, dtype=wide(logits_BTX)).topk(chosen)
+        kept = largest.values / largest.values.sum(-1, keepdim=True) if normalized else largest.values
+        return torch.zeros_like(logits_BTX).scatter(-1, largest.indices, kept.to(logits_BTX.dtype))
+
+    def up(
+        self, layer: nn.Module, activation: str, gated: bool, x_BTD: Tensor, limit: float | None, alpha: float
+    ) -> Float[Tensor, "B T F"] | None:
         """What decoder.py: MLP gives as `post`, bit for bit, without ever holding what lies between; None: not here."""
         return None
 
@@ -107,8 +120,14 @@ class Ops:
         """cap · tanh(x / cap): about x where it is small, never beyond the cap; -inf, a masked score, stays."""
         return torch.where(x == -torch.inf, x, (x / cap).tanh() * cap)
 
-    def softmax(self, scores_BHTS: Float[Tensor, "B H T S"]) -> Float[Tensor, "B H T S"]:
-        """Over S, in float32 or better."""
+    def softmax(
+        self, scores_BHTS: Float[Tensor, "B H T S"], sinks_H: Float[Tensor, "H"] | None = None
+    ) -> Float[Tensor, "B H T S"]:
+        """Over S, in float32 or better. sinks: each head's score of one more position, whose own share is dropped."""
+        if sinks_H is not None:
+            sinks_BHT1 = sinks_H[:, None, None].expand(*scores_BHTS.shape[:3], 1)
+            # the sink stands first: positions that are hidden, behind a text, then move none of its bits
+            return self.softmax(torch.cat((sinks_BHT1, scores_BHTS), -1))[..., 1:].contiguous()
         return scores_BHTS.softmax(-1, dtype=wide(scores_BHTS)).to(scores_BHTS.dtype)
 
     def mix(self, pattern_BHTS: Float[Tensor, "B H T S"], v_BSGK: Float[Tensor, "B S G K"]) -> Float[Tensor, "B T H K"]:

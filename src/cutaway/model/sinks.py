@@ -21,9 +21,7 @@ class Sinks(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_heads))
 
     def forward(
-        self, scores_BHTS: Tensor, softmax: Callable[[Tensor], Tensor], heads: slice = slice(None)
+        self, scores_BHTS: Tensor, softmax: Callable[[Tensor, Tensor], Tensor], heads: slice = slice(None)
     ) -> Float[Tensor, "B H T S"]:
         """The pattern. heads: those whose scores are given."""
-        sinks_BHT1 = self.weight[heads, None, None].expand(*scores_BHTS.shape[:3], 1)
-        # the sink stands first: positions that are hidden, behind a text, then move none of its bits
-        return softmax(torch.cat((sinks_BHT1, scores_BHTS), -1))[..., 1:].contiguous()
+        return softmax(scores_BHTS, self.weight[heads])

@@ -20,8 +20,10 @@ from torch.utils.hooks import RemovableHandle
 from cutaway.ground.config import DecoderConfig
 from cutaway.model.cache import Cache
 from cutaway.model.decoder import MLP, Attention, Block, Decoder, Norm, run_blocks
+from cutaway.model.moe import MoE, Router
 from cutaway.model.pass_info import PassInfo
 from cutaway.model.positions import Rotary
+from cutaway.model.sinks import Sinks
 from cutaway.model.tap import Tap
 from cutaway.quant import native
 from cutaway.quant.linear import HOOKS, GroupedLinear, Int8Linear, LLMInt8Linear, called
@@ -30,7 +32,8 @@ from cutaway.quant.panels import ROWS
 from cutaway.quant.versions import CountingTable, version_of
 
 LAYERS = (GroupedLinear, LLMInt8Linear)
-KINDS = (Block, Norm, Attention, MLP, *LAYERS)  # what a native call computes; a subclass may compute something else
+# What a native call computes; a subclass may compute something else.
+KINDS = (Block, Norm, Attention, MLP, MoE, Router, Sinks, *LAYERS)
 FORWARDS = [kind.forward for kind in KINDS]
 Names = tuple[str, ...]
 Kind = tuple[int | None, int | None]  # what a block reads of PassInfo, by its keys: rotary, mask
@@ -40,7 +43,8 @@ ANY = frozenset(
     """vocab_size n_layers d_model n_heads n_kv_heads d_head d_mlp n_positions d_embed norm norm_eps norm_weights
     gain_plus_one activation gated qkv_bias out_bias mlp_bias rope layer_ropes layer_windows alibi final_norm post_norm
     pre_norm added_norm qk_norm qk_norm_bias parallel shared_norm qkv_clip attn_scale scale_by_layer attn_softcap
-    resid_scale position_offset tied_head embed_norm embed_scale logit_scale logit_softcap head_bias""".split()
+    resid_scale position_offset tied_head embed_norm embed_scale logit_scale logit_softcap head_bias
+    attn_sinks mlp_limit mlp_alpha n_experts experts_per_token normalized_scores router_bias""".split()
 )
 
 
@@ -50,7 +54,7 @@ def use_native(decoder: Decoder) -> None:
         return
     decoder.run_blocks = NativeEngine()
     for module in decoder.modules():
-        if isinstance(module, Rotary | Norm | Attention | MLP):
+        if isinstance(module, Rotary | Norm | Attention | MLP | Router):
             module.ops = native_ops
 
 
@@ -63,8 +67,11 @@ def bits_by_text(decoder: Decoder) -> bool:
     layers = [module for module in modules if isinstance(module, Int8Linear)]
     alone = all(layer.native and layer.mode != "llm-int8-pooled" for layer in layers)
     alone = alone and decoder.embed.token.weight.dtype is torch.float32
-    alone = alone and all(each.ops is native_ops for each in modules if isinstance(each, Norm | Attention | MLP))
-    return alone and not any(isinstance(each, nn.Linear) or called(each) for each in modules)
+    alone = alone and all(
+        each.ops is native_ops for each in modules if isinstance(each, Norm | Attention | MLP | Router)
+    )
+    full = (each for each in modules if isinstance(each, nn.Linear) and type(each) is not Router)
+    return alone and not any(full) and not any(map(called, modules))
 
 
 class NativeEngine:
@@ -114,7 +121,8 @@ class StackPlan:
         listed = [blocks] if isinstance(blocks, nn.Module) else []
         self.version = version_of([*listed, *modules])  # before what is looked at: another thread may be changing it
         self.hooks = [vars(module)[name] for module in modules for name in HOOKS if vars(module)[name]]
-        vectors = (part for module in modules if type(module) is Norm for part in (module.weight, module.bias))
+        kept = (module for module in modules if type(module) in (Norm, Router, Sinks))  # in full precision
+        vectors = (part for module in kept for part in (module.weight, getattr(module, "bias", None)))
         # of all weights in one memory one tensor: where it moves, all do
         weights = (getattr(m, m.STORED[0]) for m in modules if isinstance(m, Int8Linear))
         one_each = {part.untyped_storage().data_ptr(): part for part in weights}
@@ -235,34 +243,45 @@ def unknown_facts(config: DecoderConfig) -> tuple[str, ...]:
 
 def unlike_its_facts(block: Any) -> bool:
     """Whether a part was put in, or taken out, that no config asks for: the readable block alone reads it so."""
-    attn, mlp = block.attn, block.mlp
+    attn = block.attn
     odd = (block.parallel and block.post_norm) or (attn.q_norm is None) != (attn.k_norm is None)
-    return odd or attn.clip == 0 or attn.sinks is not None or mlp.clamp[0] is not None
+    return odd or attn.clip == 0 or any(mlp.clamp[0] == 0 for mlp in mlps_of(block))
+
+
+def mlps_of(block: Any) -> list[Any]:
+    """Its MLP, or each expert of its mixture."""
+    return [*block.mlp.experts] if type(block.mlp) is MoE else [block.mlp]
 
 
 def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts | None:
     """A block as the library computes it; None where it does not know a part, or a part must be called by itself."""
     if type(block) is not Block or unknown_facts(block.config) or [kind.forward for kind in KINDS] != FORWARDS:
         return None
-    attn, mlp = block.attn, block.mlp
-    if type(attn) is not Attention or type(mlp) is not MLP or any(map(called, block.modules())):
+    attn, mlps = block.attn, mlps_of(block)
+    if type(attn) is not Attention or {*map(type, mlps)} != {MLP} or any(map(called, block.modules())):
         return None
-    if unlike_its_facts(block):
+    if unlike_its_facts(block) or len({(mlp.activation, mlp.gated, mlp.clamp) for mlp in mlps}) > 1:
         return None
-    matrices = (attn.qkv, attn.out, mlp.up, mlp.down)
+    matrices = (attn.qkv, attn.out, *(layer for mlp in mlps for layer in (mlp.up, mlp.down)))
     layers = [layer.ready().native for layer in matrices if isinstance(layer, Int8Linear) and type(layer) in LAYERS]
-    ready = [layer for layer in layers if layer is not None]
+    ready, mlp = [layer for layer in layers if layer is not None], mlps[0]
     known = 0 <= attn.layer < len(cache.keys) and mlp.activation in native.ACTIVATIONS
-    known = known and all(type(part.ops) is NativeOps for part in (attn, mlp))
+    known = known and all(type(part.ops) is NativeOps for part in (attn, *mlps))
     keys_BSGK, values_BSGK = (cache.keys[attn.layer], cache.values[attn.layer]) if known else (None, None)
-    if len(ready) < 4 or keys_BSGK is None or values_BSGK is None:
+    if len(ready) < len(matrices) or keys_BSGK is None or values_BSGK is None:
         return None
     (batch, _, width), (heads, groups, _), d_head = x_B1D.shape, attn.heads, attn.d_head
     down, gate = ready[3].width, 2 if mlp.gated else 1
-    sizes = [(width, (heads + 2 * groups) * d_head), (heads * d_head, width), (width, down * gate), (down, width)]
+    sizes = [(width, (heads + 2 * groups) * d_head), (heads * d_head, width)]
+    sizes += [(width, down * gate), (down, width)] * len(mlps)
     cached = keys_BSGK.shape == values_BSGK.shape == (batch, cache.capacity, groups, d_head)
     fits = [(layer.width, layer.rows) for layer in ready] == sizes and cached
-    fits = fits and not (mlp.gated and down % ROWS and isinstance(mlp.up, GroupedLinear))  # halves share a panel
+    panels = any(isinstance(each.up, GroupedLinear) for each in mlps)
+    fits = fits and not (mlp.gated and down % ROWS and panels)  # halves share a panel
+    fits = fits and (attn.sinks is None or (type(attn.sinks) is Sinks and _whole(attn.sinks.weight, heads)))
+    mixture = _mixture(block.mlp, width) if type(block.mlp) is MoE else None
+    if type(block.mlp) is MoE and mixture is None:
+        return None
     if not fits or not native.usable(keys_BSGK, values_BSGK):
         return None
     if not all(side.is_contiguous() for side in (keys_BSGK, values_BSGK)):
@@ -276,15 +295,28 @@ def _parts(block: nn.Module, x_B1D: Tensor, cache: Cache) -> native.BlockParts |
     return native.BlockParts(
         ready, [None if norm is None else _norm_parts(norm) for norm in norms], heads, keys_BSGK, values_BSGK,
         mlp.activation, mlp.gated, attn.clip, attn.softcap, attn.scale, block.resid_scale, qk_norm, attn.interleaved,
-        block.post_norm, block.parallel,
+        block.post_norm, block.parallel, None if attn.sinks is None else attn.sinks.weight, mlp.clamp[0], mlp.clamp[1],
+        mixture,
     )  # fmt: skip
+
+
+def _mixture(moe: MoE, width: int) -> native.MixtureParts | None:
+    """A mixture as the library computes it; None where it does not."""
+    router, count = moe.router, len(moe.experts)
+    known = type(router) is Router and type(router.ops) is NativeOps and _whole(router.weight, count, width)
+    known = known and (router.bias is None or _whole(router.bias, count)) and 0 < moe.chosen <= count
+    known = known and all(expert.gated for expert in moe.experts)  # pyright: ignore[reportAttributeAccessIssue]
+    return native.MixtureParts(router.weight, router.bias, moe.chosen, moe.normalized) if known else None
+
+
+def _whole(part: Tensor, *shape: int) -> bool:
+    return part.shape == shape and part.is_contiguous() and native.usable(part)
 
 
 def _normed(norm: nn.Module, width: int) -> bool:
     """Whether the library computes this norm, of so many gains."""
-    vectors = [part for part in (norm.weight, norm.bias) if isinstance(part, Tensor)]
-    known = type(norm) is Norm and type(norm.ops) is NativeOps and native.usable(*vectors)
-    return known and all(vector.shape == (width,) and vector.is_contiguous() for vector in vectors)
+    known = type(norm) is Norm and type(norm.ops) is NativeOps
+    return known and all(_whole(part, width) for part in (norm.weight, norm.bias) if isinstance(part, Tensor))
 
 
 def _norm_parts(norm: Norm) -> native.NormParts:

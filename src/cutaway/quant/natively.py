@@ -12,17 +12,13 @@ from torch import nn
 
 from cutaway.ground.config import DecoderConfig
 from cutaway.model.decoder import MLP, Attention, Block, Decoder, Norm
+from cutaway.model.moe import MoE, Router
+from cutaway.model.sinks import Sinks
 from cutaway.quant import native
-from cutaway.quant.engine import FORWARDS, KINDS, LAYERS, NativeEngine, unknown_facts, unlike_its_facts
+from cutaway.quant.engine import FORWARDS, KINDS, LAYERS, NativeEngine, mlps_of, unknown_facts, unlike_its_facts
 from cutaway.quant.linear import GroupedLinear, called
 from cutaway.quant.ops import NativeOps
 from cutaway.quant.panels import ROWS
-
-WORDS = {
-    "attn_sinks": "attention sinks",
-    **dict.fromkeys(("mlp_limit", "mlp_alpha"), "a SwiGLU within limits"),
-    **dict.fromkeys(("n_experts", "experts_per_token", "normalized_scores", "router_bias"), "a mixture of experts"),
-}
 
 
 def sentence(decoder: Decoder) -> str:
@@ -45,9 +41,8 @@ def sentence(decoder: Decoder) -> str:
 
 def not_computed(config: DecoderConfig) -> list[str]:
     """The facts that the library does not compute, in words; [] where a block of these facts is a native call."""
-    words = [WORDS.get(name, f"{name}={getattr(config, name)!r}") for name in unknown_facts(config)]
-    words += [] if config.activation in native.ACTIVATIONS else [f"the activation {config.activation}"]
-    return list(dict.fromkeys(words))
+    words = [f"{name}={getattr(config, name)!r}" for name in unknown_facts(config)]
+    return words + ([] if config.activation in native.ACTIVATIONS else [f"the activation {config.activation}"])
 
 
 def _of_all(decoder: Decoder) -> str | None:
@@ -71,13 +66,15 @@ def _of_block(block: nn.Module) -> str | None:
         return f"{type(block).__name__} in place of Block"
     if facts := not_computed(block.config):
         return ", ".join(facts)
-    attn, mlp = block.attn, block.mlp
+    attn, mlps = block.attn, mlps_of(block)
     shapes_alone = any(tensor.is_meta for tensor in chain(block.parameters(), block.buffers()))
     norms = (block.ln1, block.ln2, block.ln1_post, block.ln2_post, attn.q_norm, attn.k_norm)
-    for part, known in [(attn, Attention), (mlp, MLP), *((norm, Norm) for norm in norms)]:
+    routers = [block.mlp.router] if isinstance(block.mlp, MoE) else []
+    parts = {Attention: [attn], MLP: mlps, Router: routers, Norm: norms, Sinks: [attn.sinks]}
+    for part, known in ((part, known) for known, some in parts.items() for part in some):
         if part is not None and type(part) is not known:
             return f"{type(part).__name__} in place of {known.__name__}"
-        if part is not None and not shapes_alone and type(part.ops) is not NativeOps:
+        if part is not None and known is not Sinks and not shapes_alone and type(part.ops) is not NativeOps:
             return f"other ops of {known.__name__}"
     if [kind.forward for kind in KINDS] != FORWARDS:
         return "another forward of a class"
@@ -85,12 +82,12 @@ def _of_block(block: nn.Module) -> str | None:
         return "parts that its config does not ask for"
     if hooked := [name for name, module in block.named_modules() if called(module)]:
         return f"a hook on {hooked[0] or 'the block'}"
-    matrices: tuple[Any, ...] = (attn.qkv, attn.out, mlp.up, mlp.down)
+    matrices: tuple[Any, ...] = (attn.qkv, attn.out, *(layer for mlp in mlps for layer in (mlp.up, mlp.down)))
     for layer in matrices:
         if type(layer) not in LAYERS:
             kept = type(layer) is nn.Linear
             return "matrices in full precision" if kept else f"matrices of the class {type(layer).__name__}"
         if layer.in_features > native.MAX_WIDTH:
             return f"matrices wider than {native.MAX_WIDTH}"
-    rows = block.config.d_mlp if isinstance(mlp.up, GroupedLinear) and mlp.gated else 0
+    rows = block.config.d_mlp if isinstance(mlps[0].up, GroupedLinear) and mlps[0].gated else 0
     return f"an MLP of {rows} rows, no multiple of {ROWS}" if rows % ROWS else None

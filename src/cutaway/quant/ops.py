@@ -31,14 +31,28 @@ class NativeOps(Ops):
             return None
         return native.norm(x, native.NormParts(weight, bias, eps, centered))
 
-    def up(self, layer: nn.Module, activation: str, gated: bool, x_BTD: Tensor) -> Tensor | None:
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        vectors = (weight,) if bias is None else (weight, bias)
+        fits = native.usable(x, *vectors) and all(vector.is_contiguous() for vector in vectors)
+        return native.float_product(x, weight, bias) if fits else super().product(x, weight, bias)
+
+    def route(self, logits_BTX: Tensor, chosen: int, normalized: bool) -> Tensor:
+        if not native.usable(logits_BTX):
+            return super().route(logits_BTX, chosen, normalized)
+        return native.route(logits_BTX, chosen, normalized)
+
+    def up(
+        self, layer: nn.Module, activation: str, gated: bool, x_BTD: Tensor, limit: float | None, alpha: float
+    ) -> Tensor | None:
         if not isinstance(layer, Int8Linear) or activation not in native.ACTIVATIONS or not native.usable(x_BTD):
+            return None
+        if limit == 0:  # which the library takes for none
             return None
         ready = layer.ready().native if type(self) is NativeOps else None  # a subclass may have another gate
         halves_share_a_panel = gated and isinstance(layer, GroupedLinear) and layer.out_features // 2 % ROWS
         if ready is None or halves_share_a_panel or not layer.called_as_written():
             return None
-        return ready(x_BTD, native.ACTIVATIONS[activation], gated)
+        return ready(x_BTD, native.ACTIVATIONS[activation], gated, limit, alpha)
 
     def rotate(self, x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor], interleaved: bool = False) -> Tensor:
         if not native.usable(x_BTHK, *cos_sin):
@@ -62,8 +76,10 @@ class NativeOps(Ops):
     def softcap(self, x: Tensor, cap: float) -> Tensor:
         return native.softcap(x, cap) if native.usable(x) else super().softcap(x, cap)
 
-    def softmax(self, scores_BHTS: Tensor) -> Tensor:
-        return native.softmax(scores_BHTS) if native.usable(scores_BHTS) else super().softmax(scores_BHTS)
+    def softmax(self, scores_BHTS: Tensor, sinks_H: Tensor | None = None) -> Tensor:
+        if not native.usable(scores_BHTS, *(() if sinks_H is None else (sinks_H,))):
+            return super().softmax(scores_BHTS, sinks_H)
+        return native.softmax(scores_BHTS, sinks_H)
 
     def mix(self, pattern_BHTS: Tensor, v_BSGK: Tensor) -> Tensor:
         if not native.usable(pattern_BHTS, v_BSGK):

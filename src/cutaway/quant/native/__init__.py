@@ -1,6 +1,6 @@
 """The native library: the int8 layer and the decoder's ops, in C++, for the instructions of this machine."""
 
-from cutaway.quant.native.blocks import SITES, BlockParts, NativeBlocks
+from cutaway.quant.native.blocks import SITES, BlockParts, MixtureParts, NativeBlocks
 from cutaway.quant.native.buffers import OutputBuffers
 from cutaway.quant.native.layer import DTYPES, MAX_WIDTH, NativeLayer
 from cutaway.quant.native.library import LIBRARY, MISSING, engine, isa, isas, use_isa
@@ -12,11 +12,13 @@ from cutaway.quant.native.ops import (
     attend_recorded,
     copy,
     cos_sin,
+    float_product,
     mean,
     mix,
     norm,
     root_mean_square,
     rotate,
+    route,
     scores,
     softcap,
     softmax,
@@ -32,6 +34,7 @@ __all__ = [
     "MISSING",
     "SITES",
     "BlockParts",
+    "MixtureParts",
     "NativeBlocks",
     "NativeLayer",
     "NormParts",
@@ -43,6 +46,7 @@ __all__ = [
     "copy",
     "cos_sin",
     "engine",
+    "float_product",
     "isa",
     "isas",
     "mean",
@@ -50,6 +54,7 @@ __all__ = [
     "norm",
     "root_mean_square",
     "rotate",
+    "route",
     "scores",
     "softcap",
     "softmax",

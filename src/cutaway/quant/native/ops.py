@@ -88,6 +88,26 @@ def norm(x: Tensor, parts: NormParts) -> Tensor:
     return out
 
 
+def float_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x [..., D] · weight [N, D], + bias [N], in float32, the last two contiguous: [..., N]."""
+    assert LIBRARY is not None
+    x, out = x.contiguous(), x.new_empty((*x.shape[:-1], len(weight)))
+    LIBRARY.cutaway_float_product(
+        x.data_ptr(), weight.data_ptr(), None if bias is None else bias.data_ptr(), x.shape[:-1].numel(), *weight.shape,
+        out.data_ptr(), get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def route(logits: Tensor, chosen: int, normalized: bool) -> Tensor:
+    """Each expert's score, of logits [..., X]: model/ops.py says which; of equal ones the first is larger."""
+    assert LIBRARY is not None
+    logits, out = logits.contiguous(), torch.empty_like(logits, memory_format=torch.contiguous_format)
+    tokens, experts = logits.shape[:-1].numel(), logits.shape[-1]
+    LIBRARY.cutaway_route(logits.data_ptr(), tokens, experts, chosen, normalized, out.data_ptr())
+    return out
+
+
 def softcap(x: Tensor, cap: float) -> Tensor:
     """cap · tanh(x / cap); -inf stays."""
     assert LIBRARY is not None
@@ -165,6 +185,7 @@ class _AttentionCall(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("value_text", "value_group", "value_position", "mask_text", "causal")),
         ("bias", ctypes.c_void_p),
         ("softcap", ctypes.c_float),
+        ("sinks", ctypes.c_void_p),
     )
 
 
@@ -179,11 +200,16 @@ def scores(q_BTHK: Tensor, k_BSGK: Tensor, causal: bool, visible_BTS: Tensor | N
     return out
 
 
-def softmax(scores_BHTS: Tensor) -> Tensor:
-    """Over the last axis; 0 where a score is -inf."""
+def softmax(scores_BHTS: Tensor, sinks_H: Tensor | None = None) -> Tensor:
+    """Over the last axis; 0 where a score is -inf. sinks: for each head one more score, which is dropped."""
     assert LIBRARY is not None
     x, out, width = scores_BHTS.contiguous(), empty(scores_BHTS.shape, scores_BHTS), scores_BHTS.shape[-1]
-    LIBRARY.cutaway_softmax(x.data_ptr(), x.shape[:-1].numel(), width, out.data_ptr(), get_num_threads())
+    heads, tokens = (1, 1) if sinks_H is None else x.shape[1:3]
+    sinks_H = None if sinks_H is None else sinks_H.contiguous()
+    LIBRARY.cutaway_softmax(
+        x.data_ptr(), x.shape[:-1].numel(), width, None if sinks_H is None else sinks_H.data_ptr(), heads, tokens,
+        out.data_ptr(), get_num_threads(),
+    )  # fmt: skip
     return out
 
 

@@ -4,6 +4,7 @@
 #include "calls.h"
 #include "team.h"
 
+#include <cmath>
 #include <cstring>
 
 namespace {
@@ -58,7 +59,8 @@ void one_token_each(const Kernels& kernels, const AttentionCall& c, int stages, 
                 head.scores += at, head.rows = 1;
                 if (stages & SCORES) kernels.hide(head), cap_and_bias(kernels, c, i, head.scores);
                 if (stages & SOFTMAX)
-                    kernels.softmax(head.scores, c.positions, head.pattern + at, head.pattern + at);
+                    kernels.softmax(head.scores, c.positions, c.sinks ? c.sinks[i % (c.groups * c.heads)] : -INFINITY,
+                                    head.pattern + at, head.pattern + at);
             }
         });
     if (!(stages & MIX)) return;
@@ -138,7 +140,7 @@ void chunk(const Kernels& kernels, const AttentionCall& c, int stages, const Pac
     }
     if (stages & SOFTMAX)
         for (int64_t t = 0; t < count; ++t)
-            kernels.softmax(rows.scores + t * stride, positions, pattern + t * stride, pattern + t * stride);
+            kernels.softmax(rows.scores + t * stride, positions, -INFINITY, pattern + t * stride, pattern + t * stride);
     if (!(stages & MIX)) return;
     float* z = c.z + ((text * c.tokens + first) * all_heads + head) * c.width;
     for (int64_t t = 0; t < count; ++t) memset(z + t * all_heads * c.width, 0, size_t(c.width) * sizeof(float));
@@ -184,13 +186,17 @@ EXPORT void cutaway_attention(const AttentionCall* call, int32_t stages, int32_t
     in_thread_team_if_small(floats, threads, [&](int size) { attention(chosen_kernels(), *call, stages, size); });
 }
 
-EXPORT void cutaway_softmax(const float* scores, int64_t rows, int64_t width, float* pattern, int32_t threads) {
+// scores and pattern [texts, heads, tokens, width]; sinks [heads] or null.
+EXPORT void cutaway_softmax(const float* scores, int64_t rows, int64_t width, const float* sinks, int64_t heads,
+                            int64_t tokens, float* pattern, int32_t threads) {
     const Kernels& kernels = chosen_kernels();
     split(rows, for_work(rows * width, threads), [&](int64_t from, int64_t to) {
         thread_local Scratch memory;
         memory.reserve(Scratch::bytes<float>(width));
         float* weights = memory.take<float>(width);
-        for (int64_t r = from; r < to; ++r) kernels.softmax(scores + r * width, width, weights, pattern + r * width);
+        for (int64_t r = from; r < to; ++r)
+            kernels.softmax(scores + r * width, width, sinks ? sinks[r / tokens % heads] : -INFINITY, weights,
+                            pattern + r * width);
         store_fence();
     });
 }

@@ -33,9 +33,10 @@ INLINE void weigh(const float* scores, int64_t count, float largest, float* weig
     }
 }
 
-// Hidden scores are -infinity. NaN where every position is hidden, or a score is NaN. weights: memory for a row; it may
-// be `scores` or `pattern`, which is else written past the caches.
-TARGET static void softmax(const float* scores, int64_t count, float* weights, float* pattern) {
+// Hidden scores are -infinity. sink: the score of one more position, whose share is dropped; -infinity: none. NaN where
+// every position is hidden, or a score is NaN. weights: memory for a row; it may be `scores` or `pattern`, which is else
+// written past the caches.
+TARGET static void softmax(const float* scores, int64_t count, float sink, float* weights, float* pattern) {
     int64_t end = without_hidden(scores, count), s = 0;
     vf most = vf{} - INFINITY, more = most;
     for (; s + 2 * LANES <= end; s += 2 * LANES) {
@@ -44,19 +45,19 @@ TARGET static void softmax(const float* scores, int64_t count, float* weights, f
     }
     for (most = larger(more, most); s < end; s += LANES)
         most = larger(load_register(scores + s, end - s, -INFINITY), most);
-    float largest = -INFINITY;
+    float largest = sink;
     for (int i = 0; i < LANES; ++i) largest = most[i] > largest || most[i] != most[i] ? most[i] : largest;
     vf total[PARTS] = {};
     for (s = 0; s + 16 <= end; s += 16) weigh<true>(scores + s, 16, largest, weights + s, total);
     if (s < end) weigh<false>(scores + s, end - s, largest, weights + s, total);
-    float inverse = 1.0f / sum(total);
+    float inverse = 1.0f / (sum(total) + (sink == -INFINITY ? 0.0f : exponential(vf{} + (sink - largest))[0]));
     if (weights == pattern)
         for (s = 0; s + LANES <= end; s += LANES) store_register(pattern + s, load_register(weights + s) * inverse);
     else
         for (s = 0; s + LANES <= end; s += LANES)
             stream_store(pattern + s, load_register(weights + s) * inverse, LANES);
     for (; s < end; ++s) pattern[s] = weights[s] * inverse;
-    float rest = end ? 0.0f : NAN;
+    float rest = end || sink != -INFINITY ? 0.0f : NAN;
     for (s = end; s < count; ++s) pattern[s] = rest;
 }
 

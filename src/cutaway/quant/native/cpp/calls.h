@@ -16,12 +16,22 @@ struct AttentionCall {
     // Of one new token a text alone: the scores are capped (norm.h), 0: not; then these are added, or null.
     const float* bias;  // [texts, groups · heads, positions]
     float softcap;
+    const float* sinks;  // [groups · heads]: what joins each head's softmax, or null
 };
 
 enum Stages : int32_t { SCORES = 1, SOFTMAX = 2, MIX = 4 };
 
 // attention.cpp: the stages asked for; scores and pattern that lie between two of them need not be wanted.
 void attention(const Kernels& kernels, const AttentionCall& call, int stages, int threads);
+
+// rows.cpp: out [tokens, rows] = x [tokens, width] · w [rows, width], + bias [rows] where it is not null.
+void float_product(const Kernels& kernels, const float* x, const float* w, const float* bias, int64_t tokens,
+                   int64_t rows, int64_t width, float* out, int threads);
+
+// rows.cpp: a token's score for each expert: of the `chosen` with the largest logits their softmax, over all experts or,
+// normalized, over the chosen; 0 of the others. Of equal ones the first is larger.
+void route(const Kernels& kernels, const float* logits, int64_t experts, int64_t chosen, bool normalized,
+           float* scores);
 
 // linear.cpp
 void linear(const Kernels& kernels, Call call, int threads);

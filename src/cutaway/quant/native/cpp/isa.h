@@ -43,7 +43,8 @@ struct Norm {
 };
 
 // One call of a layer: residual + activation(product), and where gated activation(first half of the rows) · second
-// half, half as wide.
+// half, half as wide. With a limit, only where gated: activation(alpha · first) / alpha · (1 + second), the first half
+// held below it and the second on both sides.
 struct Call {
     const Layer* layer;
     const void* x;         // [tokens, width]
@@ -53,6 +54,7 @@ struct Call {
     Activation activation;
     bool gated;
     Dtype dtype;
+    float limit, alpha;  // 0: none
     Norm norm;
     // Values inside, float32, written where not null: of the norm [tokens], [tokens, width] twice; the product [tokens,
     // columns], where gated of each half; the result once more.
@@ -154,12 +156,13 @@ struct Kernels {
     void (*finish)(const Call& call, const Tokens& tokens, const Part& part, const Part* up);
     float (*mean)(const float* x, int64_t width);
     float (*root_mean_square)(const float* x, int64_t width, float eps);
+    void (*dot_rows)(const float* x, const float* w, int64_t width, int64_t rows, const float* bias, float* out);
     void (*norm)(const Row& row);
     void (*copy)(const float* x, int64_t count, float* out);
     void (*activate)(Activation activation, const float* x, const float* times, int64_t width, float* out);
     void (*rotate)(const Heads& heads);
     void (*softcap)(const float* x, int64_t count, float cap, float* out);
-    void (*softmax)(const float* scores, int64_t count, float* weights, float* pattern);
+    void (*softmax)(const float* scores, int64_t count, float sink, float* weights, float* pattern);
     void (*key_panel)(const float* keys, int64_t stride, int64_t count, int64_t width, float* panel);
     void (*scores)(const Queries& o, const float* panel, int64_t first);
     void (*hide)(const Queries& o);
@@ -171,7 +174,7 @@ struct Kernels {
 #define KERNELS_OF(space, name) \
     {name, space::available, space::dots, space::panel_dots, space::widen, space::quantize, space::round, space::gather, \
      space::finish, \
-     space::mean, space::root_mean_square, space::norm, space::copy, space::activate, space::rotate, space::softcap, \
+     space::mean, space::root_mean_square, space::dot_rows, space::norm, space::copy, space::activate, space::rotate, space::softcap, \
      space::softmax, \
      space::key_panel, space::scores, space::hide, space::mix}
 

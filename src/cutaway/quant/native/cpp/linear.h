@@ -165,11 +165,17 @@ TARGET static void finish(const Call& call, const Tokens& tokens, const Part& pa
             int64_t at = (tokens.first + t) * call.columns + part.row + lane, count = part.rows - lane;
             vf y = value(*call.layer, token, part, t, lane);
             if (call.product) stream_store(call.product + at, y, count);
-            y = activated(call.activation, y);
             if (up) {
                 vf other = value(*call.layer, token, *up, t, lane);
                 if (call.other_half) stream_store(call.other_half + at, other, count);
-                y = y * other;
+                if (call.limit != 0) {
+                    y = call.alpha * (y > call.limit ? vf{} + call.limit : y);
+                    other = other > call.limit ? vf{} + call.limit : other < -call.limit ? vf{} - call.limit : other;
+                    other = (1.0f + other) / call.alpha;
+                }
+                y = activated(call.activation, y) * other;
+            } else {
+                y = activated(call.activation, y);
             }
             if (call.residual) y = load_as(call.dtype, call.residual, at, count) + y;
             if (call.result) stream_store(call.result + at, y, count);

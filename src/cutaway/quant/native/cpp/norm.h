@@ -10,6 +10,24 @@ TARGET static float mean(const float* x, int64_t width) {
     return sum(total) / float(width);
 }
 
+// out[r] = x · row r of w [rows, width], + bias[r] where there is one; four rows at once for each read of x.
+TARGET static void dot_rows(const float* x, const float* w, int64_t width, int64_t rows, const float* bias,
+                            float* out) {
+    for (int64_t first = 0; first < rows; first += 4) {
+        const float* row[4];
+        vf total[4][PARTS] = {};
+        for (int r = 0; r < 4; ++r) row[r] = w + (first + r < rows ? first + r : first) * width;
+        for (int64_t i = 0; i < width; i += 16)
+            for (int p = 0; p < PARTS; ++p) {
+                int64_t at = i + p * LANES, left = width - at;
+                vf here = load_register(x + at, left);
+                for (int r = 0; r < 4; ++r) total[r][p] = total[r][p] + here * load_register(row[r] + at, left);
+            }
+        for (int r = 0; r < 4 && first + r < rows; ++r)
+            out[first + r] = sum(total[r]) + (bias ? bias[first + r] : 0.0f);
+    }
+}
+
 // Of x less `center`.
 INLINE float root_mean_square(const float* x, int64_t width, float eps, float center) {
     vf squares[PARTS] = {};

@@ -1,12 +1,57 @@
 // What each row of a matrix is computed from by itself, between the linear layers: who computes which rows.
 // It does not know how a row is computed (norm.h), nor Python or torch.
 
-#include "isa.h"
+#include "calls.h"
 #include "team.h"
 
 #include <cmath>
+#include <cstring>
+
+void float_product(const Kernels& kernels, const float* x, const float* w, const float* bias, int64_t tokens,
+                   int64_t rows, int64_t width, float* out, int threads) {
+    split((rows + 3) / 4, for_work(tokens * rows * width, threads), [&](int64_t from, int64_t to) {
+        for (int64_t t = 0; t < tokens; ++t) {
+            int64_t first = from * 4, count = (to * 4 < rows ? to * 4 : rows) - first;
+            kernels.dot_rows(x + t * width, w + first * width, width, count, bias ? bias + first : nullptr,
+                             out + t * rows + first);
+        }
+    });
+}
+
+void route(const Kernels& kernels, const float* logits, int64_t experts, int64_t chosen, bool normalized,
+           float* scores) {
+    thread_local Scratch memory;
+    memory.reserve(Scratch::bytes<float>(experts));
+    float *shares = memory.take<float>(experts), sum = 0;
+    kernels.softmax(logits, experts, -INFINITY, shares, shares);
+    memset(scores, 0, size_t(experts) * sizeof *scores);
+    for (int64_t taken = 0; taken < chosen; ++taken) {
+        int64_t best = 0;
+        while (best < experts && shares[best] < 0) ++best;
+        for (int64_t i = best + 1; i < experts; ++i)
+            if (shares[i] > shares[best]) best = i;
+        scores[best] = shares[best], sum += shares[best];
+        shares[best] = -1;
+    }
+    for (int64_t i = 0; i < experts && normalized; ++i) scores[i] = scores[i] / sum;
+}
 
 extern "C" {
+
+// out [tokens, rows] = x [tokens, width] · w [rows, width], + bias [rows] where it is not null.
+EXPORT void cutaway_float_product(const float* x, const float* w, const float* bias, int64_t tokens, int64_t rows,
+                                  int64_t width, float* out, int32_t threads) {
+    in_thread_team_if_small(tokens * width, threads, [&](int size) {
+        float_product(chosen_kernels(), x, w, bias, tokens, rows, width, out, size);
+    });
+}
+
+// scores [tokens, experts] of logits [tokens, experts].
+EXPORT void cutaway_route(const float* logits, int64_t tokens, int64_t experts, int64_t chosen, int32_t normalized,
+                          float* scores) {
+    for (int64_t t = 0; t < tokens; ++t)
+        route(chosen_kernels(), logits + t * experts, experts, chosen, normalized, scores + t * experts);
+}
 
 // out [rows]: each row's mean.
 EXPORT void cutaway_mean(const float* x, int64_t rows, int64_t width, float* out, int32_t threads) {
