@@ -171,16 +171,13 @@ def test_text_is_written_forked_and_stopped(page: Open, plain: LM):
 @pytest.mark.parametrize("size", [LARGE, SMALL], ids=["wide", "narrow"])
 def test_stop_keeps_its_place_and_the_focus_while_tokens_arrive(page: Open, size: dict[str, int]):
     tab = page(f"{STATE}&open=8", size)
-    tab.get_by_label("New tokens").fill("300")
+    tab.get_by_label("New tokens").fill("120")
     button = tab.get_by_role("button", name="Generate")
     for _ in range(2):  # the second time from a long text, scrolled down
         button.evaluate("each => each.scrollIntoView({ block: 'center' })")
-        watch(
-            tab,
-            "(({ innerText, offsetTop }) => [innerText, offsetTop - scrollY])(document.querySelector('.ask button'))",
-        )
+        watch(tab, "(it => [it.innerText, it.getBoundingClientRect().top])(document.querySelector('.ask button'))")
         button.press("Enter")
-        tab.get_by_text("300 tokens in").wait_for()
+        tab.get_by_text("120 tokens in").wait_for()
         names, tops = zip(*tab.evaluate("seen"), strict=True)
         assert "Stop" in names
         assert max(tops) - min(tops) <= 2, sorted({*tops})
