@@ -77,15 +77,17 @@ def norm_struct(norm: NormParts | None) -> NormStruct:
     return NormStruct(*pointers, norm.eps, norm.offset, NORM_KINDS["layer" if norm.centered else "rms"])
 
 
-def norm(x: Tensor, parts: NormParts) -> Tensor:
-    """Over the last axis."""
+def norm(x: Tensor, parts: NormParts, inside: bool = False) -> tuple[Tensor, ...]:
+    """Over the last axis: (out,), or with what lies inside (scale [..., 1], normalized, out)."""
     assert LIBRARY is not None
     x = x.contiguous()
     out, width, struct = torch.empty_like(x), x.shape[-1], norm_struct(parts)
+    within = (x.new_empty((*x.shape[:-1], 1)), torch.empty_like(x)) if inside else ()
+    pointers = (part.data_ptr() for part in within) if inside else (None, None)
     LIBRARY.cutaway_norm(
-        x.data_ptr(), x.numel() // width, width, ctypes.addressof(struct), out.data_ptr(), get_num_threads()
+        x.data_ptr(), x.numel() // width, width, ctypes.addressof(struct), *pointers, out.data_ptr(), get_num_threads()
     )
-    return out
+    return *within, out
 
 
 def float_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
