@@ -62,6 +62,14 @@ def page(browser, running: Serving) -> Iterator[Open]:
     assert wrong == []
 
 
+def watch(tab, expression: str) -> None:
+    """From now on window.seen has its value at each frame, on a browser that is six times slower."""
+    tab.context.new_cdp_session(tab).send("Emulation.setCPUThrottlingRate", {"rate": 6})
+    tab.evaluate(
+        f"() => {{ window.seen = []; (function each() {{ seen.push({expression}); requestAnimationFrame(each) }})() }}"
+    )
+
+
 def said(value: float) -> str:
     return {"-0": "0", "-inf": "−∞"}.get(number(value), number(value))
 

@@ -12,7 +12,7 @@ from cutaway.lm import LM
 from cutaway.sample.distribution import choice, filtered
 from cutaway.text.table import visible
 from tests.apps.server.conftest import tiny
-from tests.web.test_first_stages import PROMPT, SMALL, TEXT, Open, page, plain, running, said, table
+from tests.web.test_first_stages import LARGE, PROMPT, SMALL, TEXT, Open, page, plain, running, said, table, watch
 
 __all__ = ["page", "plain", "running", "tiny"]
 DRAWN = {"do_sample": True, "temperature": 0.9, "top_k": 60, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.2}
@@ -161,11 +161,27 @@ def test_text_is_written_forked_and_stopped(page: Open, plain: LM):
     assert steps_of(tab, 1) == titles(plain, plain.fork(out, 3, token))
     held = f"The cache held {prompt + 11} tokens; it was rewound to {prompt + 3}, not recomputed."
     assert read(tab.locator(".cache p").first).endswith(held)
-    tab.get_by_label("New tokens").fill("500")
+    tab.get_by_label("New tokens").fill("1900")
     tab.get_by_role("button", name="Generate").click()
     tab.get_by_role("button", name="Stop").click()
     tab.get_by_text("; stopped.").wait_for()
-    assert 0 < len(steps_of(tab, 0)) < 500
+    assert 0 < len(steps_of(tab, 0)) < 1900
+
+
+@pytest.mark.parametrize("size", [LARGE, SMALL], ids=["wide", "narrow"])
+def test_stop_keeps_its_place_and_the_focus_while_tokens_arrive(page: Open, size: dict[str, int]):
+    tab = page(f"{STATE}&open=8", size)
+    tab.get_by_label("New tokens").fill("120")
+    button = tab.get_by_role("button", name="Generate")
+    for _ in range(2):  # the second time from a long text, scrolled down
+        button.evaluate("each => each.scrollIntoView({ block: 'center' })")
+        watch(tab, "(it => [it.innerText, it.getBoundingClientRect().top])(document.querySelector('.ask button'))")
+        button.press("Enter")
+        tab.get_by_text("120 tokens in").wait_for()
+        names, tops = zip(*tab.evaluate("seen"), strict=True)
+        assert "Stop" in names
+        assert max(tops) - min(tops) <= 2, sorted({*tops})
+        assert button.evaluate("each => each === document.activeElement")
 
 
 def test_the_lesson_tells_what_python_tells(page: Open, plain: LM):

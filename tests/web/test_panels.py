@@ -14,7 +14,7 @@ from cutaway.apps.server.page import FOLDER
 from cutaway.lm import LM, load
 from cutaway.quant.explain import explain, int8_layers, layer_input, layer_input_sites
 from tests.apps.server.conftest import serving, tiny
-from tests.web.test_first_stages import LARGE, SMALL, Open, expected, page, plain, running, said, table, view
+from tests.web.test_first_stages import LARGE, SMALL, Open, expected, page, plain, running, said, table, view, watch
 from tests.web.test_last_stages import percent
 
 __all__ = ["page", "plain", "running", "tiny"]
@@ -122,6 +122,18 @@ def test_a_head_set_to_zero_beside_the_original(page: Open, plain: LM):
     texts = tab.locator("aside dd").all_inner_texts()
     written = [plain.generate(TEXT, max_new_tokens=24, do_sample=False, edits=e).text for e in ([], [edit])]
     assert [text.strip() for text in texts] == [text.strip() for text in written]
+
+
+def test_a_change_leaves_the_page_as_high_as_it_was(page: Open):
+    tab = page(f"{PROMPT}&panel=change&open=5&focus=l1.h2")
+    tab.get_by_text("Neuron").first.wait_for()
+    tab.wait_for_timeout(500)
+    watch(tab, "document.documentElement.scrollHeight")
+    tab.get_by_role("button", name="head 2 of block 1").click()
+    tab.get_by_text("KL(before").wait_for()
+    tab.wait_for_timeout(500)
+    heights = tab.evaluate("seen")
+    assert min(heights) >= min(heights[0], heights[-1]) - 2, sorted({*heights})
 
 
 def held_back(tab, after: int):

@@ -39,7 +39,7 @@ class NativeOps(Ops):
         return native.float_product(x, weight, bias) if fits else super().product(x, weight, bias)
 
     def route(self, logits_BTX: Tensor, chosen: int, normalized: bool) -> Tensor:
-        if not native.usable(logits_BTX):
+        if not native.usable(logits_BTX) or not 0 < chosen <= logits_BTX.shape[-1]:
             return super().route(logits_BTX, chosen, normalized)
         return native.route(logits_BTX, chosen, normalized)
 

@@ -102,9 +102,12 @@ export class Writing {
     this.texts = [...this.texts, text];
     this.show(text);
     this.working = {};
+    const arrived: Written[] = []; // taken once a frame: tokens may come faster than a long text is drawn
+    const take = () => arrived.splice(0).forEach((frame) => text.take(frame));
     try {
       const onworking = (working: Working) => (this.working = working);
-      await this.wire.stream(ask, args, ({ answer }) => text.take(answer as Written), { channel: "write", onworking });
+      const each = ({ answer }: { answer: object }) => arrived.push(answer as Written) === 1 && requestAnimationFrame(take);
+      await this.wire.stream(ask, args, each, { channel: "write", onworking }).finally(take);
     } catch (error) {
       if (!(error instanceof Cancelled)) this.error = error as Error;
       if (!text.steps.length) this.drop(text);
