@@ -157,11 +157,8 @@ class MLP(nn.Module):
             whole = ops.up(self.up, act, self.gated, x_BTD, *self.clamp, tap.wants(*names[:-1]))
         if whole is not None:
             return self.down(each_tapped(tap, names, whole))
-        if self.gated:
-            gate_BTF, linear_BTF = map(tap, names, self.up(x_BTD).chunk(2, -1))
-            post_BTF = ops.gate_within(*self.clamp, act, gate_BTF, linear_BTF)
-        else:
-            post_BTF = ops.activation[act](tap(names[0], self.up(x_BTD)))
+        pre_BTF = map(tap, names, self.up(x_BTD).chunk(1 + self.gated, -1))  # the gate's half, and the half it gates
+        post_BTF = ops.gate_within(*self.clamp, act, *pre_BTF) if self.gated else ops.activation[act](*pre_BTF)
         return self.down(tap(names[-1], post_BTF))
 
 

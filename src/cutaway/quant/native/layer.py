@@ -11,7 +11,7 @@ from torch import Tensor, get_num_threads
 
 from cutaway.ground.errors import BadArgument
 from cutaway.quant.native.library import LIBRARY
-from cutaway.quant.native.pages import empty
+from cutaway.quant.native.pages import empty, recorded
 from cutaway.quant.panels import ROWS
 
 MAX_WIDTH = 65536  # wider sums of LLM.int8() would not fit in 32 bits
@@ -91,9 +91,10 @@ class NativeLayer:
         if shape[-1] != self.width or dtype is None or not x.is_cpu:
             found = f"an input {list(shape)} of {x.dtype} on {x.device}"
             raise BadArgument(found, f"[..., {self.width}] of float32 or bfloat16 on the CPU", "convert it first")
-        x, out = x.contiguous(), empty((*shape[:-1], self.rows // 2 if gated else self.rows), x)
+        take = recorded if inside else empty
+        x, out = x.contiguous(), take((*shape[:-1], self.rows // 2 if gated else self.rows), x)
         tokens = x.numel() // self.width
-        within = [empty(out.shape, x) for _ in range(1 + gated)] if inside else []
+        within = [recorded(out.shape, x) for _ in range(1 + gated)] if inside else []
         self.run(
             self.address, x.data_ptr(), out.data_ptr(), *([part.data_ptr() for part in within] + [None, None])[:2],
             tokens, dtype, activation, gated, limit or 0, alpha, get_num_threads(),
