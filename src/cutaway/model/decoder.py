@@ -69,7 +69,7 @@ class Norm(nn.Module):
 
     def forward(self, x_BTD: Float[Tensor, "B T *D"], tap: Tap) -> Float[Tensor, "B T *D"]:
         scale, normalized, gain, whole = self.site + ".scale", self.site + ".normalized", self.gain, None
-        if gain is not None and not tap.changes(scale, normalized):  # in one pass over memory, where the ops have it
+        if gain is not None and self.first_axis == -1 and not tap.changes(scale, normalized):  # in one pass over memory
             whole = self.ops.norm(x_BTD, gain, self.bias, self.eps, self.centered, tap.wants(scale, normalized))
         if whole is not None:
             return each_tapped(tap, (scale, normalized, self.out), whole)
