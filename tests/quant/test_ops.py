@@ -58,8 +58,20 @@ def test_means(isa: str, width: int, rows: int) -> None:
 
 
 class Watching(Untapped):
+    """It keeps what it sees, and may change it where that is said: then each value is computed by itself."""
+
+    def __init__(self, changing: bool) -> None:
+        self.changing, self.seen = changing, list[Tensor]()
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        self.seen.append(value)
+        return value
+
     def wants(self, *names: str) -> bool:
         return True
+
+    def changes(self, *names: str) -> bool:
+        return self.changing
 
 
 @each_isa
@@ -74,17 +86,18 @@ def test_a_norm_in_one_pass_has_the_bits_of_its_parts(isa: str, rows: int, width
         for given in (x, x.transpose(0, 1)):
             norm.ops = torch_ops
             expected = norm(given, untapped)
-            norm.ops = native_ops
-            parts = norm(given, Watching())
-            torch.testing.assert_close(parts, expected, rtol=2e-6, atol=4e-6)
+            norm.ops, parts, watched = native_ops, Watching(True), Watching(False)
+            torch.testing.assert_close(norm(given, parts), expected, rtol=2e-6, atol=4e-6)
+            norm(given, watched)
+            assert len(parts.seen) == len(watched.seen) == 3 and all(map(torch.equal, parts.seen, watched.seen))
             for count in (1, 2, 3):
                 with threads(count):
-                    fused = native_ops.norm(given, norm.weight, norm.bias, norm.eps, centered)
-                    assert fused is not None and torch.equal(fused, parts)
+                    (fused,) = native_ops.norm(given, norm.weight, norm.bias, norm.eps, centered, False) or ()
+                    assert torch.equal(fused, parts.seen[2])
     norm.bias = None if centered else norm.weight
     with torch.no_grad(), with_isa(isa):  # LayerNorm without a bias, and RMSNorm with one
-        fused = native_ops.norm(x, norm.weight, norm.bias, norm.eps, centered)
-        assert fused is not None and torch.equal(fused, norm(x, Watching()))
+        (fused,) = native_ops.norm(x, norm.weight, norm.bias, norm.eps, centered, False) or ()
+        assert torch.equal(fused, norm(x, Watching(True)))
 
 
 @each_isa
@@ -169,11 +182,12 @@ def test_a_gate_within_limits_in_one_product(isa: str, mode: Mode, tokens: int) 
     linear.weight.data, linear.bias.data = noise(96, 64), noise(96, seed=1)
     layer, x = Int8Linear.from_linear(linear, mode), noise(1, tokens, 64)
     with torch.no_grad(), with_isa(isa):
-        fused = native_ops.up(layer, "silu", True, x, 7.0, 1.702)
-        assert fused is not None and torch.equal(
-            fused, native_ops.gate_within(7.0, 1.702, "silu", *layer(x).chunk(2, -1))
-        )
-        assert not torch.equal(fused, torch_ops.gate("silu", *layer(x).chunk(2, -1)))
+        parts = layer(x).chunk(2, -1)
+        post = native_ops.gate_within(7.0, 1.702, "silu", *parts)
+        assert not torch.equal(post, torch_ops.gate("silu", *parts))
+        for inside in (False, True):
+            fused = native_ops.up(layer, "silu", True, x, 7.0, 1.702, inside) or ()
+            assert all(map(torch.equal, fused, (*parts, post) if inside else (post,))) and len(fused) == 1 + 2 * inside
 
 
 @each_isa

@@ -1,13 +1,21 @@
 """Buffers of recorded values: each with memory of its own, alone or in a chunk of a large trace."""
 
 import mmap
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 
+from cutaway.ground.sites import all_sites
+from cutaway.quant import native
 from cutaway.quant.native import pages
 from cutaway.trace import memory as store
+from cutaway.trace import run as passes
 from cutaway.trace.memory import Memory
+from cutaway.trace.run import run
+from tests.tiny import batch
+from tests.tiny import decoder as tiny
 
 
 def test_values_of_a_large_trace_never_overlap_and_hold_what_is_written() -> None:
@@ -21,6 +29,30 @@ def test_values_of_a_large_trace_never_overlap_and_hold_what_is_written() -> Non
         assert (value == number).all()
         assert value.data_ptr() % store.ALIGN == 0
         assert value.untyped_storage().nbytes() == value.nbytes, "it pickles alone"
+
+
+@pytest.mark.skipif(not native.available, reason=f"no native library ({native.MISSING})")
+@pytest.mark.parametrize("name", ["llama", "opt", "gpt2"])
+def test_values_computed_right_into_the_memory_of_a_full_trace(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bits of each site recorded alone, none over another, and fewer copies."""
+    decoder = tiny(name, tmp_path, quantize="int8")
+    tokens = batch([1 + i % 9 for i in range(20)], [7, 8, 9])
+    sites, copies = [*all_sites(decoder.config)], list[str]()
+    alone = {site: run(decoder, tokens, site)[site] for site in sites}
+    monkeypatch.setattr(store, "LARGE", 1)  # as of a long text
+    monkeypatch.setattr(passes, "copy", lambda to, value: copies.append("") or native.copy(to, value))
+    trace = run(decoder, tokens)
+    direct = len(sites) - len(copies)
+    assert direct >= 9 * decoder.config.n_layers, "of each block two norms' and attention's three values, and the MLP's"
+    spans = sorted((trace[site].data_ptr(), trace[site].nbytes) for site in sites)
+    assert all(start + count <= after for (start, count), (after, _) in pairwise(spans))
+    for site in sites:
+        assert torch.equal(trace[site].nan_to_num(7e7), alone[site].nan_to_num(7e7)), site
+    copies.clear()
+    run(decoder, tokens, "blocks.*.attn.pattern")
+    assert len(copies) == decoder.config.n_layers, "of some sites nothing else is held"
 
 
 def test_a_value_outlives_its_trace() -> None:

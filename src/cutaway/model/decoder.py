@@ -20,7 +20,7 @@ from cutaway.model.ops import Ops, torch_ops, wide
 from cutaway.model.pass_info import PassInfo, pass_info
 from cutaway.model.positions import Rotary
 from cutaway.model.sinks import Sinks
-from cutaway.model.tap import Tap, untapped
+from cutaway.model.tap import Tap, each_tapped, untapped
 
 
 class Embed(nn.Module):
@@ -68,16 +68,17 @@ class Norm(nn.Module):
         return 1 + self.weight.to(wide(self.weight)) if self.plus_one and self.weight is not None else self.weight
 
     def forward(self, x_BTD: Float[Tensor, "B T *D"], tap: Tap) -> Float[Tensor, "B T *D"]:
-        scale, normalized, gain, out_BTD = self.site + ".scale", self.site + ".normalized", self.gain, None
-        if gain is not None and not tap.wants(scale, normalized):  # in one pass over memory, where the ops have it
-            out_BTD = self.ops.norm(x_BTD, gain, self.bias, self.eps, self.centered)
-        if out_BTD is None:
-            wide_BTD = x_BTD.flatten(self.first_axis).to(wide(x_BTD))
-            wide_BTD = wide_BTD - self.ops.mean(wide_BTD) if self.centered else wide_BTD
-            scale_BT1 = tap(scale, self.ops.root_mean_square(wide_BTD, self.eps))
-            normalized_BTD = tap(normalized, (wide_BTD * scale_BT1.reciprocal()).to(x_BTD.dtype).view(x_BTD.shape))
-            out_BTD = normalized_BTD if gain is None else normalized_BTD * gain.view(-1, x_BTD.shape[-1])
-            out_BTD = out_BTD if self.bias is None else out_BTD + self.bias.view(-1, x_BTD.shape[-1])
+        scale, normalized, gain, whole = self.site + ".scale", self.site + ".normalized", self.gain, None
+        if gain is not None and self.first_axis == -1 and not tap.changes(scale, normalized):  # in one pass over memory
+            whole = self.ops.norm(x_BTD, gain, self.bias, self.eps, self.centered, tap.wants(scale, normalized))
+        if whole is not None:
+            return each_tapped(tap, (scale, normalized, self.out), whole)
+        wide_BTD = x_BTD.flatten(self.first_axis).to(wide(x_BTD))
+        wide_BTD = wide_BTD - self.ops.mean(wide_BTD) if self.centered else wide_BTD
+        scale_BT1 = tap(scale, self.ops.root_mean_square(wide_BTD, self.eps))
+        normalized_BTD = tap(normalized, (wide_BTD * scale_BT1.reciprocal()).to(x_BTD.dtype).view(x_BTD.shape))
+        out_BTD = normalized_BTD if gain is None else normalized_BTD * gain.view(-1, x_BTD.shape[-1])
+        out_BTD = out_BTD if self.bias is None else out_BTD + self.bias.view(-1, x_BTD.shape[-1])
         return tap(self.out, out_BTD.to(x_BTD.dtype))
 
 
@@ -104,18 +105,17 @@ class Attention(nn.Module):
     def forward(self, x_BTD: Tensor, info: PassInfo, cache: Cache | None, tap: Tap) -> Float[Tensor, "B T D"]:
         q_BTHK, k_BTGK, v_BTGK = self.project(x_BTD, info, tap)
         k_BSGK, v_BSGK = (k_BTGK, v_BTGK) if cache is None else cache.extend(self.layer, k_BTGK, v_BTGK)
-        mask, site, names = info.masks[self.window], self.site, (self.site + "scores", self.site + "pattern")
+        mask, names = info.masks[self.window], (self.site + "scores", self.site + "pattern", self.site + "z")
         fused = self.softcap is None and info.alibi_BH1S is None and self.sinks is None
-        if fused and not tap.wants(*names):  # the same, without ever holding either
-            z_BTHK = self.ops.attend(q_BTHK, k_BSGK, v_BSGK, mask)
-        elif fused and not tap.changes(*names):  # the same in one pass over memory
-            *recorded, z_BTHK = self.ops.attend_recorded(q_BTHK, k_BSGK, v_BSGK, mask)
-            list(map(tap, names, recorded))
+        if fused and not tap.wants(*names[:2]):  # the same, without ever holding either
+            z_BTHK = tap(names[2], self.ops.attend(q_BTHK, k_BSGK, v_BSGK, mask))
+        elif fused and not tap.changes(*names[:2]):  # the same in one pass over memory
+            z_BTHK = each_tapped(tap, names, self.ops.attend_recorded(q_BTHK, k_BSGK, v_BSGK, mask))
         else:
             scores_BHTS, softmax = tap(names[0], self.scores(q_BTHK, k_BSGK, info)), self.ops.softmax
             pattern_BHTS = softmax(scores_BHTS) if self.sinks is None else self.sinks(scores_BHTS, softmax)
-            z_BTHK = self.ops.mix(tap(names[1], pattern_BHTS), v_BSGK)
-        return self.out(tap(site + "z", z_BTHK).flatten(-2))
+            z_BTHK = tap(names[2], self.ops.mix(tap(names[1], pattern_BHTS), v_BSGK))
+        return self.out(z_BTHK.flatten(-2))
 
     def scores(self, q_BTHK: Tensor, k_BSGK: Tensor, info: PassInfo) -> Float[Tensor, "B H T S"]:
         """Before the softmax: scaled and masked, capped and with ALiBi's part where the model has them."""
@@ -144,23 +144,22 @@ class MLP(nn.Module):
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
-        self.site, self.gated, self.activation = f"blocks.{layer}.mlp.", config.gated, config.activation
+        self.gated, self.activation, inside = config.gated, config.activation, ("pre_linear",) * config.gated
+        self.names = [f"blocks.{layer}.mlp.{name}" for name in ("pre", *inside, "post")]
         self.clamp = (config.mlp_limit, config.mlp_alpha)
         # Where gated, the gate's rows stand before the other branch's in one matrix.
         self.up = nn.Linear(config.d_model, config.d_mlp * (2 if config.gated else 1), bias=config.mlp_bias)
         self.down = nn.Linear(config.d_mlp, config.d_model, bias=config.mlp_bias)
 
     def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
-        ops, act, site, post_BTF = self.ops, self.activation, self.site, None
-        if not tap.wants(site + "pre", site + "pre_linear"):  # in one product, where the ops have it
-            post_BTF = ops.up(self.up, act, self.gated, x_BTD, *self.clamp)
-        if post_BTF is None and self.gated:
-            gate_BTF, linear_BTF = self.up(x_BTD).chunk(2, -1)
-            gate_BTF, linear_BTF = tap(site + "pre", gate_BTF), tap(site + "pre_linear", linear_BTF)
-            post_BTF = ops.gate_within(*self.clamp, act, gate_BTF, linear_BTF)
-        elif post_BTF is None:
-            post_BTF = ops.activation[act](tap(site + "pre", self.up(x_BTD)))
-        return self.down(tap(site + "post", post_BTF))
+        ops, act, names, whole = self.ops, self.activation, self.names, None
+        if not tap.changes(*names[:-1]):  # in one product, where the ops have it
+            whole = ops.up(self.up, act, self.gated, x_BTD, *self.clamp, tap.wants(*names[:-1]))
+        if whole is not None:
+            return self.down(each_tapped(tap, names, whole))
+        pre_BTF = map(tap, names, self.up(x_BTD).chunk(1 + self.gated, -1))  # the gate's half, and the half it gates
+        post_BTF = ops.gate_within(*self.clamp, act, *pre_BTF) if self.gated else ops.activation[act](*pre_BTF)
+        return self.down(tap(names[-1], post_BTF))
 
 
 class Block(nn.Module):

@@ -45,9 +45,10 @@ class Ops:
         return (x.square().mean(-1, keepdim=True) + eps).sqrt()
 
     def norm(
-        self, x: Float[Tensor, "... D"], weight: Float[Tensor, "W"], bias: Tensor | None, eps: float, centered: bool
-    ) -> Float[Tensor, "... D"] | None:
-        """What decoder.py: Norm gives, bit for bit, without ever holding what lies between; None: not here."""
+        self, x: Tensor, weight: Float[Tensor, "W"], bias: Tensor | None, eps: float, centered: bool, inside: bool
+    ) -> tuple[Tensor, ...] | None:
+        """(out,) of decoder.py: Norm, bit for bit, in one pass over memory, or with what lies inside (scale,
+        normalized, out); None: not here."""
         return None
 
     def product(self, x: Float[Tensor, "... D"], weight: Float[Tensor, "N D"], bias: Tensor | None) -> Tensor:
@@ -62,9 +63,17 @@ class Ops:
         return torch.zeros_like(logits_BTX).scatter(-1, largest.indices, kept.to(logits_BTX.dtype))
 
     def up(
-        self, layer: nn.Module, activation: str, gated: bool, x_BTD: Tensor, limit: float | None, alpha: float
-    ) -> Float[Tensor, "B T F"] | None:
-        """What decoder.py: MLP gives as `post`, bit for bit, without ever holding what lies between; None: not here."""
+        self,
+        layer: nn.Module,
+        activation: str,
+        gated: bool,
+        x_BTD: Tensor,
+        limit: float | None,
+        alpha: float,
+        inside: bool,
+    ) -> tuple[Tensor, ...] | None:
+        """(post,) of decoder.py: MLP, bit for bit, in one product, or with what lies inside (pre, post) or (pre,
+        pre_linear, post); None: not here."""
         return None
 
     def gate(

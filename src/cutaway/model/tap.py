@@ -3,6 +3,7 @@
 It knows names and values; it does not know what is done with them.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -84,3 +85,8 @@ class Chain:
 
 
 untapped = Untapped()
+
+
+def each_tapped(tap: Tap, names: Sequence[str], values: Sequence[Tensor]) -> Tensor:
+    """The last of values that were computed together, after each has passed; the last of the names are theirs."""
+    return [tap(name, value) for name, value in zip(names[-len(values) :], values, strict=True)][-1]

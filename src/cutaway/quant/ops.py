@@ -24,12 +24,14 @@ class NativeOps(Ops):
     def root_mean_square(self, x: Tensor, eps: float) -> Tensor:
         return native.root_mean_square(x, eps) if native.usable(x) else super().root_mean_square(x, eps)
 
-    def norm(self, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, centered: bool) -> Tensor | None:
+    def norm(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, centered: bool, inside: bool
+    ) -> tuple[Tensor, ...] | None:
         vectors = (weight,) if bias is None else (weight, bias)
         taken = type(self) is NativeOps and native.usable(x, *vectors)  # a subclass may have another mean
         if not taken or any(vector.shape != x.shape[-1:] or not vector.is_contiguous() for vector in vectors):
             return None
-        return native.norm(x, native.NormParts(weight, bias, eps, centered))
+        return native.norm(x, native.NormParts(weight, bias, eps, centered), inside)
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         vectors = (weight,) if bias is None else (weight, bias)
@@ -42,8 +44,15 @@ class NativeOps(Ops):
         return native.route(logits_BTX, chosen, normalized)
 
     def up(
-        self, layer: nn.Module, activation: str, gated: bool, x_BTD: Tensor, limit: float | None, alpha: float
-    ) -> Tensor | None:
+        self,
+        layer: nn.Module,
+        activation: str,
+        gated: bool,
+        x_BTD: Tensor,
+        limit: float | None,
+        alpha: float,
+        inside: bool,
+    ) -> tuple[Tensor, ...] | None:
         if not isinstance(layer, Int8Linear) or activation not in native.ACTIVATIONS or not native.usable(x_BTD):
             return None
         if limit == 0:  # which the library takes for none
@@ -52,7 +61,7 @@ class NativeOps(Ops):
         halves_share_a_panel = gated and isinstance(layer, GroupedLinear) and layer.out_features // 2 % ROWS
         if ready is None or halves_share_a_panel or not layer.called_as_written():
             return None
-        return ready(x_BTD, native.ACTIVATIONS[activation], gated, limit, alpha)
+        return ready.activated(x_BTD, native.ACTIVATIONS[activation], gated, limit, alpha, inside)
 
     def rotate(self, x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor], interleaved: bool = False) -> Tensor:
         if not native.usable(x_BTHK, *cos_sin):

@@ -5,7 +5,7 @@ It knows a decoder and tokens; it does not know text, nor how a token is chosen.
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from cutaway.model.decoder import Decoder
 from cutaway.model.parts import dtype_of
 from cutaway.model.tap import Chain
 from cutaway.quant.native import copy
-from cutaway.quant.native.pages import alone
+from cutaway.quant.native.pages import alone, recorded_into
 from cutaway.text.pieces import Tokens
 from cutaway.trace.memory import Mapped, Memory
 from cutaway.trace.pass_recorder import Enough, Recorder
@@ -58,7 +58,8 @@ def run(
     editor = Editor(edits, decoder.config, tokens)
     keep = _differentiable if grad else Copies(cost, tokens, positions, to, decoder)
     recorder = Recorder(chosen, last, keep, flows=grad)
-    with _with_gradients() if grad else torch.no_grad(), suppress(Enough):
+    opened = keep.opened() if isinstance(keep, Copies) else nullcontext()
+    with _with_gradients() if grad else torch.no_grad(), opened, suppress(Enough):
         decoder(tokens, tap=Chain(editor, recorder) if edits else recorder)
     editor.finish()
     values = {name: recorder.parts[name][0] for name in chosen}
@@ -114,16 +115,34 @@ class Copies:
         if positions is not None:
             columns(tokens, positions)  # a position that is not there is told before the pass
         self.rows = {row.site: row for row in cost.rows}
-        self.heads_first = {name for name, site in all_sites(decoder.config).items() if site.shape.startswith("B H")}
+        sites = all_sites(decoder.config)
+        self.every = len(self.rows) == len(sites)
+        self.heads_first = {name for name, site in sites.items() if site.shape.startswith("B H")}
         device = decoder.embed.token.weight.device
         if cost.where == "disk":
             self.store = Mapped(_folder(to), cost.bytes, len(cost.rows))
         else:
             self.store = Memory(cost.bytes, device if to is None else torch.device(str(to)))
         self.beside, self.seen = to is None, set[int]()  # beside the weights; storages that hold a value
+        self.taken = set[int]()  # of values that were computed into this memory and are not yet recorded
+
+    def opened(self) -> AbstractContextManager[None]:
+        """Within it ops compute values right into this memory, where every one is recorded, and as it is."""
+        as_they_are = self.every and self.beside and self.positions is None
+        as_they_are = as_they_are and all(row.dtype == torch.float32 for row in self.rows.values())
+        usable = as_they_are and isinstance(self.store, Memory) and self.store.chunked
+        return recorded_into(self._take) if usable else nullcontext()
+
+    def _take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        value = self.store.take(shape, dtype)
+        self.taken.add(value.data_ptr())
+        return value
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         value = value.detach()
+        if value.data_ptr() in self.taken and value.is_contiguous() and value.shape == self.rows[name].shape:
+            self.taken.discard(value.data_ptr())
+            return value
         if self.positions is not None:
             dims = (1, 2) if name in self.heads_first else (1, 1)
             value = by_position(value.transpose(*dims), self.tokens, self.positions).transpose(*dims)

@@ -11,7 +11,7 @@ from torch import Tensor, get_num_threads
 
 from cutaway.ground.errors import BadArgument
 from cutaway.quant.native.library import LIBRARY
-from cutaway.quant.native.pages import empty
+from cutaway.quant.native.pages import empty, recorded
 from cutaway.quant.panels import ROWS
 
 MAX_WIDTH = 65536  # wider sums of LLM.int8() would not fit in 32 bits
@@ -68,20 +68,35 @@ class NativeLayer:
         if LIBRARY is not None and self.span is not None:
             LIBRARY.cutaway_forget(self.span)
 
-    def __call__(
-        self, x: Tensor, activation: int = 0, gated: bool = False, limit: float | None = None, alpha: float = 1.0
-    ) -> Tensor:
-        """x [..., K] float32 or bfloat16 → [..., N] in its dtype, in float32 inside. Raises BadArgument for another.
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [..., K] float32 or bfloat16 → [..., N] in its dtype, in float32 inside. Raises BadArgument for another."""
+        return self.activated(x)[0]
 
-        activation: of native/ops.py: ACTIVATIONS, applied to the result. gated: to its first half, which the second
-        then multiplies: [..., N / 2]. Whole panels lie in each half. limit, alpha: of Ops.gate_within.
+    def activated(
+        self,
+        x: Tensor,
+        activation: int = 0,
+        gated: bool = False,
+        limit: float | None = None,
+        alpha: float = 1.0,
+        inside: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """(out,) with an activation, of native/ops.py: ACTIVATIONS, applied to it.
+
+        gated: to its first half, which the second then multiplies: [..., N / 2]. Whole panels lie in each half. limit,
+        alpha: of Ops.gate_within. inside: with the product, where gated each half of it, in float32: (pre, out) or
+        (pre, pre_linear, out).
         """
         shape, dtype = x.shape, DTYPES.get(x.dtype)
         if shape[-1] != self.width or dtype is None or not x.is_cpu:
             found = f"an input {list(shape)} of {x.dtype} on {x.device}"
             raise BadArgument(found, f"[..., {self.width}] of float32 or bfloat16 on the CPU", "convert it first")
-        x, out = x.contiguous(), empty((*shape[:-1], self.rows // 2 if gated else self.rows), x)
+        take = recorded if inside else empty
+        x, out = x.contiguous(), take((*shape[:-1], self.rows // 2 if gated else self.rows), x)
         tokens = x.numel() // self.width
-        self.run(self.address, x.data_ptr(), out.data_ptr(), tokens, dtype, activation, gated, limit or 0, alpha,
-                 get_num_threads())  # fmt: skip
-        return out
+        within = [recorded(out.shape, x) for _ in range(1 + gated)] if inside else []
+        self.run(
+            self.address, x.data_ptr(), out.data_ptr(), *([part.data_ptr() for part in within] + [None, None])[:2],
+            tokens, dtype, activation, gated, limit or 0, alpha, get_num_threads(),
+        )  # fmt: skip
+        return *within, out

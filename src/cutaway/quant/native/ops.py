@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 
 from cutaway.ground.errors import BadArgument
 from cutaway.quant.native.library import LIBRARY
-from cutaway.quant.native.pages import empty
+from cutaway.quant.native.pages import empty, recorded
 
 ACTIVATIONS = {"identity": 0, "relu": 1, "silu": 2, "gelu_tanh": 3, "gelu": 4, "relu2": 5}
 NORM_KINDS = {None: 0, "rms": 1, "layer": 2}
@@ -77,15 +77,17 @@ def norm_struct(norm: NormParts | None) -> NormStruct:
     return NormStruct(*pointers, norm.eps, norm.offset, NORM_KINDS["layer" if norm.centered else "rms"])
 
 
-def norm(x: Tensor, parts: NormParts) -> Tensor:
-    """Over the last axis."""
+def norm(x: Tensor, parts: NormParts, inside: bool = False) -> tuple[Tensor, ...]:
+    """Over the last axis: (out,), or with what lies inside (scale [..., 1], normalized, out)."""
     assert LIBRARY is not None
     x = x.contiguous()
-    out, width, struct = torch.empty_like(x), x.shape[-1], norm_struct(parts)
+    out, width, struct = recorded(x.shape, x) if inside else torch.empty_like(x), x.shape[-1], norm_struct(parts)
+    within = (recorded((*x.shape[:-1], 1), x), recorded(x.shape, x)) if inside else ()
+    pointers = (part.data_ptr() for part in within) if inside else (None, None)
     LIBRARY.cutaway_norm(
-        x.data_ptr(), x.numel() // width, width, ctypes.addressof(struct), out.data_ptr(), get_num_threads()
+        x.data_ptr(), x.numel() // width, width, ctypes.addressof(struct), *pointers, out.data_ptr(), get_num_threads()
     )
-    return out
+    return *within, out
 
 
 def float_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -235,7 +237,7 @@ def attend_recorded(
     """`attend` that leaves scores and pattern [B, H, T, S] too: (scores, pattern, z)."""
     b, t, h, _ = q_BTHK.shape
     square = b, h, t, k_BSGK.shape[1]
-    scores, pattern, z_BTHK = empty(square, q_BTHK), empty(square, q_BTHK), q_BTHK.new_empty(q_BTHK.shape)
+    scores, pattern, z_BTHK = recorded(square, q_BTHK), recorded(square, q_BTHK), recorded(q_BTHK.shape, q_BTHK)
     _attention(
         SCORES | SOFTMAX | MIX, q_BTHK, k_BSGK, v_BSGK, causal, visible_BTS, scores=scores, pattern=pattern, z=z_BTHK
     )

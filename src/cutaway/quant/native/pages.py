@@ -6,8 +6,9 @@ bytes; it does not know what lies in them.
 
 import math
 import mmap
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from weakref import finalize
 
 import torch
@@ -19,6 +20,8 @@ PAGE = 2 << 20  # bytes
 LARGE = 8 << 20  # bytes, of which a page that is used in part is little
 pooled: list[mmap.mmap] = []
 given: set[int] = set()  # addresses of the tensors that have a chunk of their own
+Take = Callable[[Sequence[int], torch.dtype], Tensor]
+_take: ContextVar[Take | None] = ContextVar("take", default=None)
 available = hasattr(mmap, "MADV_HUGEPAGE")
 
 
@@ -33,6 +36,22 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     given.add(value.data_ptr())
     finalize(memory, given.discard, value.data_ptr()).atexit = False
     return value.view(tuple(shape))
+
+
+@contextmanager
+def recorded_into(take: Take) -> Iterator[None]:
+    """Within it `recorded` takes its memory there, on this thread."""
+    token = _take.set(take)
+    try:
+        yield
+    finally:
+        _take.reset(token)
+
+
+def recorded(shape: Sequence[int], like: Tensor) -> Tensor:
+    """`empty` for a value that is recorded: in the recorder's memory, where that is open, so that it is not copied."""
+    take = _take.get()
+    return empty(shape, like) if take is None else take(shape, like.dtype)
 
 
 def alone(value: Tensor) -> bool:

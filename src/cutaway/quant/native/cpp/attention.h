@@ -108,15 +108,17 @@ struct Matrix {
 
 // out [R, count] = factor · a [R, depth] · b [depth, count], or what stands there + a · b if ADD, for C registers of
 // columns, whose sums stay in registers. WHOLE: all C registers of b may be read, and of out where ADD. FETCH: b is
-// read once, from memory.
-template <int R, int C, bool WHOLE, bool ADD, bool FETCH = false>
+// read once, from memory. SKIP: what stands in b beside a 0 of a may be anything, even NaN.
+template <int R, int C, bool WHOLE, bool ADD, bool FETCH = false, bool SKIP = false>
 INLINE void product(Matrix a, Matrix b, int64_t depth, float factor, float* out, int64_t stride, int64_t count) {
-    vf sums[R][C] = {};
-    if (ADD)
-        for (int r = 0; r < R; ++r)
-            for (int c = 0; c < C; ++c)
-                sums[r][c] = WHOLE ? load_register(out + r * stride + c * LANES)
-                                   : load_register(out + r * stride + c * LANES, count - c * LANES);
+    vf sums[R][C];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+        for (int c = 0; c < C; ++c)
+            sums[r][c] = !ADD   ? vf{}
+                         : WHOLE ? load_register(out + r * stride + c * LANES)
+                                 : load_register(out + r * stride + c * LANES, count - c * LANES);
     for (int64_t k = 0; k < depth; ++k) {
         for (int c = 0; c < C && FETCH; c += PARTS)
             __builtin_prefetch(b.at + (k + AHEAD_POSITIONS) * b.stride + c * LANES, 0, 2);
@@ -127,11 +129,17 @@ INLINE void product(Matrix a, Matrix b, int64_t depth, float factor, float* out,
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
-            for (int c = 0; c < C; ++c) sums[r][c] = sums[r][c] + a.at[r * a.stride + k] * row[c];
+            for (int c = 0; c < C; ++c) {
+                float factor = a.at[r * a.stride + k];
+                if (!SKIP || factor != 0) sums[r][c] = sums[r][c] + factor * row[c];
+            }
     }
     for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c)
-            store_register(out + r * stride + c * LANES, ADD ? sums[r][c] : sums[r][c] * factor, count - c * LANES);
+        for (int c = 0; c < C; ++c) {
+            vf sum = ADD ? sums[r][c] : sums[r][c] * factor;
+            if (WHOLE && ADD) store_register(out + r * stride + c * LANES, sum);
+            else store_register(out + r * stride + c * LANES, sum, count - c * LANES);
+        }
 }
 
 INLINE int64_t limit_of(const Queries& o, int64_t row) {
@@ -174,6 +182,17 @@ TARGET static void hide(const Queries& o) {
     }
 }
 
+// How many positions come before the first at which no row's pattern is 0, or all are.
+template <int R>
+INLINE int64_t mixed(const float* pattern, int64_t stride, int64_t count) {
+    for (int64_t s = 0; s < count; ++s) {
+        int zeros = 0;
+        for (int r = 0; r < R; ++r) zeros += pattern[r * stride + s] == 0;
+        if (zeros == 0 || zeros == R) return s;
+    }
+    return count;
+}
+
 // How many positions come before the first at which a row's pattern is 0 (zero), or at which a row's is not.
 template <int R>
 INLINE int64_t before(bool zero, const float* pattern, int64_t stride, int64_t count) {
@@ -201,32 +220,31 @@ INLINE int64_t before(bool zero, const float* pattern, int64_t stride, int64_t c
 }
 
 // z += pattern [R, depth] · values [depth, columns].
-template <int R, bool FETCH>
+template <int R, bool FETCH, bool SKIP>
 INLINE void mix_run(Matrix pattern, Matrix values, int64_t depth, int64_t columns, float* z, int64_t stride) {
     constexpr int C = wide<R>();
     int64_t i = 0;
     for (; i + C * LANES <= columns; i += C * LANES)
-        product<R, C, true, true, FETCH>(pattern, {values.at + i, values.stride}, depth, 1, z + i, stride, columns - i);
+        product<R, C, true, true, FETCH, SKIP>(pattern, {values.at + i, values.stride}, depth, 1, z + i, stride,
+                                               columns - i);
     for (; i < columns; i += LANES)
-        product<R, 1, false, true>(pattern, {values.at + i, values.stride}, depth, 1, z + i, stride, columns - i);
+        product<R, 1, false, true, false, SKIP>(pattern, {values.at + i, values.stride}, depth, 1, z + i, stride,
+                                                columns - i);
 }
 
-// All rows together while none of them has a 0, else each by itself: a value that is not attended to may be anything,
-// even NaN.
 template <int R, bool FETCH = true>
 INLINE void mix_tile(const Queries& o, int64_t row, int64_t from, int64_t to, Matrix values, int64_t columns, float* z,
                      int64_t stride) {
     const float* pattern = o.pattern + row * o.stride + from;
-    for (int64_t s = 0, count = to - from; s < count; ++s) {
+    for (int64_t s = 0, count = to - from; s < count;) {
         s += before<R>(false, pattern + s, o.stride, count - s);
         int64_t run = before<R>(true, pattern + s, o.stride, count - s);
         const float* value = values.at + s * values.stride;
-        if (run) mix_run<R, FETCH>({pattern + s, o.stride}, {value, values.stride}, run, columns, z, stride);
-        if ((s += run) == count) return;
-        value += run * values.stride;
-        for (int r = 0; r < R; ++r)
-            if (pattern[r * o.stride + s] != 0)
-                mix_run<1, false>({pattern + r * o.stride + s, 0}, {value, 0}, 1, columns, z + r * stride, stride);
+        if (run) mix_run<R, FETCH, false>({pattern + s, o.stride}, {value, values.stride}, run, columns, z, stride);
+        s += run, value += run * values.stride;
+        int64_t some = mixed<R>(pattern + s, o.stride, count - s);
+        if (some) mix_run<R, false, true>({pattern + s, o.stride}, {value, values.stride}, some, columns, z, stride);
+        s += some;
     }
 }
 

@@ -237,14 +237,16 @@ void linear(const Kernels& kernels, Call call, int threads) {
 extern "C" {
 
 // out [tokens, rows] = the activation of the layer of x [tokens, width]; gated: [tokens, rows / 2], the activation of its
-// first half times its second; limit, alpha: of Call.
-EXPORT void cutaway_linear(const Layer* layer, const void* x, void* out, int64_t tokens, int32_t dtype,
-                           int32_t activation, int32_t gated, float limit, float alpha, int32_t threads) {
+// first half times its second; limit, alpha, product, other_half: of Call.
+EXPORT void cutaway_linear(const Layer* layer, const void* x, void* out, float* product, float* other_half,
+                           int64_t tokens, int32_t dtype, int32_t activation, int32_t gated, float limit, float alpha,
+                           int32_t threads) {
     Call call = {};
     call.layer = layer, call.x = x, call.out = out, call.tokens = tokens;
     call.columns = gated ? layer->rows / 2 : layer->rows;
     call.activation = Activation(activation), call.gated = gated;
     call.dtype = Dtype(dtype), call.limit = limit, call.alpha = alpha;
+    call.product = product, call.other_half = other_half;
     // The stream between the layers is as wide as the narrower side: by its size torch's own ops are parallel, or not.
     int64_t floats = tokens * (layer->width < layer->rows ? layer->width : layer->rows);
     in_thread_team_if_small(floats, threads, [&](int size) { linear(chosen_kernels(), call, size); });

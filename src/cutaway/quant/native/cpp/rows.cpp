@@ -70,12 +70,15 @@ EXPORT void cutaway_root_mean_square(const float* x, int64_t rows, int64_t width
     });
 }
 
-// out [rows, width]: each row normed.
-EXPORT void cutaway_norm(const float* x, int64_t rows, int64_t width, const Norm* norm, float* out, int32_t threads) {
+// out [rows, width]: each row normed; scale [rows] and normalized [rows, width] where not null.
+EXPORT void cutaway_norm(const float* x, int64_t rows, int64_t width, const Norm* norm, float* scale, float* normalized,
+                         float* out, int32_t threads) {
     const Kernels& kernels = chosen_kernels();
     split(rows, for_work(rows * width, threads), [&](int64_t from, int64_t to) {
         for (int64_t r = from; r < to; ++r)
-            kernels.norm({x + r * width, *norm, width, nullptr, nullptr, out + r * width});
+            kernels.norm({x + r * width, *norm, width, scale ? scale + r : nullptr,
+                          normalized ? normalized + r * width : nullptr, out + r * width});
+        store_fence();
     });
 }
 
