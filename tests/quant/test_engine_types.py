@@ -14,6 +14,7 @@ from cutaway.model.decoder import Decoder, run_blocks
 from cutaway.model.ops import torch_ops
 from cutaway.model.sinks import Sinks
 from cutaway.model.tap import Tap, untapped
+from cutaway.quant.engine import bits_by_text
 from cutaway.quant.formats import Mode
 from cutaway.quant.natively import not_computed, sentence
 from cutaway.text.pieces import Tokens
@@ -81,6 +82,17 @@ def test_the_engine_computes_the_other_8_bits_too(model_type: str, mode: Mode, t
     assert native == decoder.config.n_layers
     decoder.run_blocks = run_blocks
     assert torch.equal(one, decoded(decoder, TOKENS)[0])
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "qwen3_moe", "olmoe", "gpt_oss"])
+def test_a_mixture_s_text_has_the_same_bits_beside_another(model_type: str, tmp_path: Path):
+    """The router adds in one order, and each expert computes its tokens by themselves."""
+    over = {name: value for name, value in OVER.items() if name in OPTIONS[model_type]}
+    build(drawn(model_type, 0, **over)).save_pretrained(tmp_path)
+    decoder = load_decoder(open_checkpoint(tmp_path), dtype=torch.float32, device="cpu", quantize="int8")
+    with torch.inference_mode():
+        both, alone = decoder(TOKENS), decoder(batch([8, 3, 3, 6, 4]))
+    assert bits_by_text(decoder) and torch.equal(both[1, -5:], alone[0])
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "bloom", "gpt_neox", "gpt_oss"])

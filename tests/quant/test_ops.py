@@ -183,10 +183,10 @@ def test_a_gate_within_limits_in_one_product(isa: str, mode: Mode, tokens: int) 
     layer, x = Int8Linear.from_linear(linear, mode), noise(1, tokens, 64)
     with torch.no_grad(), with_isa(isa):
         parts = layer(x).chunk(2, -1)
-        post = native_ops.gate_within(7.0, 1.702, "silu", *parts)
+        post = native_ops.gate_within((7.0, 1.702), "silu", *parts)
         assert not torch.equal(post, torch_ops.gate("silu", *parts))
         for inside in (False, True):
-            fused = native_ops.up(layer, "silu", True, x, 7.0, 1.702, inside) or ()
+            fused = native_ops.up(layer, "silu", True, x, (7.0, 1.702), inside) or ()
             assert all(map(torch.equal, fused, (*parts, post) if inside else (post,))) and len(fused) == 1 + 2 * inside
 
 

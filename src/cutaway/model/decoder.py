@@ -154,11 +154,11 @@ class MLP(nn.Module):
     def forward(self, x_BTD: Float[Tensor, "B T D"], tap: Tap) -> Float[Tensor, "B T D"]:
         ops, act, names, whole = self.ops, self.activation, self.names, None
         if not tap.changes(*names[:-1]):  # in one product, where the ops have it
-            whole = ops.up(self.up, act, self.gated, x_BTD, *self.clamp, tap.wants(*names[:-1]))
+            whole = ops.up(self.up, act, self.gated, x_BTD, self.clamp, tap.wants(*names[:-1]))
         if whole is not None:
             return self.down(each_tapped(tap, names, whole))
         pre_BTF = map(tap, names, self.up(x_BTD).chunk(1 + self.gated, -1))  # the gate's half, and the half it gates
-        post_BTF = ops.gate_within(*self.clamp, act, *pre_BTF) if self.gated else ops.activation[act](*pre_BTF)
+        post_BTF = ops.gate_within(self.clamp, act, *pre_BTF) if self.gated else ops.activation[act](*pre_BTF)
         return self.down(tap(names[-1], post_BTF))
 
 

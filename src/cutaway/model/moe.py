@@ -80,7 +80,7 @@ class MoE(nn.Module):
         gates_BTXF, linears_BTXF = tap(self.site + "pre", gates_BTXF), tap(self.site + "pre_linear", linears_BTXF)
         gated = {i: (gates_BTXF[..., i, :][at][None], linears_BTXF[..., i, :][at][None]) for i, at in where.items()}
         posts = {
-            i: experts[i].ops.gate_within(*experts[i].clamp, experts[i].activation, *halves)[0]
+            i: experts[i].ops.gate_within(experts[i].clamp, experts[i].activation, *halves)[0]
             for i, halves in gated.items()
         }
         posts_BTXF = tap(self.site + "post", self.together(x_BTD, where, posts, self.width))

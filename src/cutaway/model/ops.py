@@ -20,6 +20,9 @@ from cutaway.model.attention_mask import AttentionMask
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
+Clamp = tuple[float | None, float]  # of a gated MLP: limit and α; no limit, no α
+
+
 def wide(x: Tensor) -> torch.dtype:
     """What is computed in: float32, or x's own dtype where that has more bits."""
     return torch.promote_types(x.dtype, torch.float32)
@@ -63,14 +66,7 @@ class Ops:
         return torch.zeros_like(logits_BTX).scatter(-1, largest.indices, kept.to(logits_BTX.dtype))
 
     def up(
-        self,
-        layer: nn.Module,
-        activation: str,
-        gated: bool,
-        x_BTD: Tensor,
-        limit: float | None,
-        alpha: float,
-        inside: bool,
+        self, layer: nn.Module, activation: str, gated: bool, x_BTD: Tensor, clamp: Clamp, inside: bool
     ) -> tuple[Tensor, ...] | None:
         """(post,) of decoder.py: MLP, bit for bit, in one product, or with what lies inside (pre, post) or (pre,
         pre_linear, post); None: not here."""
@@ -83,10 +79,11 @@ class Ops:
         return self.activation[activation](gate_BTF) * linear_BTF
 
     def gate_within(
-        self, limit: float | None, alpha: float, activation: str, gate_BTF: Tensor, linear_BTF: Tensor
+        self, clamp: Clamp, activation: str, gate_BTF: Tensor, linear_BTF: Tensor
     ) -> Float[Tensor, "B T F"]:
         """With a limit activation(α · gate) / α · (1 + linear), the gate held below it and linear on both sides; else
         as `gate`."""
+        limit, alpha = clamp
         if limit is not None:
             gate_BTF = alpha * gate_BTF.clamp(max=limit)
             linear_BTF = (1 + linear_BTF.clamp(-limit, limit)) / alpha

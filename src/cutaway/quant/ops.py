@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from cutaway.model.attention_mask import AttentionMask
-from cutaway.model.ops import Ops
+from cutaway.model.ops import Clamp, Ops
 from cutaway.quant import native
 from cutaway.quant.linear import GroupedLinear, Int8Linear
 from cutaway.quant.panels import ROWS
@@ -44,24 +44,17 @@ class NativeOps(Ops):
         return native.route(logits_BTX, chosen, normalized)
 
     def up(
-        self,
-        layer: nn.Module,
-        activation: str,
-        gated: bool,
-        x_BTD: Tensor,
-        limit: float | None,
-        alpha: float,
-        inside: bool,
+        self, layer: nn.Module, activation: str, gated: bool, x_BTD: Tensor, clamp: Clamp, inside: bool
     ) -> tuple[Tensor, ...] | None:
         if not isinstance(layer, Int8Linear) or activation not in native.ACTIVATIONS or not native.usable(x_BTD):
             return None
-        if limit == 0:  # which the library takes for none
+        if clamp[0] == 0:  # which the library takes for none
             return None
         ready = layer.ready().native if type(self) is NativeOps else None  # a subclass may have another gate
         halves_share_a_panel = gated and isinstance(layer, GroupedLinear) and layer.out_features // 2 % ROWS
         if ready is None or halves_share_a_panel or not layer.called_as_written():
             return None
-        return ready.activated(x_BTD, native.ACTIVATIONS[activation], gated, limit, alpha, inside)
+        return ready.activated(x_BTD, native.ACTIVATIONS[activation], gated, *clamp, inside)
 
     def rotate(self, x_BTHK: Tensor, cos_sin: tuple[Tensor, Tensor], interleaved: bool = False) -> Tensor:
         if not native.usable(x_BTHK, *cos_sin):

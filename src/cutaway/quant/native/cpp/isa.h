@@ -174,7 +174,8 @@ struct Kernels {
 #define KERNELS_OF(space, name) \
     {name, space::available, space::dots, space::panel_dots, space::widen, space::quantize, space::round, space::gather, \
      space::finish, \
-     space::mean, space::root_mean_square, space::dot_rows, space::norm, space::copy, space::activate, space::rotate, space::softcap, \
+     space::mean, space::root_mean_square, space::dot_rows, space::norm, space::copy, space::activate, space::rotate, \
+     space::softcap, \
      space::softmax, \
      space::key_panel, space::scores, space::hide, space::mix}
 
