@@ -17,10 +17,9 @@ from pathlib import Path
 from against_commit import ROOT, build, checkout, output
 from peers import Missing
 
-from cutaway.weights.hub import resolve
 from measure import report, spread
 
-COMMIT = "19857e7"
+COMMIT = "1e23ea7"
 PROMPT = "The sun rises in the"
 MAIN = "import sys; from cutaway.apps.cli.main import main; sys.exit(main())"
 HELP, FIRST, TOUR, TORCH = (
@@ -39,14 +38,11 @@ LIMITS = {HELP: 0.3, FIRST: 1.2, TOUR: 15.0}  # seconds
 
 
 def prepared(tree: Path, cache: Path) -> dict[str, str]:
-    """The environment of a plain shell in which `cutaway` is that tree's, with a cache of its own: its 8-bit folder.
+    """The environment of a plain shell in which `cutaway` is that tree's, with a cache of its own for the model.
 
     The tree is compiled to bytecode, as pip does when it installs.
     """
     output(sys.executable, "-m", "compileall", "-q", str(tree / "src"))
-    cache.mkdir()
-    downloaded = resolve(None).parent
-    (cache / downloaded.name).symlink_to(downloaded)
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return plain | {"PYTHONPATH": str(tree / "src"), "CUTAWAY_CACHE": str(cache)}
 
@@ -88,7 +84,7 @@ def main() -> None:
             for row in (HELP, FIRST, TORCH, TOUR):
                 sides = ["ours"] if row in (TORCH, TOUR) else list(trees)
                 for side in sides:
-                    measured(row, environments[side])  # warm: the 8-bit folder, the page cache
+                    measured(row, environments[side])  # warm: the model fetched, the page cache
                 times = {side: [] for side in sides}
                 for count in range(3 if row == TOUR else given.rounds):
                     for side in sides[:: 1 if count % 2 else -1]:

@@ -222,7 +222,7 @@ def test_a_site_that_the_model_does_not_have(cutaway: Run, tiny_folder: Path):
         (["models", "x"], ["an argument too many: x", "cutaway models [OPTIONS]", "in quotes"]),
         (["generate", "-5 degrees"], ["no such option: -5", "put -- before a text that begins with a dash"]),
         (["generate"], ["missing argument", "TEXT", "see cutaway generate --help"]),
-        (["generate", "hi", "--top-k", "many"], ["--top-k", "a valid integer", "see cutaway generate --help"]),
+        (["generate", "hi", "--top-k", "many"], ["--top-k", "a valid int", "see cutaway generate --help"]),
         (["generate", "hi", "--top-p", "much"], ["--top-p", "valid", "see cutaway generate --help"]),
         (["generate", "hi", "--seed"], ["option '--seed' requires an argument"]),
         (["trace"], ["no TEXT; expected one text or several", "--sites-list"]),

@@ -40,9 +40,10 @@ class Rotary(nn.Module):
         long = self.config.kind == "longrope" and longest > self.config.original_context
         frequency = self.long_frequency if long else self.frequency
         angle = positions_BT[:, :, None, None].to(wide) * frequency.to(wide)
-        strength = self.config.attention_factor
         cos, sin = self.ops.cos_sin(angle)
-        return (cos * strength).to(dtype), (sin * strength).to(dtype)
+        if (strength := self.config.attention_factor) != 1:
+            cos, sin = cos * strength, sin * strength
+        return cos.to(dtype), sin.to(dtype)
 
 
 def alibi(config: AlibiConfig, positions_BS: Int[Tensor, "B S"], dtype: torch.dtype) -> Float[Tensor, "B H 1 S"]:

@@ -11,21 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-BLOCK = 1024
-
 
 def greedy(logits_BV: Float[Tensor, "B V"]) -> Int[Tensor, "B"]:
     """Id of the highest logit of each text; the lowest id where several tie."""
-    return torch.stack([_highest(logits_V) for logits_V in logits_BV]) if logits_BV.is_cpu else logits_BV.argmax(-1)
-
-
-def _highest(logits_V: Float[Tensor, "V"]) -> Int[Tensor, ""]:
-    """argmax on a CPU, where torch's looks at one value after the other: only at those of the block that has the
-    highest (217 to 41 µs for 262,144)."""
-    whole = (len(logits_V) - 1) // BLOCK * BLOCK
-    highest_N = torch.cat((logits_V[:whole].view(-1, BLOCK).amax(-1), logits_V[whole:].amax().view(1)))
-    start = int(highest_N.argmax()) * BLOCK
-    return start + logits_V[start : start + BLOCK].argmax()
+    if not logits_BV.is_cpu:
+        return logits_BV.argmax(-1)
+    # numpy's argmax compares many values at once, torch's one after the other (for 49,152: 5 and 42 µs)
+    return torch.from_numpy(logits_BV.detach().numpy().argmax(-1))
 
 
 def draw(probs_BV: Float[Tensor, "B V"], u_B: Float[Tensor, "B"]) -> Int[Tensor, "B"]:

@@ -85,12 +85,13 @@ def _steps(
     draws = dice(settings.seed or 0, len(stopping.finished))
     read, needs_text = seen, cache is None or settings.repetition_penalty != 1
     rows = list(range(len(stopping.finished)))  # the texts of the pass
-    done = passes_of(cache, seen)
+    done, was_over_B = passes_of(cache, seen), torch.tensor(stopping.finished, device=seen.ids.device)
     for index in count():
         with torch.inference_mode():  # not around the yield, where the caller's code runs
             given = chosen[index] if index < len(chosen) else None
             logits_NV = given.logits if given and index < done else _last_logits(decoder, read, cache, tap)
-            was_over_B = torch.tensor(stopping.finished, device=logits_NV.device)
+            if any(stopping.finished):
+                was_over_B = torch.tensor(stopping.finished, device=logits_NV.device)
             u_B = next(draws) if settings.do_sample else None
             with one_thread(logits_NV.numel()):
                 ids_N = given.ids if given else _choose(logits_NV, settings, seen, u_B, index, stopping.finished, rows)

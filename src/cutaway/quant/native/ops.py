@@ -4,7 +4,7 @@
 """
 
 import ctypes
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, get_num_threads
@@ -49,8 +49,7 @@ def root_mean_square(x: Tensor, eps: float) -> Tensor:
     return out
 
 
-@dataclass(frozen=True)
-class NormParts:
+class NormParts(NamedTuple):
     """LayerNorm (centered) or RMSNorm: gain and bias [D], contiguous, or None; offset: added to the gain."""
 
     weight: Tensor | None
@@ -73,8 +72,11 @@ class NormStruct(ctypes.Structure):
 def norm_struct(norm: NormParts | None) -> NormStruct:
     if norm is None:
         return NormStruct()
-    pointers = (None if part is None else part.data_ptr() for part in (norm.weight, norm.bias))
-    return NormStruct(*pointers, norm.eps, norm.offset, NORM_KINDS["layer" if norm.centered else "rms"])
+    weight, bias = norm.weight, norm.bias
+    return NormStruct(
+        None if weight is None else weight.data_ptr(), None if bias is None else bias.data_ptr(), norm.eps, norm.offset,
+        NORM_KINDS["layer" if norm.centered else "rms"],
+    )  # fmt: skip
 
 
 def norm(x: Tensor, parts: NormParts, inside: bool = False) -> tuple[Tensor, ...]:
